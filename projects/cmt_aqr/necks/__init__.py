@@ -1,0 +1,5 @@
+"""Necks of CMT that mmdet does not have."""
+
+from .cpfpn import CPFPN
+
+__all__ = ['CPFPN']

@@ -1,0 +1,31 @@
+"""CPFPN: the feature pyramid of PETR and CMT, whose first level alone has an output convolution."""
+
+from __future__ import annotations
+
+from mmdet.models.necks import FPN
+from mmdet3d.registry import MODELS
+from torch import nn
+
+
+@MODELS.register_module()
+class CPFPN(FPN):
+    """mmdet's FPN without the output convolutions of its coarser levels.
+
+    PETR ("Position Embedding Transformation for Multi-View 3D Object Detection", Liu et al., ECCV
+    2022) reads the finest map alone, so the other levels' 3 x 3 convolutions would only be dead
+    weight, and parameters without gradient break distributed training. The coarser levels come out
+    as their lateral maps. Arguments, input and output are those of `mmdet.models.necks.FPN`.
+
+    Raises:
+        ValueError: for `add_extra_convs`, whose convolutions would be such dead weight again.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.add_extra_convs:
+            raise ValueError(
+                f'CPFPN add_extra_convs {self.add_extra_convs!r}: its coarser levels have no '
+                'convolutions; leave it False (extra levels are then pooled) or use mmdet.FPN'
+            )
+        for level in range(1, len(self.fpn_convs)):
+            self.fpn_convs[level] = nn.Identity()
