@@ -1,0 +1,212 @@
+"""Patches that let the pinned OpenMMLab stack run on today's torch, on CPU too, and load safely.
+
+Importing this module applies them all, once; no file of an installed package is edited. Each patch
+is one function that names the fault and its upstream thread. A package that is not installed is
+left out, so that ``geometry``, ``transformer`` and ``aqr`` import with torch alone.
+
+With these patches no checkpoint can make the process run its code: neither a run's own on resume,
+nor one that comes from elsewhere (``load_from``, ``init_cfg=dict(type='Pretrained')``, a URL).
+"""
+
+import functools
+import pickle
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+_MINIMUM_TORCH = (2, 6)
+
+
+def _replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
+    """Put ``make(original)`` in place of ``owner.name``, unless an earlier call has done so."""
+    original = getattr(owner, name)
+    if getattr(original, '_replaced_by', None) == __name__:
+        return
+    replacement = functools.wraps(original)(make(original))
+    replacement._replaced_by = __name__
+    setattr(owner, name, replacement)
+
+
+def require_safe_torch_load() -> None:
+    """Refuse a torch whose ``torch.load`` runs the code in a file unless told not to.
+
+    mmengine 0.10.7 calls ``torch.load`` without ``weights_only``; since torch 2.6 that means True
+    (https://github.com/open-mmlab/mmengine/issues/1655).
+
+    Raises:
+        ImportError: torch is older than 2.6.
+    """
+    version = tuple(int(part) for part in torch.__version__.split('.')[:2])
+    if version < _MINIMUM_TORCH:
+        raise ImportError(
+            f'torch {torch.__version__} runs the code hidden in a checkpoint when it loads one; '
+            f'install torch {".".join(map(str, _MINIMUM_TORCH))} or newer'
+        )
+
+
+def allow_mmengine_checkpoint_types() -> None:
+    """Let ``torch.load(weights_only=True)`` read the plain data mmengine stores beside the weights.
+
+    A checkpoint of mmengine 0.10.7 holds its log as ``HistoryBuffer`` objects over numpy arrays and
+    cannot be resumed under torch >= 2.6 (https://github.com/open-mmlab/mmengine/issues/1655; the
+    open https://github.com/open-mmlab/mmengine/pull/1650 turns the safety off instead). All of it
+    is data but one dangerous name: ``getattr``, by which a buffer points to its own statistics
+    functions. A lookup that knows nothing else takes its place.
+    """
+    if find_spec('mmengine') is None:
+        return
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
+    reconstruct = np.empty(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    # numpy 2 moved numpy.core to numpy._core; a file may have been written by either.
+    numpy_functions = [
+        (function, f'{package}.multiarray.{function.__name__}')
+        for function in (reconstruct, scalar)
+        for package in ('numpy.core', 'numpy._core')
+    ]
+    number_types = {type(np.dtype(code)) for code in np.typecodes['AllInteger'] + 'efd?U'}
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            (_statistics_function, 'builtins.getattr'),
+            np.ndarray,
+            np.dtype,
+            *number_types,
+            *numpy_functions,
+        ]
+    )
+
+
+def _statistics_function(owner: object, name: str) -> Callable:
+    """Stand in for ``getattr`` in a checkpoint: a statistics function of ``HistoryBuffer``.
+
+    Raises:
+        pickle.UnpicklingError: the checkpoint asks for anything else.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    # A buffer registers the defaults (min, max, current, mean) when it is made.
+    allowed = HistoryBuffer()._statistics_methods
+    if owner is not HistoryBuffer or name not in allowed:
+        raise pickle.UnpicklingError(
+            f'the checkpoint asks for attribute {name!r} of {owner!r}; only the statistics '
+            f'{sorted(allowed)} of HistoryBuffer are allowed'
+        )
+    return allowed[name]
+
+
+def read_urls_as_weights() -> None:
+    """Read checkpoints from web addresses with ``weights_only=True``.
+
+    For http(s), torchvision:// and open-mmlab:// mmengine calls
+    ``torch.hub.load_state_dict_from_url``, whose ``weights_only`` is still False by default: files
+    from furthest away were the only ones that could run code. The option came with
+    https://github.com/pytorch/pytorch/pull/98479; no mmengine thread was found.
+    """
+    if find_spec('mmengine') is None:
+        return
+    from mmengine.runner import checkpoint
+
+    _replace(checkpoint, 'load_url', lambda load: functools.partial(load, weights_only=True))
+
+
+def resume_without_running_config() -> None:
+    """Keep ``Runner.resume`` from running the config text found in a checkpoint.
+
+    It executes ``meta['config']`` as Python to compare a ``gpu_ids`` that only mmcv 1.x wrote
+    (https://github.com/open-mmlab/mmcv/pull/844; no mmengine thread was found). mmengine writes
+    its own config as ``meta['cfg']``, so nothing is lost.
+    """
+    if find_spec('mmengine') is None:
+        return
+    from mmengine.runner import Runner
+
+    def make(resume: Callable) -> Callable:
+        def resume_safely(runner: Runner, filename: str, *args, **kwargs) -> None:
+            load = runner.load_checkpoint
+
+            def load_without_config(*load_args, **load_kwargs) -> dict:
+                checkpoint = load(*load_args, **load_kwargs)
+                checkpoint['meta'].pop('config', None)
+                return checkpoint
+
+            runner.load_checkpoint = load_without_config
+            try:
+                resume(runner, filename, *args, **kwargs)
+            finally:
+                del runner.load_checkpoint
+
+        return resume_safely
+
+    _replace(Runner, 'resume', make)
+
+
+def train_spconv_without_cuda() -> None:
+    """Give spconv's backward pass a stream handle where there is no CUDA.
+
+    spconv 2.3.8 asks torch for the current CUDA stream in its CPU backward too, and torch raises
+    (https://github.com/traveller59/spconv/issues/366). CPU kernels ignore the handle: 0 serves.
+    """
+    if find_spec('spconv') is None:
+        return
+    from spconv.pytorch import ops
+
+    def make(current_stream: Callable[[], int]) -> Callable[[], int]:
+        return lambda: current_stream() if torch.cuda.is_available() else 0
+
+    _replace(ops, 'get_current_stream', make)
+
+
+def load_spconv_kernels_by_shape() -> None:
+    """Permute a sparse kernel on load only if its shape says that it has spconv 1's layout.
+
+    mmdet3d permutes (kz, ky, kx, in, out) to (out, kz, ky, kx, in) on every load whose state dict
+    carries no ``_metadata`` version 2. A plain dict of right kernels, such as
+    ``dict(model.state_dict())`` or the output of a converter, then does not fit, and is dropped
+    with a warning under ``strict=False`` (https://github.com/open-mmlab/mmdetection3d/issues/1502,
+    https://github.com/open-mmlab/mmdetection3d/issues/1610). Kernels that fit as they are were
+    saved by spconv 2. One with all five sizes equal fits both ways, and is left to mmdet3d.
+    """
+    if find_spec('mmdet3d') is None or find_spec('spconv') is None:
+        return
+    # mmdet3d puts its loader into SparseModule when this is imported.
+    import mmdet3d.models.layers.spconv
+    from spconv.pytorch import SparseModule
+
+    def make(load_from_state_dict: Callable) -> Callable:
+        def load(
+            module: SparseModule, state_dict: dict, prefix: str, local_metadata: dict, *args
+        ) -> None:
+            if 'version' not in local_metadata and _fits_as_it_is(module, state_dict, prefix):
+                local_metadata = {**local_metadata, 'version': module._version}
+            load_from_state_dict(module, state_dict, prefix, local_metadata, *args)
+
+        return load
+
+    _replace(SparseModule, '_load_from_state_dict', make)
+
+
+def _fits_as_it_is(module: torch.nn.Module, state_dict: dict, prefix: str) -> bool:
+    """Whether the kernel stored for ``module`` has the module's shape, and only as it is."""
+    stored = state_dict.get(f'{prefix}weight')
+    kernel = getattr(module, 'weight', None)
+    if stored is None or kernel is None:
+        return False
+    return stored.shape == kernel.shape and len(set(stored.shape)) > 1
+
+
+def apply() -> None:
+    """Apply every patch; a second call changes nothing."""
+    require_safe_torch_load()
+    allow_mmengine_checkpoint_types()
+    read_urls_as_weights()
+    resume_without_running_config()
+    train_spconv_without_cuda()
+    load_spconv_kernels_by_shape()
+
+
+apply()
