@@ -1,0 +1,119 @@
+"""Denoising queries, after DN-DETR (Li et al., CVPR 2022), as CMT applies them in 3D.
+
+Shapes: B batch, Q learned queries, P denoising queries of a sample (padded), N denoising queries
+of the batch that stand for a box.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .geometry import metres_to_unit
+from .matching.criterion import GroundTruth, NoisedTargets
+
+
+@dataclass(frozen=True)
+class DenoisingQueries:
+    """Noised ground truth, put before the learned queries of a batch."""
+
+    reference: Tensor
+    """(B, P, 3) in the unit range; slots that a sample does not fill are at zero"""
+    sample: Tensor
+    """(N,): which sample a query belongs to"""
+    slot: Tensor
+    """(N,): its place among the P"""
+    group_size: int
+    """slots of a group; queries see their own group and the learned ones"""
+    targets: NoisedTargets
+
+    @property
+    def slots(self) -> int:
+        """P."""
+        return self.reference.shape[1]
+
+    def may_look(self, num_query: int) -> Tensor:
+        """(P + Q, P + Q), bool: learned queries never see the answers."""
+        group = torch.arange(self.slots, device=self.reference.device) // self.group_size
+        allowed = torch.ones(2 * (self.slots + num_query,), dtype=torch.bool, device=group.device)
+        allowed[: self.slots, : self.slots] = group[:, None] == group[None, :]
+        allowed[self.slots :, : self.slots] = False
+        return allowed
+
+
+class DenoisingGenerator:
+    """Makes denoising queries from ground truth.
+
+    Args:
+        point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`.
+        num_classes: of all tasks together; also the label of background.
+        groups: most noised copies of the ground truth; fewer when they would outnumber the
+            learned queries.
+        noise_scale: 1 moves a centre by up to half of the box along each axis.
+        noise_shift: added to this half size, metres.
+        split: a query whose noise vector is longer becomes background.
+    """
+
+    def __init__(
+        self,
+        *,
+        point_cloud_range: Sequence[float],
+        num_classes: int,
+        groups: int = 10,
+        noise_scale: float = 1.0,
+        noise_shift: float = 0.0,
+        split: float = 0.75,
+    ) -> None:
+        self.point_cloud_range = tuple(point_cloud_range)
+        self.num_classes = num_classes
+        self.groups = groups
+        self.noise_scale = noise_scale
+        self.noise_shift = noise_shift
+        self.split = split
+
+    @property
+    def positive_share(self) -> float:
+        """Volume of a ball of radius ``split`` over that of the cube of noise around it."""
+        return math.pi / 6 * self.split**3
+
+    def __call__(self, truth: Sequence[GroundTruth], *, num_query: int) -> DenoisingQueries | None:
+        """Noised copies of the ground truth of a batch; ``None`` where there is no room or no box.
+
+        Args:
+            truth: one for each sample.
+            num_query: Q.
+        """
+        counts = [len(sample.labels) for sample in truth]
+        group_size = max(counts)
+        groups = min(self.groups, num_query // group_size) if group_size else 0
+        if groups == 0:
+            return None
+        boxes = torch.cat([sample.boxes for sample in truth]).repeat(groups, 1)
+        labels = torch.cat([sample.labels for sample in truth]).repeat(groups)
+        sample, slot = _places(counts, group_size, groups, device=labels.device)
+
+        noise = torch.rand_like(boxes[:, :3]) * 2 - 1
+        reach = (boxes[:, 3:6] / 2 + self.noise_shift) * self.noise_scale
+        centres = metres_to_unit(boxes[:, :3] + noise * reach, self.point_cloud_range)
+        is_object = noise.norm(dim=1) <= self.split
+        reference = boxes.new_zeros(len(truth), group_size * groups, 3)
+        reference[sample, slot] = centres.clamp(0, 1)
+        return DenoisingQueries(
+            reference=reference,
+            sample=sample,
+            slot=slot,
+            group_size=group_size,
+            targets=NoisedTargets(boxes, labels.where(is_object, self.num_classes), labels),
+        )
+
+
+def _places(
+    counts: list[int], group_size: int, groups: int, *, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Sample and slot of every noised box, group by group, each (groups * sum(counts),)."""
+    sample = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    within = torch.cat([torch.arange(count) for count in counts])
+    slot = torch.cat([within + group_size * group for group in range(groups)])
+    return sample.repeat(groups).to(device), slot.to(device)

@@ -1,0 +1,170 @@
+"""The detector: images and points -> features -> head.
+
+Shapes: B batch, V cameras.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmdet3d.models import Base3DDetector
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
+from torch import Tensor
+
+
+@MODELS.register_module()
+class CmtDetector(Base3DDetector):
+    """Cross Modal Transformer (Yan et al., ICCV 2023) of LiDAR and cameras, or of either.
+
+    A branch that the config leaves out is not built. Attribute names follow the released state
+    dict.
+
+    Args:
+        pts_bbox_head: config of the head.
+        data_preprocessor: config of the preprocessor, which also makes the voxels.
+        img_backbone: config of the image backbone.
+        img_neck: config of its neck; the head takes the first map that it returns.
+        pts_voxel_encoder: config of the voxel encoder.
+        pts_middle_encoder: config of the sparse encoder.
+        pts_backbone: config of the BEV backbone.
+        pts_neck: config of its neck; the head takes the first map that it returns.
+        grid_mask: config of an augmentation of the images as the backbone gets them.
+        train_cfg: not used; MMDetection3D's tools pass it.
+        test_cfg: likewise.
+        init_cfg: as in mmengine.
+
+    Raises:
+        ValueError: only a part of a branch is configured, or a branch that the head has no use for.
+    """
+
+    def __init__(
+        self,
+        *,
+        pts_bbox_head: Mapping,
+        data_preprocessor: Mapping | None = None,
+        img_backbone: Mapping | None = None,
+        img_neck: Mapping | None = None,
+        pts_voxel_encoder: Mapping | None = None,
+        pts_middle_encoder: Mapping | None = None,
+        pts_backbone: Mapping | None = None,
+        pts_neck: Mapping | None = None,
+        grid_mask: Mapping | None = None,
+        train_cfg: Mapping | None = None,
+        test_cfg: Mapping | None = None,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        camera = {'img_backbone': img_backbone, 'img_neck': img_neck}
+        lidar = {
+            'pts_voxel_encoder': pts_voxel_encoder,
+            'pts_middle_encoder': pts_middle_encoder,
+            'pts_backbone': pts_backbone,
+            'pts_neck': pts_neck,
+        }
+        self.pts_bbox_head = MODELS.build(pts_bbox_head)
+        for modality, branch in (('camera', camera), ('lidar', lidar)):
+            if not self._uses(modality, branch):
+                continue
+            for name, config in branch.items():
+                self.add_module(name, MODELS.build(config))
+        self.grid_mask = grid_mask and MODELS.build(grid_mask)
+
+    def extract_feat(self, batch_inputs_dict: Mapping) -> tuple[Tensor | None, Tensor | None]:
+        """BEV map (B, C, height, width) and image maps (B, V, C, height, width).
+
+        Either is ``None`` where its input is missing or the model has no such branch.
+        """
+        return (
+            self.extract_pts_feat(batch_inputs_dict.get('voxels'), batch_inputs_dict),
+            self.extract_img_feat(batch_inputs_dict.get('imgs')),
+        )
+
+    def extract_img_feat(self, imgs: Tensor | None) -> Tensor | None:
+        """(B, V, 3, H, W) normalised images -> (B, V, C, height, width)."""
+        if imgs is None or 'camera' not in self.pts_bbox_head.modalities:
+            return None
+        flat = imgs.flatten(0, 1)
+        if self.grid_mask is not None:
+            flat = self.grid_mask(flat)
+        maps = self.img_neck(self.img_backbone(flat))
+        return maps[0].unflatten(0, imgs.shape[:2])
+
+    def extract_pts_feat(
+        self, voxels: Mapping[str, Tensor] | None, batch_inputs_dict: Mapping
+    ) -> Tensor | None:
+        """Voxels of the batch -> (B, C, height, width).
+
+        Args:
+            voxels: ``voxels`` (N, points, features), ``num_points`` (N,) and ``coors`` (N, 4):
+                sample, z, y, x. Samples may be without any.
+            batch_inputs_dict: its ``points``, one cloud a sample, give B.
+        """
+        if voxels is None or 'lidar' not in self.pts_bbox_head.modalities:
+            return None
+        batch_size = len(batch_inputs_dict['points'])
+        if len(voxels['voxels']):
+            features = self.pts_voxel_encoder(
+                voxels['voxels'], voxels['num_points'], voxels['coors']
+            )
+            bev = self.pts_middle_encoder(features, voxels['coors'], batch_size)
+        else:
+            bev = self._empty_bev(batch_size, voxels)
+        return self.pts_neck(self.pts_backbone(bev))[0]
+
+    def loss(
+        self,
+        batch_inputs_dict: Mapping,
+        batch_data_samples: Sequence[Det3DDataSample],
+    ) -> dict[str, Tensor]:
+        """Losses of a batch, see :meth:`CmtHead.loss`."""
+        return self.pts_bbox_head.loss(*self.extract_feat(batch_inputs_dict), batch_data_samples)
+
+    def predict(
+        self,
+        batch_inputs_dict: Mapping,
+        batch_data_samples: Sequence[Det3DDataSample],
+    ) -> Sequence[Det3DDataSample]:
+        """Fills ``pred_instances_3d`` of each sample: boxes in the LiDAR frame, bottom-centred."""
+        results = self.pts_bbox_head.predict(
+            *self.extract_feat(batch_inputs_dict), batch_data_samples
+        )
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(
+        self,
+        batch_inputs_dict: Mapping,
+        batch_data_samples: Sequence[Det3DDataSample],
+    ) -> list[dict[str, Tensor]]:
+        """Raw outputs of the head."""
+        metas = [sample.metainfo for sample in batch_data_samples]
+        return self.pts_bbox_head(*self.extract_feat(batch_inputs_dict), metas)
+
+    def _uses(self, modality: str, branch: Mapping[str, Mapping | None]) -> bool:
+        """Whether a branch is to be built; it is configured as a whole or not at all."""
+        missing = [name for name, config in branch.items() if config is None]
+        wanted = modality in self.pts_bbox_head.modalities
+        if (wanted and missing) or (not wanted and len(missing) < len(branch)):
+            raise ValueError(
+                f'the head was built for {list(self.pts_bbox_head.modalities)}, '
+                f'but of the {modality} branch {missing or "nothing"} is missing: '
+                "configure a branch as a whole, and name it in the head's modalities"
+            )
+        return wanted
+
+    def _empty_bev(self, batch_size: int, voxels: Mapping[str, Tensor]) -> Tensor:
+        """The map of a batch without a single voxel: zeros.
+
+        Its size comes from the encoder itself, run on one voxel. The encoder's parameters take
+        part with a gradient of zero, so that distributed training finds none unused.
+        """
+        encoder = self.pts_middle_encoder
+        training = encoder.training
+        like = voxels['voxels']
+        with torch.no_grad():
+            one = encoder.eval()(
+                like.new_zeros(1, encoder.in_channels),
+                voxels['coors'].new_zeros(1, 4),
+                batch_size,
+            )
+        encoder.train(training)
+        return torch.zeros_like(one) + 0 * sum(p.sum() for p in encoder.parameters())

@@ -1,0 +1,124 @@
+"""Pure functions between metres, the unit range, pixels and camera rays.
+
+Shapes: B batch, V cameras, Q queries, D depths. Points are in the LiDAR frame (x right, y forward,
+z up in nuScenes), in metres, unless they are said to be in the unit range, in which 0 and 1 are
+the limits of the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Keeps a division by a depth of zero finite; the sign of the depth is kept.
+_DEPTH_EPS = 1e-6
+
+
+class Projection(NamedTuple):
+    """Points as cameras see them."""
+
+    pixels: Tensor
+    """(B, V, Q, 3): u to the right and v downwards, in pixels of the padded image, and 1."""
+    depth: Tensor
+    """(B, V, Q): metres along the optical axis."""
+    visible: Tensor
+    """(B, V, Q), bool: in front of the camera and inside the padded image."""
+
+
+def check_range(point_cloud_range: Sequence[float]) -> None:
+    """Raise ``ValueError`` unless the range has six numbers, each minimum below its maximum."""
+    low, high = point_cloud_range[:3], point_cloud_range[3:]
+    if len(high) != 3 or any(a >= b for a, b in zip(low, high, strict=True)):
+        raise ValueError(
+            f'point_cloud_range is {list(point_cloud_range)}; it must be '
+            '[x_min, y_min, z_min, x_max, y_max, z_max] with every minimum below its maximum'
+        )
+
+
+def unit_to_metres(unit: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
+    """(..., 3) in the unit range -> (..., 3) in metres."""
+    low, high = _limits(unit, point_cloud_range)
+    return unit * (high - low) + low
+
+
+def metres_to_unit(points: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
+    """(..., 3) in metres -> (..., 3) in the unit range."""
+    low, high = _limits(points, point_cloud_range)
+    return (points - low) / (high - low)
+
+
+def project(points: Tensor, lidar2img: Tensor, image_shape: tuple[int, int]) -> Projection:
+    """Project points into every camera.
+
+    The depth that divides carries no gradient, so that the gradient with respect to depth comes
+    through the third entry of ``pixels`` alone: the released CMT was trained that way.
+
+    Args:
+        points: (B, Q, 3), metres.
+        lidar2img: (B, V, 4, 4), to ``(u * depth, v * depth, depth, 1)``.
+        image_shape: height and width of the padded image, pixels.
+    """
+    homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
+    scaled = torch.einsum('bqi,bvoi->bvqo', homogeneous, lidar2img)
+    depth = scaled[..., 2]
+    in_front = depth > 0
+    divisor = depth.detach() + torch.where(in_front, _DEPTH_EPS, -_DEPTH_EPS)
+    pixels = scaled[..., :3] / divisor[..., None]
+    height, width = image_shape
+    u, v, _ = pixels.unbind(-1)
+    visible = in_front & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    return Projection(pixels, depth, visible)
+
+
+def depth_bins(
+    count: int, point_cloud_range: Sequence[float], like: Tensor, start: float = 1.0
+) -> Tensor:
+    """(D,) depths in metres from ``start`` to x_max, the last one left out, as CMT has them."""
+    steps = torch.arange(count, device=like.device, dtype=like.dtype)
+    return start + steps * (point_cloud_range[3] - start) / count
+
+
+def lift(pixels: Tensor, depths: Tensor, img2lidar: Tensor) -> Tensor:
+    """Points along the rays through pixels.
+
+    Args:
+        pixels: (..., P, 3), (u, v, 1) in pixels of the padded image.
+        depths: (D,), metres along the optical axis.
+        img2lidar: (..., 4, 4), inverse of ``lidar2img``; leading dimensions as ``pixels``.
+
+    Returns:
+        (..., P, D, 3), metres in the LiDAR frame.
+    """
+    # A point at depth d is d * (rotation @ (u, v, 1)) + translation.
+    directions = torch.einsum('...pi,...oi->...po', pixels, img2lidar[..., :3, :3])
+    origin = img2lidar[..., None, None, :3, 3]
+    return directions[..., None, :] * depths[:, None] + origin
+
+
+def bev_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """(height * width, 2): x and y of every BEV cell's centre in the unit range, row by row.
+
+    Rows run along y and columns along x, as in the maps of MMDetection3D's sparse encoder.
+    """
+    options = {'device': like.device, 'dtype': like.dtype}
+    y = (torch.arange(height, **options) + 0.5) / height
+    x = (torch.arange(width, **options) + 0.5) / width
+    y, x = torch.meshgrid(y, x, indexing='ij')
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def token_pixels(height: int, width: int, image_shape: tuple[int, int], like: Tensor) -> Tensor:
+    """(height * width, 3): the pixel (u, v, 1) at the upper left of each image token, row by row.
+
+    CMT places a token at its corner, not at its centre; released weights expect it there.
+    """
+    options = {'device': like.device, 'dtype': like.dtype}
+    v = torch.arange(height, **options) * image_shape[0] / height
+    u = torch.arange(width, **options) * image_shape[1] / width
+    v, u = torch.meshgrid(v, u, indexing='ij')
+    return torch.stack([u, v, torch.ones_like(u)], dim=-1).flatten(0, 1)
+
+
+def _limits(like: Tensor, point_cloud_range: Sequence[float]) -> tuple[Tensor, Tensor]:
+    return like.new_tensor(point_cloud_range[:3]), like.new_tensor(point_cloud_range[3:])

@@ -1,0 +1,400 @@
+"""The head of the Cross Modal Transformer (Yan et al., ICCV 2023): tokens -> queries -> boxes.
+
+Shapes: B batch, V cameras, Q queries (denoising queries included), K tokens, C channels, L decoder
+layers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmcv.cnn import ConvModule
+from mmdet.models.layers.transformer import inverse_sigmoid
+from mmdet3d.registry import MODELS, TASK_UTILS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from .denoising import DenoisingGenerator, DenoisingQueries
+from .geometry import bev_grid, check_range, project, token_pixels, unit_to_metres
+from .matching.criterion import GroundTruth, SetCriterion, TaskOutput
+from .task_head import CLASS_BRANCH, SeparateTaskHead
+from .transformer import CmtTransformer, ray_code, sine_embedding
+
+MODALITIES = ('lidar', 'camera')
+BOX_BRANCHES = {'center': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
+
+
+class Cameras(NamedTuple):
+    """The cameras of a batch, padded to the sample that has most."""
+
+    lidar2img: Tensor
+    """(B, V, 4, 4)"""
+    img2lidar: Tensor
+    """(B, V, 4, 4)"""
+    present: Tensor
+    """(B, V), bool"""
+    image_shape: tuple[int, int]
+    """height and width of the padded images, pixels"""
+
+
+class Tokens(NamedTuple):
+    """What queries attend to."""
+
+    features: Tensor
+    """(B, K, C), LiDAR first"""
+    position: Tensor
+    """(B, K, C), position embedding"""
+    present: Tensor | None
+    """(B, K), bool, or None where every token is there"""
+
+
+@MODELS.register_module()
+class CmtHead(BaseModule):
+    """One head for LiDAR and cameras, or for either alone.
+
+    A head built for both also takes a batch in which one input is missing.
+
+    Args:
+        point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`.
+        tasks: class names of each task, in the order of the labels.
+        transformer: options of :class:`~projects.cmt_aqr.transformer.CmtTransformer`.
+        box_coder: config of the box coder.
+        assigner: config of the assigner.
+        loss_cls: config of the classification loss.
+        loss_bbox: config of the box loss.
+        code_weights: weight of each of the ten numbers of a box code in the box loss.
+        modalities: what it is built for: ``lidar``, ``camera``, or both.
+        in_channels: channels of the BEV map; needed with LiDAR.
+        hidden_dim: C.
+        num_query: learned queries.
+        depth_num: points on the ray of each image token.
+        branch_channels: width of the regression branches.
+        denoising: options of :class:`~projects.cmt_aqr.denoising.DenoisingGenerator`;
+            ``None`` trains without denoising queries.
+        init_cfg: as in mmengine.
+
+    Raises:
+        ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range.
+    """
+
+    def __init__(
+        self,
+        *,
+        point_cloud_range: Sequence[float],
+        tasks: Sequence[Sequence[str]],
+        transformer: Mapping,
+        box_coder: Mapping,
+        assigner: Mapping,
+        loss_cls: Mapping,
+        loss_bbox: Mapping,
+        code_weights: Sequence[float],
+        modalities: Sequence[str] = MODALITIES,
+        in_channels: int | None = None,
+        hidden_dim: int = 256,
+        num_query: int = 900,
+        depth_num: int = 64,
+        branch_channels: int = 64,
+        denoising: Mapping | None = None,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        check_range(point_cloud_range)
+        _check_modalities(modalities, in_channels)
+        self.point_cloud_range = tuple(point_cloud_range)
+        self.modalities = tuple(modalities)
+        self.hidden_dim = hidden_dim
+        self.depth_num = depth_num
+        num_classes = [len(names) for names in tasks]
+        self.num_classes = sum(num_classes)
+
+        if 'lidar' in modalities:
+            self.shared_conv = ConvModule(
+                in_channels, hidden_dim, kernel_size=3, padding=1, norm_cfg={'type': 'BN2d'}
+            )
+        if 'camera' in modalities:
+            self.rv_embedding = _mlp(3 * depth_num, 4 * hidden_dim, hidden_dim)
+        self.bev_embedding = _mlp(2 * hidden_dim, hidden_dim, hidden_dim)
+        self.reference_points = nn.Embedding(num_query, 3)
+        nn.init.uniform_(self.reference_points.weight)
+        self.transformer = CmtTransformer(hidden_dim, **transformer)
+        self.task_heads = nn.ModuleList(
+            SeparateTaskHead(
+                hidden_dim,
+                branches={**BOX_BRANCHES, CLASS_BRANCH: count},
+                num_layers=len(self.transformer.decoder.layers),
+                hidden_channels=branch_channels,
+            )
+            for count in num_classes
+        )
+        self.box_coder = TASK_UTILS.build(box_coder)
+        self.criterion = SetCriterion(
+            num_classes=num_classes,
+            assigner=assigner,
+            loss_cls=loss_cls,
+            loss_bbox=loss_bbox,
+            code_weights=code_weights,
+        )
+        self.make_denoising = None
+        if denoising is not None:
+            self.make_denoising = DenoisingGenerator(
+                point_cloud_range=point_cloud_range, num_classes=self.num_classes, **denoising
+            )
+
+    def forward(
+        self,
+        bev: Tensor | None,
+        images: Tensor | None,
+        metas: Sequence[Mapping],
+        denoising: DenoisingQueries | None = None,
+    ) -> list[dict[str, Tensor]]:
+        """Features -> outputs of every task and decoder layer.
+
+        Args:
+            bev: (B, in_channels, height, width), or ``None``.
+            images: (B, V, C, height, width), or ``None``.
+            metas: of each sample, with images: ``lidar2img`` (V_b, 4, 4), V_b at most V, and
+                ``pad_shape``, height and width of the padded images.
+            denoising: put before the learned queries.
+
+        Returns:
+            for each task ``center``, ``height``, ``dim``, ``rot``, ``vel`` and ``cls_logits``,
+            each (L, B, Q, channels); ``center`` and ``height`` within the point-cloud range.
+
+        Raises:
+            ValueError: no input at all, or one that the head was not built for.
+        """
+        self._check_inputs(bev, images)
+        cameras = None if images is None else batch_cameras(metas, like=images)
+        tokens = self.tokenize(bev, images, cameras)
+        reference = self.reference(len(metas), denoising)
+        hidden = self.transformer(
+            self.embed_queries(reference, cameras),
+            tokens=tokens.features,
+            token_pos=tokens.position,
+            self_mask=None if denoising is None else denoising.may_look(self.num_query),
+            cross_mask=None if tokens.present is None else tokens.present[:, None, None, :],
+        )
+        return [self._place(task_head(hidden), reference) for task_head in self.task_heads]
+
+    @property
+    def num_query(self) -> int:
+        """Learned queries."""
+        return self.reference_points.num_embeddings
+
+    def tokenize(
+        self, bev: Tensor | None, images: Tensor | None, cameras: Cameras | None
+    ) -> Tokens:
+        """Flatten the feature maps into one sequence, LiDAR first."""
+        features, position, present = [], [], []
+        if bev is not None:
+            bev = self.shared_conv(bev)
+            features.append(bev.flatten(2).transpose(1, 2))
+            grid = bev_grid(*bev.shape[-2:], like=bev)
+            embedded = self.bev_embedding(sine_embedding(grid, self.hidden_dim))
+            position.append(embedded.expand(len(bev), -1, -1))
+            present.append(bev.new_ones(position[-1].shape[:2], dtype=torch.bool))
+        if images is not None:
+            height, width = images.shape[-2:]
+            features.append(images.flatten(3).transpose(2, 3).flatten(1, 2))
+            pixels = token_pixels(height, width, cameras.image_shape, like=cameras.lidar2img)
+            rays = self._embed_rays(
+                pixels.expand(*cameras.present.shape, -1, -1), cameras.img2lidar
+            )
+            position.append(rays.flatten(1, 2))
+            present.append(cameras.present.repeat_interleave(height * width, dim=1))
+        present = torch.cat(present, dim=1)
+        return Tokens(
+            torch.cat(features, dim=1),
+            torch.cat(position, dim=1),
+            None if present.all() else present,
+        )
+
+    def reference(self, batch_size: int, denoising: DenoisingQueries | None) -> Tensor:
+        """(B, Q, 3): where each query starts, in the unit range."""
+        learned = self.reference_points.weight.expand(batch_size, -1, -1)
+        if denoising is None:
+            return learned
+        return torch.cat([denoising.reference, learned], dim=1)
+
+    def embed_queries(self, reference: Tensor, cameras: Cameras | None) -> Tensor:
+        """(B, Q, C): where a query is in BEV, and on the ray of every camera that sees it."""
+        reference = inverse_sigmoid(reference).sigmoid()  # keeps it inside of the range
+        embedded = self.bev_embedding(sine_embedding(reference, self.hidden_dim))
+        if cameras is None:
+            return embedded
+        points = unit_to_metres(reference, self.point_cloud_range)
+        projection = project(points, cameras.lidar2img, cameras.image_shape)
+        # Only pairs of a camera and a query that it sees are embedded: about one in five.
+        sample, camera, query = torch.where(projection.visible & cameras.present[..., None])
+        rays = self._embed_rays(
+            projection.pixels[sample, camera, query][:, None], cameras.img2lidar[sample, camera]
+        )
+        return embedded.index_put((sample, query), rays[:, 0].to(embedded), accumulate=True)
+
+    def loss(
+        self,
+        bev: Tensor | None,
+        images: Tensor | None,
+        batch_data_samples: Sequence[Det3DDataSample],
+    ) -> dict[str, Tensor]:
+        """Losses of every decoder layer, the last without a prefix; see :meth:`forward`."""
+        metas = [sample.metainfo for sample in batch_data_samples]
+        truth = [
+            self._ground_truth(sample.gt_instances_3d, like=self.reference_points.weight)
+            for sample in batch_data_samples
+        ]
+        denoising = None
+        if self.make_denoising is not None:
+            denoising = self.make_denoising(truth, num_query=self.num_query)
+        outputs = self(bev, images, metas, denoising)
+        return self.losses(outputs, truth, denoising)
+
+    def losses(
+        self,
+        outputs: Sequence[Mapping[str, Tensor]],
+        truth: Sequence[GroundTruth],
+        denoising: DenoisingQueries | None,
+    ) -> dict[str, Tensor]:
+        """Losses of the outputs of :meth:`forward`."""
+        slots = 0 if denoising is None else denoising.slots
+        codes = [self.box_coder.join(task) for task in outputs]
+        logits = [task[CLASS_BRANCH] for task in outputs]
+        losses = {}
+        num_layers = len(logits[0])
+        for layer in range(num_layers):
+            prefix = '' if layer == num_layers - 1 else f'd{layer}.'
+            tasks = [
+                TaskOutput(code[layer, :, slots:], logit[layer, :, slots:])
+                for code, logit in zip(codes, logits, strict=True)
+            ]
+            cls, bbox = self.criterion.matched(tasks, truth)
+            losses[f'{prefix}loss_cls'], losses[f'{prefix}loss_bbox'] = cls, bbox
+            if self.make_denoising is None:
+                continue
+            if denoising is None:  # no box in the batch: a zero of the same graph
+                cls = bbox = sum(code[layer].sum() * 0 for code in codes)
+            else:
+                place = (layer, denoising.sample, denoising.slot)
+                tasks = [
+                    TaskOutput(code[place], logit[place])
+                    for code, logit in zip(codes, logits, strict=True)
+                ]
+                cls, bbox = self.criterion.denoising(
+                    tasks, denoising.targets, positive_share=self.make_denoising.positive_share
+                )
+            losses[f'{prefix}dn_loss_cls'], losses[f'{prefix}dn_loss_bbox'] = cls, bbox
+        return losses
+
+    def predict(
+        self,
+        bev: Tensor | None,
+        images: Tensor | None,
+        batch_data_samples: Sequence[Det3DDataSample],
+    ) -> list[InstanceData]:
+        """The best boxes of each sample; see :meth:`forward`."""
+        metas = [sample.metainfo for sample in batch_data_samples]
+        outputs = self(bev, images, metas)
+        return [self._decode(outputs, i, meta) for i, meta in enumerate(metas)]
+
+    def _decode(
+        self, outputs: Sequence[Mapping[str, Tensor]], index: int, meta: Mapping
+    ) -> InstanceData:
+        boxes, scores, labels = self.box_coder.decode(
+            [self.box_coder.join(task)[-1, index] for task in outputs],
+            [task[CLASS_BRANCH][-1, index] for task in outputs],
+        )
+        centred = meta['box_type_3d'](boxes, box_dim=boxes.shape[-1], origin=(0.5, 0.5, 0.5))
+        return InstanceData(bboxes_3d=centred, scores_3d=scores, labels_3d=labels)
+
+    def _place(self, outputs: dict[str, Tensor], reference: Tensor) -> dict[str, Tensor]:
+        """Outputs are offsets from the reference point; give them its place in metres."""
+        start = inverse_sigmoid(reference)
+        unit = torch.cat([outputs['center'], outputs['height']], dim=-1) + start
+        metres = unit_to_metres(unit.sigmoid(), self.point_cloud_range)
+        return {**outputs, 'center': metres[..., :2], 'height': metres[..., 2:]}
+
+    def _embed_rays(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
+        """(..., P, 3) pixels (u, v, 1) -> (..., P, C)."""
+        code = ray_code(
+            pixels,
+            img2lidar,
+            depth_num=self.depth_num,
+            point_cloud_range=self.point_cloud_range,
+        )
+        return self.rv_embedding(code)
+
+    def _ground_truth(self, instances: InstanceData, like: Tensor) -> GroundTruth:
+        """Boxes with a class; MMDetection3D labels those to be ignored with -1."""
+        boxes = instances.bboxes_3d
+        labels = instances.labels_3d.to(like.device)
+        if (labels >= self.num_classes).any():
+            raise ValueError(
+                f'a box is labelled {labels.max()}, but the head has {self.num_classes} classes; '
+                "check the dataset's metainfo and the head's tasks"
+            )
+        gravity = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=1).to(like)
+        return GroundTruth(gravity[labels >= 0], labels[labels >= 0])
+
+    def _check_inputs(self, bev: Tensor | None, images: Tensor | None) -> None:
+        given = [
+            name for name, value in zip(MODALITIES, (bev, images), strict=True) if value is not None
+        ]
+        if not given or set(given) - set(self.modalities):
+            raise ValueError(
+                f'the head was built for {list(self.modalities)}, but was given {given}'
+            )
+
+
+def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
+    """The cameras of a batch; views that a sample lacks are marked absent.
+
+    Args:
+        metas: ``lidar2img`` (V_b, 4, 4) and ``pad_shape`` of each sample.
+        like: (B, V, ...), gives V and the device.
+
+    Raises:
+        ValueError: samples padded to different shapes, or more matrices than images.
+    """
+    shapes = {tuple(meta['pad_shape'][:2]) for meta in metas}
+    if len(shapes) != 1:
+        raise ValueError(f'the images of a batch are padded to different shapes: {shapes}')
+    batch_size, num_views = like.shape[:2]
+    # Inverted in double precision: entries of thousands of pixels stand beside others near zero.
+    lidar2img = np.tile(np.eye(4), (batch_size, num_views, 1, 1))
+    present = torch.zeros(batch_size, num_views, dtype=torch.bool)
+    for index, meta in enumerate(metas):
+        matrices = np.asarray(meta['lidar2img'], dtype=np.float64).reshape(-1, 4, 4)
+        if len(matrices) > num_views:
+            raise ValueError(
+                f'sample {index} has {len(matrices)} lidar2img matrices for {num_views} images'
+            )
+        lidar2img[index, : len(matrices)] = matrices
+        present[index, : len(matrices)] = True
+    options = {'device': like.device, 'dtype': torch.float32}
+    return Cameras(
+        lidar2img=torch.as_tensor(lidar2img).to(**options),
+        img2lidar=torch.as_tensor(np.linalg.inv(lidar2img)).to(**options),
+        present=present.to(like.device),
+        image_shape=shapes.pop(),
+    )
+
+
+def _mlp(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_features, hidden_features),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden_features, out_features),
+    )
+
+
+def _check_modalities(modalities: Sequence[str], in_channels: int | None) -> None:
+    unknown = set(modalities) - set(MODALITIES)
+    if unknown or not modalities:
+        raise ValueError(
+            f'modalities is {list(modalities)}; it must name one or both of {list(MODALITIES)}'
+        )
+    if 'lidar' in modalities and in_channels is None:
+        raise ValueError('in_channels, the channels of the BEV map, is needed with LiDAR')

@@ -1,0 +1,7 @@
+"""From network outputs to boxes, and from boxes to losses."""
+
+from .box_coder import BoxCoder
+from .costs import BBox3DL1Cost
+from .criterion import SetCriterion
+
+__all__ = ['BBox3DL1Cost', 'BoxCoder', 'SetCriterion']

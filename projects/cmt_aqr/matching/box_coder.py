@@ -1,0 +1,99 @@
+"""Between boxes and the ten numbers that the network regresses.
+
+A box is (x, y, z, dx, dy, dz, yaw, vx, vy) with z at the centre of gravity; its code is
+(cx, cy, log dx, log dy, cz, log dz, sin, cos, vx, vy), in metres and metres per second.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet3d.registry import TASK_UTILS
+from torch import Tensor
+
+LAYOUTS = ('named', 'released')
+
+
+def encode_boxes(boxes: Tensor) -> Tensor:
+    """(..., 9) boxes -> (..., 10) codes."""
+    x, y, z, dx, dy, dz, yaw, vx, vy = boxes.unbind(-1)
+    code = (x, y, dx.log(), dy.log(), z, dz.log(), yaw.sin(), yaw.cos(), vx, vy)
+    return torch.stack(code, dim=-1)
+
+
+def decode_boxes(code: Tensor) -> Tensor:
+    """(..., 10) codes -> (..., 9) boxes."""
+    x, y, log_dx, log_dy, z, log_dz, sin, cos, vx, vy = code.unbind(-1)
+    yaw = torch.atan2(sin, cos)
+    return torch.stack((x, y, z, log_dx.exp(), log_dy.exp(), log_dz.exp(), yaw, vx, vy), dim=-1)
+
+
+@TASK_UTILS.register_module()
+class BoxCoder:
+    """Joins the outputs of a task head into codes, and picks and decodes the best boxes.
+
+    Args:
+        post_center_range: boxes whose centre lies outside of these limits are dropped, metres.
+        max_num: most boxes kept in a sample.
+        layout: where the outputs stand in the code. With ``named`` they mean what they are
+            called: ``height`` is z and ``dim`` the three log sizes. With ``released``, center,
+            height, dim, rot and vel are joined in this order, so that ``height`` serves as log dx
+            and ``dim`` holds log dy, z and log dz: the public weights were trained that way.
+        score_threshold: boxes below it are dropped.
+
+    Raises:
+        ValueError: unknown layout, or ``max_num`` below one.
+    """
+
+    def __init__(
+        self,
+        *,
+        post_center_range: Sequence[float],
+        max_num: int = 300,
+        layout: str = 'named',
+        score_threshold: float | None = None,
+    ) -> None:
+        if layout not in LAYOUTS:
+            raise ValueError(f'layout is {layout!r}; it must be one of {LAYOUTS}')
+        if max_num < 1:
+            raise ValueError(f'max_num is {max_num}; it must be at least 1')
+        self.post_center_range = tuple(post_center_range)
+        self.max_num = max_num
+        self.layout = layout
+        self.score_threshold = score_threshold
+
+    def join(self, outputs: dict[str, Tensor]) -> Tensor:
+        """Outputs of one task head, each (..., n) -> codes (..., 10)."""
+        center, height, dim = outputs['center'], outputs['height'], outputs['dim']
+        if self.layout == 'released':
+            parts = [center, height, dim]
+        else:
+            parts = [center, dim[..., :2], height, dim[..., 2:]]
+        return torch.cat([*parts, outputs['rot'], outputs['vel']], dim=-1)
+
+    def decode(self, codes: list[Tensor], logits: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The best boxes of one sample over all tasks.
+
+        Args:
+            codes: one (Q, 10) for each task.
+            logits: one (Q, classes of the task) for each task.
+
+        Returns:
+            boxes (n, 9), scores (n,) and labels (n,), best first; n is at most ``max_num``.
+        """
+        classes = [task.shape[-1] for task in logits]
+        task_of_class = torch.repeat_interleave(
+            torch.arange(len(classes)), torch.tensor(classes)
+        ).to(logits[0].device)
+        all_scores = torch.cat(logits, dim=-1).sigmoid()
+        scores, index = all_scores.flatten().topk(min(self.max_num, all_scores.numel()))
+        query, labels = index // sum(classes), index % sum(classes)
+        boxes = decode_boxes(torch.stack(codes)[task_of_class[labels], query])
+        keep = self._inside(boxes)
+        if self.score_threshold is not None:
+            keep &= scores > self.score_threshold
+        return boxes[keep], scores[keep], labels[keep]
+
+    def _inside(self, boxes: Tensor) -> Tensor:
+        low = boxes.new_tensor(self.post_center_range[:3])
+        high = boxes.new_tensor(self.post_center_range[3:])
+        return ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(dim=1)

@@ -1,0 +1,202 @@
+"""The decoder of CMT (Yan et al., ICCV 2023), after DETR's (Carion et al., ECCV 2020).
+
+Shapes: B batch, Q queries, K tokens, C channels, L layers. Attribute names follow the released
+state dict.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .attention import MultiheadAttention
+
+
+class ResidualAttention(nn.Module):
+    """Attention, dropout and the residual connection."""
+
+    def __init__(
+        self, embed_dims: int, *, num_heads: int, attention_dropout: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.attn = MultiheadAttention(embed_dims, num_heads=num_heads, dropout=attention_dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        query: Tensor,
+        *,
+        query_pos: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        out = self.attn(query + query_pos, key, value, mask=mask)
+        return query + self.dropout(out)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a residual connection."""
+
+    def __init__(self, embed_dims: int, *, hidden_dims: int) -> None:
+        super().__init__()
+        expand = nn.Sequential(nn.Linear(embed_dims, hidden_dims), nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(expand, nn.Linear(hidden_dims, embed_dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention among queries, cross-attention to tokens, feed-forward; norms after each.
+
+    Cross-attention drops no weights: released CMT meant to drop a tenth, but never did.
+    """
+
+    def __init__(
+        self, embed_dims: int, *, num_heads: int, feedforward_channels: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList(
+            ResidualAttention(
+                embed_dims,
+                num_heads=num_heads,
+                attention_dropout=attention_dropout,
+                dropout=dropout,
+            )
+            for attention_dropout in (dropout, 0.0)
+        )
+        self.ffns = nn.ModuleList([FeedForward(embed_dims, hidden_dims=feedforward_channels)])
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
+
+    def forward(
+        self,
+        query: Tensor,
+        *,
+        query_pos: Tensor,
+        key: Tensor,
+        value: Tensor,
+        self_mask: Tensor | None = None,
+        cross_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Refine the queries; see :class:`Decoder` for the arguments."""
+        self_attention, cross_attention = self.attentions
+        positioned = query + query_pos
+        query = self_attention(
+            query, query_pos=query_pos, key=positioned, value=query, mask=self_mask
+        )
+        query = self.norms[0](query)
+        query = cross_attention(query, query_pos=query_pos, key=key, value=value, mask=cross_mask)
+        query = self.norms[1](query)
+        return self.norms[2](self.ffns[0](query))
+
+
+class Decoder(nn.Module):
+    """A stack of layers; the output of each, normalised, is returned."""
+
+    def __init__(
+        self,
+        embed_dims: int,
+        *,
+        num_layers: int,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                embed_dims,
+                num_heads=num_heads,
+                feedforward_channels=feedforward_channels,
+                dropout=dropout,
+            )
+            for _ in range(num_layers)
+        )
+        self.post_norm = nn.LayerNorm(embed_dims)
+
+    def forward(
+        self,
+        query_pos: Tensor,
+        *,
+        tokens: Tensor,
+        token_pos: Tensor,
+        self_mask: Tensor | None = None,
+        cross_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Decode queries that start from zero.
+
+        Args:
+            query_pos: (B, Q, C), query embedding.
+            tokens: (B, K, C).
+            token_pos: (B, K, C), position embedding of the tokens.
+            self_mask: (Q, Q), bool, True where a query may look at another.
+            cross_mask: broadcast to (B, H, Q, K); bool or float, see
+                :class:`~projects.cmt_aqr.transformer.attention.MultiheadAttention`.
+
+        Returns:
+            (L, B, Q, C).
+        """
+        query = torch.zeros_like(query_pos)
+        key = tokens + token_pos
+        outputs = []
+        for layer in self.layers:
+            query = layer(
+                query,
+                query_pos=query_pos,
+                key=key,
+                value=tokens,
+                self_mask=self_mask,
+                cross_mask=cross_mask,
+            )
+            outputs.append(self.post_norm(query))
+        return torch.stack(outputs)
+
+
+class CmtTransformer(nn.Module):
+    """The decoder under the name that released checkpoints give it.
+
+    Args:
+        embed_dims: C.
+        num_layers: L.
+        num_heads: H, of both attentions.
+        feedforward_channels: width of the feed-forward network.
+        dropout: of self-attention's weights and of both attentions' outputs.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        *,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        feedforward_channels: int = 1024,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.decoder = Decoder(
+            embed_dims,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            feedforward_channels=feedforward_channels,
+            dropout=dropout,
+        )
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        query_pos: Tensor,
+        *,
+        tokens: Tensor,
+        token_pos: Tensor,
+        self_mask: Tensor | None = None,
+        cross_mask: Tensor | None = None,
+    ) -> Tensor:
+        """See :meth:`Decoder.forward`."""
+        return self.decoder(
+            query_pos,
+            tokens=tokens,
+            token_pos=token_pos,
+            self_mask=self_mask,
+            cross_mask=cross_mask,
+        )

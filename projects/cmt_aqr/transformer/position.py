@@ -1,0 +1,48 @@
+"""Position embeddings of CMT: sines for BEV positions, points along the ray for pixels."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..geometry import depth_bins, lift, metres_to_unit
+
+
+def sine_embedding(position: Tensor, channels: int) -> Tensor:
+    """Sines and cosines of a position in the unit range.
+
+    The wavelengths grow linearly from 1 to 3 over the channels; the usual geometric progression
+    is not what the released CMT was trained with.
+
+    Args:
+        position: (..., 2 or 3); x and y are used.
+        channels: number of channels for each of x and y.
+
+    Returns:
+        (..., 2 * channels), y first.
+    """
+    index = torch.arange(channels, device=position.device, dtype=position.dtype)
+    wavelength = 2 * (index // 2) / channels + 1
+    angle = 2 * math.pi * position[..., :2].flip(-1)[..., None] / wavelength
+    waves = torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1)
+    return waves.flatten(-3)
+
+
+def ray_code(
+    pixels: Tensor, img2lidar: Tensor, *, depth_num: int, point_cloud_range: Sequence[float]
+) -> Tensor:
+    """Points along the ray through each pixel, as the input of an embedding network.
+
+    Args:
+        pixels: (..., P, 3), (u, v, 1) in pixels of the padded image.
+        img2lidar: (..., 4, 4).
+        depth_num: D, points along each ray.
+        point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`.
+
+    Returns:
+        (..., P, 3D), in the unit range.
+    """
+    depths = depth_bins(depth_num, point_cloud_range, like=pixels)
+    points = lift(pixels, depths, img2lidar)
+    return metres_to_unit(points, point_cloud_range).flatten(-2)
