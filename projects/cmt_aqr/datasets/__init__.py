@@ -1,0 +1,5 @@
+"""Data side of the plugin; importing it registers the transforms."""
+
+from . import transforms
+
+__all__ = ['transforms']

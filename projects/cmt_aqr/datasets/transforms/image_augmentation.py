@@ -1,0 +1,151 @@
+"""Resizing, cropping, mirroring and rotating of all views, with the cameras' matrices kept true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+
+
+class Draw(NamedTuple):
+    """Random numbers of one augmentation, free of any image size."""
+
+    resize: float | None  # None: as large as the final size needs
+    bottom_cut: float  # share of the resized image's height cut off below
+    left: float  # where the crop starts, from 0 (left end) to 1 (right end)
+    flip: bool
+    rotation: float  # degrees, counter-clockwise as seen
+
+
+@TRANSFORMS.register_module()
+class ResizeCropFlipImage(BaseTransform):
+    """The image augmentation of PETR and CMT: resize, crop, mirror, rotate.
+
+    The crop takes the lower part of the resized image, which holds the road; what the resized image
+    does not reach stays black, above and to the right. Without training, the image is resized so
+    that it fills the final size, and cropped in the middle of its width. Everything is derived from
+    each image's own size, and the matrices follow the size in whole pixels that the image got, not
+    the factor that was asked for.
+
+    Args:
+        final_dim: (height, width) of the result, pixels.
+        resize_lim: limits of the factor in training, relative to the loaded image.
+        bot_pct_lim: limits of the share cut off at the bottom; without training, their mean.
+        rot_lim: limits of the rotation about the image's centre in training, degrees.
+        rand_flip: mirror half of the samples in training.
+        training: draw at random, or take the deterministic form.
+        per_view: a draw for every camera, in place of one for the sample.
+
+    Raises:
+        ValueError: for a final size or limits that make no sense.
+    """
+
+    def __init__(
+        self,
+        *,
+        final_dim: Sequence[int],
+        resize_lim: Sequence[float] | None = None,
+        bot_pct_lim: Sequence[float] = (0.0, 0.0),
+        rot_lim: Sequence[float] = (0.0, 0.0),
+        rand_flip: bool = True,
+        training: bool = True,
+        per_view: bool = False,
+    ) -> None:
+        if len(final_dim) != 2 or min(final_dim) < 1:
+            raise ValueError(f'final_dim={final_dim} is not a positive (height, width)')
+        if training and (resize_lim is None or not 0 < resize_lim[0] <= resize_lim[1]):
+            raise ValueError(f'resize_lim={resize_lim} is not a positive (low, high)')
+        if not 0 <= bot_pct_lim[0] <= bot_pct_lim[1] < 1:
+            raise ValueError(f'bot_pct_lim={bot_pct_lim} is not a (low, high) within [0, 1)')
+        self.final_dim = tuple(final_dim)
+        self.resize_lim = resize_lim
+        self.bot_pct_lim = bot_pct_lim
+        self.rot_lim = rot_lim
+        self.rand_flip = rand_flip
+        self.training = training
+        self.per_view = per_view
+
+    def transform(self, results: dict) -> dict:
+        """Modifies ``img``, ``lidar2img``, ``cam2img``; adds ``img_aug_matrix`` (V, 3, 3).
+
+        The added matrix takes a pixel (u, v, 1) of the loaded image to the augmented one.
+        """
+        images, matrices, draw = [], [], None
+        for image in results['img']:
+            if draw is None or self.per_view:
+                draw = self._draw()
+            image, matrix = self._augment(image, draw)
+            images.append(image)
+            matrices.append(matrix)
+        results['img'] = images
+        results['img_aug_matrix'] = np.stack(matrices)
+        padded = np.tile(np.eye(4), (len(matrices), 1, 1))
+        padded[:, :3, :3] = results['img_aug_matrix']
+        for key in ('lidar2img', 'cam2img'):
+            results[key] = padded @ np.asarray(results[key], dtype=np.float64)
+        results['img_shape'] = results['pad_shape'] = self.final_dim
+        return results
+
+    def _draw(self) -> Draw:
+        if not self.training:
+            return Draw(None, float(np.mean(self.bot_pct_lim)), 0.5, False, 0.0)
+        return Draw(
+            resize=np.random.uniform(*self.resize_lim),
+            bottom_cut=np.random.uniform(*self.bot_pct_lim),
+            left=np.random.uniform(0, 1),
+            flip=bool(self.rand_flip and np.random.choice([0, 1])),
+            rotation=np.random.uniform(*self.rot_lim),
+        )
+
+    def _augment(self, image: np.ndarray, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        """An image (H, W, 3) -> the augmented one (final_dim, 3) and its pixel matrix (3, 3)."""
+        height, width = image.shape[:2]
+        final_h, final_w = self.final_dim
+        resize = draw.resize or max(final_h / height, final_w / width)
+        new_w, new_h = max(1, round(width * resize)), max(1, round(height * resize))
+        left = int(draw.left * max(0, new_w - final_w))
+        top = int((1 - draw.bottom_cut) * new_h) - final_h
+        image = _crop(cv2.resize(image, (new_w, new_h)), left, top, final_h, final_w)
+        matrix = np.array(
+            [[new_w / width, 0, -left], [0, new_h / height, -top], [0, 0, 1]], dtype=np.float64
+        )
+        if draw.flip:
+            image = cv2.flip(image, 1)
+            matrix = np.array([[-1, 0, final_w], [0, 1, 0], [0, 0, 1]]) @ matrix
+        if draw.rotation:
+            image, rotation = _rotate(image, draw.rotation)
+            matrix = rotation @ matrix
+        return image, matrix
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(final_dim={self.final_dim}, resize_lim={self.resize_lim}, '
+            f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip}, '
+            f'training={self.training}, per_view={self.per_view})'
+        )
+
+
+def _crop(image: np.ndarray, left: int, top: int, height: int, width: int) -> np.ndarray:
+    """Cut a window out of an image; what lies outside the image is black."""
+    inside = image[max(0, top) : top + height, left : left + width]
+    if inside.shape[:2] == (height, width):
+        return inside
+    window = np.zeros((height, width, *image.shape[2:]), dtype=image.dtype)
+    first_row = max(0, -top)
+    window[first_row : first_row + inside.shape[0], : inside.shape[1]] = inside
+    return window
+
+
+def _rotate(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Turn an image about its centre; returns it and the matrix (3, 3) of its coordinates."""
+    height, width = image.shape[:2]
+    rotation = np.eye(3)
+    # cv2 counts from the centre of the first pixel, our coordinates from its corner.
+    rotation[:2] = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    turned = cv2.warpAffine(image, rotation[:2], (width, height))
+    rotation[:2, 2] += 0.5 - rotation[:2, :2] @ (0.5, 0.5)
+    return turned, rotation

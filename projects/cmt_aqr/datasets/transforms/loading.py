@@ -1,0 +1,97 @@
+"""Loading of any number of camera images, with errors that name the file and the sample."""
+
+from __future__ import annotations
+
+import copy
+
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+from mmengine.fileio import get
+from mmengine.logging import print_log
+
+
+@TRANSFORMS.register_module()
+class LoadMultiViewImages(BaseTransform):
+    """Loads the images of one sample, whatever the number of cameras and their sizes.
+
+    Leaves the keys of mmdet3d's `LoadMultiViewImageFromFiles`, and differs in three ways: an image
+    that is missing or cannot be decoded is reported with its file, camera and sample; it may be
+    left out (``missing='skip'``), so that the sample has one camera less; and images are not
+    stacked into one array and cut apart again, which costs more than decoding them.
+
+    Args:
+        missing: 'error', or 'skip' to go on with the cameras that are there, with a warning.
+        color_type: mmcv's flag for decoding; 'color' gives three channels, BGR.
+        backend_args: mmengine's file backend.
+
+    Raises:
+        ValueError: for another value of `missing`, and for a file that is not an image.
+        FileNotFoundError: for a missing image, or when no camera is left.
+    """
+
+    def __init__(
+        self,
+        *,
+        missing: str = 'error',
+        color_type: str = 'color',
+        backend_args: dict | None = None,
+    ) -> None:
+        if missing not in ('error', 'skip'):
+            raise ValueError(f"missing={missing!r} is neither 'error' nor 'skip'")
+        self.missing = missing
+        self.color_type = color_type
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        """Adds ``img`` (list of (H, W, 3) uint8), ``cam2img``, ``lidar2cam`` and their like."""
+        sample = results.get('token', results.get('sample_idx'))
+        images, cameras = [], []
+        for name, camera in results['images'].items():
+            try:
+                image = self._read(camera, name, sample)
+            except (FileNotFoundError, ValueError) as error:
+                if self.missing == 'error':
+                    raise
+                print_log(f'camera left out: {error}', logger='current', level=30)
+                continue
+            images.append(image)
+            cameras.append(camera)
+        if not images:
+            raise FileNotFoundError(
+                f'sample {sample} has no camera image left of {list(results["images"])}; take the '
+                'loader out of the pipeline of a model without cameras'
+            )
+        shape = images[0].shape[:2]
+        results.update(
+            img=images,
+            filename=[camera['img_path'] for camera in cameras],
+            cam2img=[copy.deepcopy(camera['cam2img']) for camera in cameras],
+            lidar2cam=[copy.deepcopy(camera['lidar2cam']) for camera in cameras],
+            ori_cam2img=[copy.deepcopy(camera['cam2img']) for camera in cameras],
+            img_shape=shape,
+            ori_shape=shape,
+            pad_shape=shape,
+            scale_factor=1.0,
+            num_views=len(images),
+        )
+        return results
+
+    def _read(self, camera: dict, name: str, sample: object) -> np.ndarray:
+        path = camera.get('img_path')
+        if path is None:
+            raise FileNotFoundError(f'sample {sample}: camera {name} has no img_path')
+        try:
+            content = get(path, backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'sample {sample}: image {path} of camera {name} does not exist'
+            ) from error
+        image = mmcv.imfrombytes(content, flag=self.color_type) if content else None
+        if image is None:
+            raise ValueError(f'sample {sample}: {path} of camera {name} is not a readable image')
+        return image
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(missing={self.missing!r}, color_type={self.color_type!r})'
