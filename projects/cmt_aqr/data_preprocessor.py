@@ -1,0 +1,154 @@
+"""From samples as the pipeline packs them to the batch the model reads.
+
+Shapes: B samples, V cameras (the most in the batch), H and W of the padded images, N voxels of at
+most P points with C values each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmdet3d.models import Det3DDataPreprocessor
+from mmdet3d.models.data_preprocessors.utils import multiview_img_stack_batch
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.nn import functional
+
+
+@MODELS.register_module()
+class CmtDataPreprocessor(Det3DDataPreprocessor):
+    """mmdet3d's preprocessor for clouds and views that may be missing, empty or damaged.
+
+    Voxelization, normalisation and the move to the device are mmdet3d's. Added: points with a value
+    that is not finite are dropped (one warning a run, with the sample); samples may have different
+    numbers of cameras, or none: the views up to the largest number are filled with zeros, which is
+    the mean image, and a sample's own number is the length of its ``lidar2img``.
+
+    Args:
+        voxel_layer: arguments of mmdet3d's `VoxelizationByGridShape` (``max_num_points``,
+            ``voxel_size``, ``point_cloud_range``, ``max_voxels``); None gives no voxels.
+        mean: per channel, in the order of the normalised image; None to leave images as they are.
+        std: as `mean`.
+        bgr_to_rgb: swap the channels before normalising.
+        pad_size_divisor: images are padded below and to the right to multiples of this.
+        non_blocking: copy to the device without waiting.
+    """
+
+    def __init__(
+        self,
+        *,
+        voxel_layer: dict | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        bgr_to_rgb: bool = False,
+        pad_size_divisor: int = 32,
+        non_blocking: bool = False,
+    ) -> None:
+        super().__init__(
+            voxel=voxel_layer is not None,
+            voxel_type='hard',
+            voxel_layer=voxel_layer,
+            mean=mean,
+            std=std,
+            bgr_to_rgb=bgr_to_rgb,
+            pad_size_divisor=pad_size_divisor,
+            non_blocking=non_blocking,
+        )
+        self._warned = False
+
+    def simple_process(self, data: dict, training: bool = False) -> dict:
+        """A collated batch -> the model's inputs.
+
+        Args:
+            data: ``inputs`` with ``points``, a list of B (n, C), and ``img``, a list of B
+                (V_b, 3, h, w) or None; either may be absent. ``data_samples``, a list of B or None.
+            training: not used; training-time augmentation is done in the pipeline.
+
+        Returns:
+            ``inputs`` with ``points`` (list of B), ``voxels`` (dict of ``voxels`` (N, P, C),
+            ``num_points`` (N,), ``coors`` (N, 4) as sample, z, y, x) and ``imgs`` (B, V, 3, H, W),
+            the last absent if no sample has a camera; and ``data_samples``, each with the meta
+            ``pad_shape`` (H, W).
+
+        Raises:
+            ValueError: for images that are not (V, 3, h, w), or not one per ``lidar2img``.
+        """
+        data = self.cast_data(data)
+        inputs, samples = data['inputs'], data.get('data_samples')
+        batch = {}
+        if inputs.get('points') is not None:
+            batch['points'] = self._finite_points(inputs['points'], samples)
+            if self.voxel:
+                batch['voxels'] = self.voxelize(batch['points'], samples)
+        if inputs.get('img') is not None:
+            images = self._batch_images(inputs['img'], samples)
+            if images is not None:
+                batch['imgs'] = images
+                shape = tuple(images.shape[-2:])
+                for sample in samples or ():
+                    sample.set_metainfo(dict(pad_shape=shape, batch_input_shape=shape))
+        return {'inputs': batch, 'data_samples': samples}
+
+    def _finite_points(
+        self, clouds: Sequence[Tensor], samples: Sequence[Det3DDataSample] | None
+    ) -> list[Tensor]:
+        kept = []
+        for i, points in enumerate(clouds):
+            finite = points.isfinite().all(dim=1)
+            if not finite.all():
+                self._warn_once(int((~finite).sum()), _name(samples, i))
+                points = points[finite]
+            kept.append(points)
+        return kept
+
+    def _warn_once(self, count: int, sample: str) -> None:
+        if not self._warned:
+            self._warned = True
+            message = f'{sample}: dropped {count} points with NaN or infinite values; '
+            print_log(message + 'later ones are dropped in silence', logger='current', level=30)
+
+    def _batch_images(
+        self, views: Sequence[Tensor | None], samples: Sequence[Det3DDataSample] | None
+    ) -> Tensor | None:
+        """List of B (V_b, 3, h, w) or None -> (B, V, 3, H, W) normalised, or None without views."""
+        for i, images in enumerate(views):
+            _check_views(images, samples, i)
+        present = [images for images in views if images is not None and len(images)]
+        if not present:
+            return None
+        most = max(len(images) for images in present)
+        blank = present[0].new_zeros((0, *present[0].shape[1:]))
+        batch = []
+        for images in views:
+            images = self._normalise(blank if images is None or not len(images) else images)
+            batch.append(functional.pad(images, (0, 0) * 3 + (0, most - len(images))))
+        return multiview_img_stack_batch(batch, self.pad_size_divisor, self.pad_value)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        if self._channel_conversion:
+            images = images.flip(1)
+        images = images.float()
+        return (images - self.mean) / self.std if self._enable_normalize else images
+
+
+def _check_views(
+    images: Tensor | None, samples: Sequence[Det3DDataSample] | None, index: int
+) -> None:
+    count = 0 if images is None else len(images)
+    if count and (images.dim() != 4 or images.shape[1] != 3):
+        raise ValueError(
+            f'{_name(samples, index)}: images of shape {tuple(images.shape)}, not (V, 3, h, w)'
+        )
+    lidar2img = samples[index].metainfo.get('lidar2img') if samples else None
+    if lidar2img is not None and count and len(lidar2img) != count:
+        raise ValueError(
+            f'{_name(samples, index)}: {count} images but {len(lidar2img)} lidar2img matrices'
+        )
+
+
+def _name(samples: Sequence[Det3DDataSample] | None, index: int) -> str:
+    """How a message calls a sample: its token if it has one."""
+    meta = samples[index].metainfo if samples else {}
+    return f'sample {meta.get("token", meta.get("sample_idx", f"{index} of the batch"))}'
