@@ -173,8 +173,11 @@ def load_spconv_kernels_by_shape() -> None:
     """
     if find_spec('mmdet3d') is None or find_spec('spconv') is None:
         return
-    # mmdet3d puts its loader into SparseModule when this is imported.
-    import mmdet3d.models.layers.spconv
+    # Imported first: this import puts mmdet3d's loader into SparseModule.
+    from mmdet3d.models.layers.spconv import IS_SPCONV2_AVAILABLE
+
+    if not IS_SPCONV2_AVAILABLE:
+        return
     from spconv.pytorch import SparseModule
 
     def make(load_from_state_dict: Callable) -> Callable:

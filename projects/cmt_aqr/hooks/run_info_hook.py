@@ -1,0 +1,99 @@
+"""Write beside a run's results what made them."""
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from mmdet3d.registry import HOOKS
+from mmengine.dist import get_world_size, master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'nuscenes-devkit', 'numpy')
+_REPO_ROOT = Path(__file__).resolve().parents[3]
+
+
+@HOOKS.register_module()
+class RunInfoHook(Hook):
+    """Write ``<work_dir>/<time>/run_info.json``: what ran, from which code, on what, and its scores.
+
+    It holds the command, config file, checkpoint, seed, git commit and whether the checkout
+    differed from it, package versions, machine and number of processes, and one entry for every
+    evaluation. The folder is the one of the run's log, so that a test never overwrites what is
+    known about a training in the same work dir.
+    """
+
+    priority = 'VERY_LOW'
+
+    @master_only
+    def before_run(self, runner: Runner) -> None:
+        """Collect and write everything that is known before the first step."""
+        self._info = {
+            'command': shlex.join(sys.argv),
+            'config': runner.cfg.filename,
+            'load_from': runner._load_from,
+            'resume': runner._resume,
+            'seed': runner.seed,
+            'deterministic': runner.deterministic,
+            **_code(),
+            'versions': _versions(),
+            'machine': _machine(),
+            'processes': get_world_size(),
+            'scores': [],
+        }
+        self._write(runner)
+
+    @master_only
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Add the scores of a validation."""
+        self._add_scores(runner, 'val', metrics)
+
+    @master_only
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Add the scores of a test."""
+        self._add_scores(runner, 'test', metrics)
+
+    def _add_scores(self, runner: Runner, phase: str, metrics: dict[str, float] | None) -> None:
+        scores = {name: float(value) for name, value in (metrics or {}).items()}
+        self._info['scores'].append({'phase': phase, 'iteration': runner.iter, **scores})
+        self._write(runner)
+
+    def _write(self, runner: Runner) -> None:
+        path = Path(runner.log_dir) / 'run_info.json'
+        path.write_text(json.dumps(self._info, indent=2) + '\n')
+
+
+def _code() -> dict:
+    """Commit of the checkout, and whether tracked files differ from it; None outside of git."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ['git', '-C', str(_REPO_ROOT), *arguments], capture_output=True, text=True
+            )
+        except FileNotFoundError:
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    changes = git('status', '--porcelain', '--untracked-files=no')
+    return {'commit': git('rev-parse', 'HEAD'), 'changed': None if changes is None else bool(changes)}
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {'python': platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _machine() -> dict:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {'platform': platform.platform(), 'threads': torch.get_num_threads(), 'gpus': gpus}
