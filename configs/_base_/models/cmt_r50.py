@@ -40,7 +40,7 @@ model = dict(
     img_neck=dict(type='CPFPN', in_channels=[1024, 2048], out_channels=256, num_outs=2),
     pts_voxel_encoder=dict(type='HardSimpleVFE', num_features=5),
     pts_middle_encoder=dict(
-        type='SparseEncoder',
+        type='CmtSparseEncoder',
         in_channels=5,
         sparse_shape=[41, 1024, 1024],
         output_channels=128,

@@ -1,5 +1,6 @@
-"""Image backbones of CMT that mmdet does not have."""
+"""Backbones of CMT that MMDetection and MMDetection3D do not have, or not as fast."""
 
+from .sparse_encoder import CmtSparseEncoder
 from .vovnet import VoVNet
 
-__all__ = ['VoVNet']
+__all__ = ['CmtSparseEncoder', 'VoVNet']

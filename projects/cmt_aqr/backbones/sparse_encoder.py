@@ -1,0 +1,32 @@
+"""MMDetection3D's sparse encoder, with the neighbour search done once for each resolution."""
+
+from mmdet3d.models import SparseEncoder
+from mmdet3d.models.layers.spconv import IS_SPCONV2_AVAILABLE
+from mmdet3d.registry import MODELS
+
+if IS_SPCONV2_AVAILABLE:
+    from spconv.pytorch import SubMConv3d
+else:
+    from mmcv.ops import SubMConv3d
+
+
+@MODELS.register_module()
+class CmtSparseEncoder(SparseEncoder):
+    """``SparseEncoder`` whose submanifold convolutions of one stage share their index pairs.
+
+    The residual blocks of ``SparseEncoder`` search the neighbours of the same voxels anew in each
+    convolution. The pairs depend on the voxels and the kernel alone, so one search a stage gives
+    the same result. Arguments, parameters and outputs are those of the parent.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        # The first stage works on the voxels of the input convolution.
+        first_key = next(
+            m.indice_key for m in self.conv_input.modules() if isinstance(m, SubMConv3d)
+        )
+        for index, stage in enumerate(self.encoder_layers):
+            key = f'{first_key}_stage{index}' if index else first_key
+            for module in stage.modules():
+                if isinstance(module, SubMConv3d) and module.indice_key is None:
+                    module.indice_key = key
