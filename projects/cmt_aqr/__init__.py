@@ -10,8 +10,13 @@ if find_spec('mmdet3d') is not None:
     from . import compat  # noqa: F401 I001  (patches must be in place before anything else runs)
     from . import (  # noqa: F401
         backbones,
+        data_preprocessor,
+        datasets,
         detector,
+        grid_mask,
         head,
+        hooks,
         matching,
         necks,
+        pretraining,
     )

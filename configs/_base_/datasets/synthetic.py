@@ -1,0 +1,93 @@
+"""The synthetic nuScenes database, at the size of the tiny model."""
+
+data_root = 'data/synthetic_nuscenes/'
+version = 'v1.0-mini'
+class_names = [
+    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
+    'pedestrian', 'traffic_cone',
+]  # fmt: skip
+point_cloud_range = [-25.6, -25.6, -3.0, 25.6, 25.6, 3.0]
+image_size = (64, 176)
+num_sweeps = 1
+
+meta_keys = (
+    'sample_idx', 'token', 'lidar_path', 'lidar2img', 'img_shape', 'pad_shape', 'box_type_3d',
+    'box_mode_3d', 'dropped_modality',
+)  # fmt: skip
+load_inputs = [
+    dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
+    dict(type='LoadPointsFromMultiSweeps', sweeps_num=num_sweeps, use_dim=[0, 1, 2, 3, 4]),
+    dict(type='LoadMultiViewImages'),
+    dict(type='ComputeLidar2Img'),
+]
+train_pipeline = [
+    *load_inputs,
+    dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
+    dict(type='ModalMask3D', lidar_drop_prob=0.4, camera_drop_prob=0.2),
+    dict(
+        type='GlobalRotScaleTransAll',
+        rot_range=[-0.785, 0.785],
+        scale_ratio_range=[0.95, 1.05],
+        translation_std=[0.2, 0.2, 0.1],
+    ),
+    dict(type='RandomFlip3DAll', flip_ratio_bev_horizontal=0.5, flip_ratio_bev_vertical=0.5),
+    dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
+    dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
+    dict(type='ObjectNameFilter', classes=class_names),
+    dict(type='PointShuffle'),
+    dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.48, 0.56)),
+    dict(
+        type='Pack3DDetInputs',
+        keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
+        meta_keys=meta_keys,
+    ),
+]
+test_pipeline = [
+    *load_inputs,
+    dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
+    dict(type='ResizeCropFlipImage', final_dim=image_size, training=False),
+    dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=meta_keys),
+]
+
+dataset = dict(
+    type='NuScenesDataset',
+    data_root=data_root,
+    data_prefix=dict(
+        pts='samples/LIDAR_TOP',
+        sweeps='sweeps/LIDAR_TOP',
+        CAM_FRONT='samples/CAM_FRONT',
+        CAM_FRONT_LEFT='samples/CAM_FRONT_LEFT',
+        CAM_FRONT_RIGHT='samples/CAM_FRONT_RIGHT',
+        CAM_BACK='samples/CAM_BACK',
+        CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
+        CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
+    ),
+    metainfo=dict(classes=class_names, version=version),
+    modality=dict(use_lidar=True, use_camera=True),
+    box_type_3d='LiDAR',
+)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(ann_file='nuscenes_infos_train.pkl', pipeline=train_pipeline, **dataset),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        ann_file='nuscenes_infos_val.pkl', pipeline=test_pipeline, test_mode=True, **dataset
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type='NuScenesMetric',
+    data_root=data_root,
+    ann_file=data_root + 'nuscenes_infos_val.pkl',
+    metric='bbox',
+)
+test_evaluator = val_evaluator

@@ -1,0 +1,55 @@
+"""CMT small enough for a CPU: every part of the full model, fewer and narrower layers.
+
+One class of each part is the full model's; the outputs mean what they are called, since no released
+weights are to be loaded.
+"""
+
+_base_ = './cmt_r50.py'
+
+point_cloud_range = [-25.6, -25.6, -3.0, 25.6, 25.6, 3.0]
+norm_cfg = dict(type='BN', eps=0.001, momentum=0.01)
+
+model = dict(
+    data_preprocessor=dict(
+        voxel_layer=dict(
+            voxel_size=[0.2, 0.2, 0.3],
+            point_cloud_range=point_cloud_range,
+            max_voxels=(12000, 12000),
+        )
+    ),
+    img_backbone=dict(
+        _delete_=True,
+        type='mmdet.ResNet',
+        depth=18,
+        base_channels=32,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(1, 2),
+        norm_cfg=dict(type='BN', requires_grad=True),
+        norm_eval=False,
+        style='pytorch',
+    ),
+    img_neck=dict(in_channels=[64, 128], out_channels=64),
+    pts_middle_encoder=dict(
+        sparse_shape=[21, 256, 256],
+        output_channels=64,
+        encoder_channels=((16, 32), (32, 32), (32, 64), (64,)),
+        encoder_paddings=((0, 1), (0, 1), (0, 1), (0,)),
+    ),
+    pts_backbone=dict(in_channels=64, out_channels=[64, 128], layer_nums=[2, 2]),
+    pts_neck=dict(in_channels=[64, 128], out_channels=[64, 64]),
+    pts_bbox_head=dict(
+        point_cloud_range=point_cloud_range,
+        in_channels=128,
+        hidden_dim=64,
+        num_query=100,
+        depth_num=32,
+        branch_channels=32,
+        transformer=dict(num_layers=3, num_heads=4, feedforward_channels=256, dropout=0.0),
+        denoising=dict(groups=4),
+        box_coder=dict(
+            layout='named', post_center_range=[-30.0, -30.0, -10.0, 30.0, 30.0, 10.0], max_num=100
+        ),
+    ),
+)
