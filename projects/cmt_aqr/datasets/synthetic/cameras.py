@@ -1,0 +1,231 @@
+"""Six pinhole cameras: shaded, textured objects on a textured ground under a sky.
+
+Only the pixels inside an object's projected rectangle are cast; a depth buffer settles who is in front.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .paint import face_light, surface_colours
+from .raycast import EDGES, Box, cast, rotate_z
+from .rig import CAMERAS, CameraMount
+from .world import Scene, Visible
+
+NEAR = 0.05
+NOISE = 0.018
+TEXTURE_CELLS = 256
+TEXTURE_CELL = 0.25
+PATCH_CELLS = 16
+TEXTURE_CONTRAST = 0.15
+HAZE_DISTANCE = 80.0
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of pixels: rows top to bottom-1, columns left to right-1."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+class PixelCounts(dict):
+    """Pixels by object index: [covered if alone, actually seen]."""
+
+    def add(self, index: int, covered: int, seen: int) -> None:
+        """Count pixels of one object in one image."""
+        entry = self.setdefault(index, [0, 0])
+        entry[0] += covered
+        entry[1] += seen
+
+    def share(self, index: int) -> float:
+        """Seen share of an object's pixels over all images, 0 where it is in none."""
+        covered, seen = self.get(index, (0, 0))
+        return seen / covered if covered else 0.0
+
+
+class Camera:
+    """Renders one camera.
+
+    Args:
+        mount: Its pose and focal length.
+        width, height: Image size in pixels.
+    """
+
+    def __init__(self, mount: CameraMount, *, width: int, height: int):
+        self.mount, self.width, self.height = mount, width, height
+        self.intrinsic = mount.intrinsic(width, height)
+        self.origin = np.array(mount.position)
+        self.axes = mount.rotation.rotation_matrix.T
+        focal = self.intrinsic[0, 0]
+        right = (np.arange(width) + 0.5 - self.intrinsic[0, 2]) / focal
+        down = (np.arange(height) + 0.5 - self.intrinsic[1, 2]) / focal
+        # (H, W, 3) rays in the ego frame of one metre of depth each, so that ray parameters are depths.
+        self.rays = (
+            right[None, :, None] * self.axes[0] + down[:, None, None] * self.axes[1] + self.axes[2]
+        ).astype(np.float32)
+        self.ground_depth = np.where(
+            self.rays[..., 2] < -1e-6,
+            -self.origin[2] / np.minimum(self.rays[..., 2], -1e-6),
+            np.inf,
+        ).astype(np.float32)
+
+    def window(self, box: Box) -> Window | None:
+        """The smallest rectangle of pixels that holds all of a box in front of the camera, if any."""
+        corners = np.stack([((box.corners() - self.origin) * a).sum(1) for a in self.axes], axis=1)
+        ends = corners[EDGES]
+        depth = ends[..., 2]
+        crossing = (depth.min(1) < NEAR) & (depth.max(1) > NEAR)
+        share = (NEAR - depth[crossing, 0]) / (depth[crossing, 1] - depth[crossing, 0])
+        cut = ends[crossing, 0] + share[:, None] * (ends[crossing, 1] - ends[crossing, 0])
+        points = np.concatenate([corners[corners[:, 2] >= NEAR], cut])
+        if not len(points):
+            return None
+        pixels = points[:, :2] / np.maximum(points[:, 2:], NEAR) * self.intrinsic[0, 0]
+        low = np.floor(pixels.min(0) + self.intrinsic[:2, 2]).clip(0, (self.width, self.height))
+        high = np.ceil(pixels.max(0) + self.intrinsic[:2, 2]).clip(0, (self.width, self.height))
+        if (low >= high).any():
+            return None
+        return Window(int(low[1]), int(high[1]), int(low[0]), int(high[0]))
+
+    def render(
+        self, view: 'View', objects: Sequence[Visible], counts: PixelCounts
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One image.
+
+        Args:
+            view: The scene's surroundings at the moment.
+            objects: What is in draw distance, boxes in the ego frame.
+            counts: Pixels by object, to be added to.
+
+        Returns:
+            The image (H, W, 3) RGB in 0 to 1, float32, without sensor noise, and the index (H, W) of the
+            object at each pixel (-1 for none).
+        """
+        image = view.background(self)
+        depth = self.ground_depth.copy()
+        owner = np.full(depth.shape, NOBODY, np.int32)
+        face = np.zeros((*depth.shape, 2), np.int8)
+        covered = {}
+        for item in objects:
+            window = self.window(item.box)
+            if window is not None:
+                pixels = self._cast(item, window, depth, owner, face)
+                covered[item.index] = (window, pixels)
+        for item in objects:
+            if item.index in covered:
+                window, pixels = covered[item.index]
+                seen = self._shade(item, window, depth, owner, face, image, view)
+                counts.add(item.index, pixels, seen)
+        return image, owner
+
+    def _cast(
+        self, item: Visible, window: Window, depth: np.ndarray, owner: np.ndarray, face: np.ndarray
+    ) -> int:
+        """Draw an object into the buffers; returns the pixels it would cover alone."""
+        rays = self.rays[window.slices]
+        hits = [cast(self.origin, rays, box) for box in item.actor.solid_boxes(item.box)]
+        depths = np.stack([h.depth for h in hits])
+        part = depths.argmin(0)
+        nearest = depths.min(0)
+        axis = np.choose(part, [h.axis for h in hits])
+        front = nearest < depth[window.slices]
+        depth[window.slices][front] = nearest[front]
+        owner[window.slices][front] = item.index
+        face[window.slices][front] = np.stack([part[front], axis[front]], axis=-1)
+        return int(np.isfinite(nearest).sum())
+
+    def _shade(
+        self,
+        item: Visible,
+        window: Window,
+        depth: np.ndarray,
+        owner: np.ndarray,
+        face: np.ndarray,
+        image: np.ndarray,
+        view: 'View',
+    ) -> int:
+        """Colour the pixels an object won; returns how many."""
+        mine = owner[window.slices] == item.index
+        rays = self.rays[window.slices][mine]
+        part, axis = face[window.slices][mine].astype(int).T
+        ground = item.box.centre - [0, 0, item.box.size[2] / 2]
+        local_rays = rotate_z(rays, -item.box.yaw)
+        start = rotate_z(self.origin - ground, -item.box.yaw)
+        local = start + depth[window.slices][mine][:, None] * local_rays
+        sign = -np.sign(local_rays[np.arange(len(axis)), axis])
+        light = face_light(axis, sign, item.box.yaw, view.light)
+        colours = surface_colours(item.actor, part, axis, local) * light[:, None]
+        image[window.slices][mine] = colours * view.scene.exposure
+        return int(mine.sum())
+
+
+class View:
+    """A scene's surroundings as seen from the ego at one moment.
+
+    Args:
+        scene: The scene.
+        time: Seconds.
+        texture: (C, C) ground texture from :func:`ground_texture`.
+    """
+
+    def __init__(self, scene: Scene, time: float, texture: np.ndarray):
+        self.scene, self.texture = scene, texture
+        self.ego = scene.path.poses(np.array([time]))[0]
+        self.light = rotate_z(scene.light, -self.ego[2])
+
+    def background(self, camera: Camera) -> np.ndarray:
+        """(H, W, 3) float32 RGB of sky and ground, 0 to 1."""
+        scene = self.scene
+        image = np.empty((camera.height, camera.width, 3), np.float32)
+        sky = ~np.isfinite(camera.ground_depth)
+        rays = camera.rays[sky]
+        height = np.minimum(3 * rays[:, 2:] / np.hypot(rays[:, :1], rays[:, 1:2]), 1)
+        image[sky] = (scene.haze + height * (scene.sky - scene.haze)) * scene.exposure
+        depth = camera.ground_depth[~sky][:, None]
+        place = camera.origin[:2].astype(np.float32) + depth * camera.rays[~sky][:, :2]
+        haze = np.minimum(depth / HAZE_DISTANCE, 1) ** 2
+        ground = scene.ground * self._grain(place)[:, None] * scene.exposure
+        image[~sky] = ground + haze * (scene.haze * scene.exposure - ground)
+        return image
+
+    def _grain(self, place: np.ndarray) -> np.ndarray:
+        """Texture at (N, 2) places on the ground in the ego frame; it is fixed to the global frame."""
+        cos, sin = np.cos(self.ego[2]), np.sin(self.ego[2])
+        x = self.ego[0] + cos * place[:, 0] - sin * place[:, 1]
+        y = self.ego[1] + sin * place[:, 0] + cos * place[:, 1]
+        cells = np.stack([x, y]) / TEXTURE_CELL
+        column, row = np.clip(cells, -1e6, 1e6).astype(np.int64) % len(self.texture)
+        return self.texture[row, column]
+
+
+def ground_texture(rng: np.random.Generator) -> np.ndarray:
+    """(C, C) brightness factors about 1, fine grain on coarse soft patches; it repeats without a seam."""
+    fine = rng.normal(0, TEXTURE_CONTRAST / 3, (TEXTURE_CELLS, TEXTURE_CELLS))
+    patches = rng.normal(0, TEXTURE_CONTRAST, (TEXTURE_CELLS // PATCH_CELLS,) * 2)
+    coarse = np.kron(patches, np.ones((PATCH_CELLS, PATCH_CELLS)))
+    padded = np.pad(coarse, PATCH_CELLS, mode='wrap')
+    soft = cv2.blur(padded, (PATCH_CELLS, PATCH_CELLS))[
+        PATCH_CELLS:-PATCH_CELLS, PATCH_CELLS:-PATCH_CELLS
+    ]
+    return (1 + fine + soft).astype(np.float32)
+
+
+def develop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add sensor noise to (H, W, 3) values in 0 to 1 and quantise to uint8."""
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    return ((image + NOISE * noise).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def make_cameras(width: int, height: int) -> list[Camera]:
+    """The six cameras of the rig at an image size in pixels."""
+    return [Camera(mount, width=width, height=height) for mount in CAMERAS]

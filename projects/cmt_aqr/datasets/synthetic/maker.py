@@ -1,0 +1,233 @@
+"""Makes a whole database: workers record scenes into a hidden folder that is moved into place when done."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.utils import ProgressBar
+from nuscenes.utils import splits
+
+from .recorder import SceneTask, record_scene
+from .rig import CAMERAS, LIDAR
+from .tables import MAP_FILE, TABLE_NAMES, Tables, static_tables
+
+# Official training and validation scene names by version.
+SPLITS = {
+    'v1.0-mini': (splits.mini_train, splits.mini_val),
+    'v1.0-trainval': (splits.train, splits.val),
+}
+SETTINGS_FILE = 'synthetic.json'
+MAP_METRES = 600
+MAP_PIXELS_PER_METRE = 10
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """Everything that decides a database's content.
+
+    Attributes:
+        version: ``v1.0-mini`` or ``v1.0-trainval``.
+        train_scenes, val_scenes: Numbers of scenes; None takes all official names of the split.
+        keyframes: Samples in each scene, two a second; at least 2, for velocities are differences.
+        sweeps: LiDAR sweeps between keyframes.
+        seed: Source of all chance.
+        image_size: Width and height of the images in pixels.
+        draw_distance: Metres from the ego beyond which objects do not exist.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    version: str = 'v1.0-mini'
+    train_scenes: int | None = None
+    val_scenes: int | None = None
+    keyframes: int = 20
+    sweeps: int = 2
+    seed: int = 0
+    image_size: tuple[int, int] = (352, 198)
+    draw_distance: float = 24.0
+
+    def __post_init__(self):
+        if self.version not in SPLITS:
+            raise ValueError(f'version must be one of {", ".join(SPLITS)}, got {self.version!r}')
+        for name, official in zip(('train_scenes', 'val_scenes'), SPLITS[self.version]):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= len(official):
+                raise ValueError(
+                    f'{name} must be 1 to {len(official)} in {self.version}, got {value}'
+                )
+        for name, least, most in (
+            ('keyframes', 2, 100),
+            ('sweeps', 0, 10),
+            ('seed', 0, 2**63),
+            ('draw_distance', 10, 50),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(f'{name} must be {least} to {most}, got {value}')
+        if not all(32 <= side <= 4096 for side in self.image_size):
+            raise ValueError(
+                f'image_size must be 32 to 4096 pixels each way, got {self.image_size}'
+            )
+
+    def scene_names(self) -> dict[str, list[str]]:
+        """Scene names by split, ``train`` and ``val``."""
+        train, val = SPLITS[self.version]
+        return dict(train=train[: self.train_scenes], val=val[: self.val_scenes])
+
+    def tasks(self, folder: Path) -> list[SceneTask]:
+        """One task a scene, each with a seed of its own, to be written below ``folder``."""
+        return [
+            SceneTask(
+                name=name,
+                entropy=(self.seed, _number(f'{split}/{name}')),
+                keyframes=self.keyframes,
+                sweeps=self.sweeps,
+                image_size=self.image_size,
+                draw_distance=self.draw_distance,
+                folder=folder,
+            )
+            for split, names in self.scene_names().items()
+            for name in names
+        ]
+
+
+def make_database(
+    out: str | os.PathLike,
+    settings: DatabaseSettings,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> Path:
+    """Make a database that appears at ``out`` only when it is whole.
+
+    Args:
+        out: Data root to make. It may exist if it is an empty folder.
+        settings: What to make.
+        workers: Processes; their number does not change the result.
+        overwrite: Replace a database that this function made before.
+
+    Returns:
+        The data root.
+
+    Raises:
+        FileExistsError: ``out`` holds something, and ``overwrite`` is not set or it is not a database
+            made here.
+        OSError: The disk is full or the folder cannot be written; nothing is left behind.
+        ValueError: ``workers`` is below 1.
+    """
+    out = Path(out).resolve()
+    if workers < 1:
+        raise ValueError(f'workers must be at least 1, got {workers}')
+    _check_target(out, overwrite)
+    with _whole_or_nothing(out) as folder:
+        for kind, mounts in (('samples', (*CAMERAS, LIDAR)), ('sweeps', (LIDAR,))):
+            for mount in mounts:
+                (folder / kind / mount.channel).mkdir(parents=True)
+        tables = _merge(_record_all(settings.tasks(folder), workers))
+        _write_tables(folder / settings.version, tables)
+        _write_map(folder / MAP_FILE)
+        _write_json(folder / SETTINGS_FILE, asdict(settings))
+    return out
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise FileExistsError(f'{out} is a file; name a folder that does not exist yet')
+    if any(out.iterdir()):
+        if not overwrite:
+            raise FileExistsError(
+                f'{out} is not empty; choose another folder or ask to overwrite it'
+            )
+        if not (out / SETTINGS_FILE).is_file():
+            raise FileExistsError(
+                f'{out} was not made by this tool (it has no {SETTINGS_FILE}), so it is not '
+                'overwritten; choose another folder'
+            )
+
+
+@contextmanager
+def _whole_or_nothing(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out`` that replaces it on success and vanishes on failure."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(prefix=f'.{out.name}.partial-', dir=out.parent))
+    try:
+        made = hidden / out.name
+        made.mkdir()
+        yield made
+        if out.exists():
+            out.rename(hidden / 'replaced')
+        made.rename(out)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _record_all(tasks: list[SceneTask], workers: int) -> Iterator[Tables]:
+    """Records of all scenes in order, with a progress bar that counts keyframes."""
+    cv2.setNumThreads(1)
+    bar = ProgressBar(sum(task.keyframes for task in tasks))
+    with _mapper(min(workers, len(tasks))) as mapper:
+        for task, tables in zip(tasks, mapper(record_scene, tasks)):
+            yield tables
+            bar.update(task.keyframes)
+    print()
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator:
+    """``map`` itself, or the same over worker processes that stop when the caller does."""
+    if workers == 1:
+        yield map
+        return
+    # Workers that are forked need not import everything anew.
+    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method))
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _merge(parts: Iterable[Tables]) -> Tables:
+    merged = {name: [] for name in TABLE_NAMES}
+    for part in parts:
+        for name, records in part.items():
+            merged[name] += records
+    return merged | static_tables([log['token'] for log in merged['log']])
+
+
+def _write_tables(folder: Path, tables: Tables) -> None:
+    folder.mkdir()
+    for name in TABLE_NAMES:
+        _write_json(folder / f'{name}.json', tables[name])
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=0) + '\n')
+
+
+def _write_map(path: Path) -> None:
+    """A map on which every place is drivable."""
+    side = MAP_METRES * MAP_PIXELS_PER_METRE
+    done, data = cv2.imencode('.png', np.full((side, side), 255, np.uint8))
+    if not done:
+        raise RuntimeError(f'OpenCV could not encode {path.name} as PNG.')
+    path.parent.mkdir()
+    data.tofile(path)
+
+
+def _number(text: str) -> int:
+    """64 bits from a text, the same in every run."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], 'big')

@@ -1,0 +1,240 @@
+"""Records one scene: casts its sensors, writes their files, and fills its records of the tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .cameras import PixelCounts, View, develop, ground_texture, make_cameras
+from .lidar import Lidar
+from .rig import CAMERAS, LIDAR
+from .tables import (
+    Tables,
+    calibrated_sensor,
+    link,
+    token,
+    visibility_token,
+    yaw_quaternion,
+)
+from .world import Scene, Visible, sample_scene
+
+KEYFRAME_SECONDS = 0.5
+FIRST_TIMESTAMP = 1_532_402_927_000_000
+SCENE_SECONDS = 60
+JPEG_QUALITY = 92
+LOCATION = 'synthetic'
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """What a worker needs to record one scene.
+
+    Attributes:
+        name: Official scene name, for example ``scene-0061``.
+        entropy: Integers that seed the scene; no two scenes share them.
+        keyframes: Number of samples, two a second.
+        sweeps: LiDAR sweeps before each keyframe, back to the one before.
+        image_size: Width and height in pixels.
+        draw_distance: Metres.
+        folder: Data root to write into.
+    """
+
+    name: str
+    entropy: tuple[int, ...]
+    keyframes: int
+    sweeps: int
+    image_size: tuple[int, int]
+    draw_distance: float
+    folder: Path
+
+    def rng(self, *purpose: int) -> np.random.Generator:
+        """A source of chance of its own for each purpose."""
+        return np.random.default_rng([*self.entropy, *purpose])
+
+    @property
+    def keyframe_times(self) -> np.ndarray:
+        return np.arange(self.keyframes) * KEYFRAME_SECONDS
+
+    def make_scene(self) -> Scene:
+        """The scene's layout."""
+        return sample_scene(self.rng(0), self.keyframe_times, draw_distance=self.draw_distance)
+
+
+def record_scene(task: SceneTask) -> Tables:
+    """Write a scene's files and return its records."""
+    return _Recorder(task).run()
+
+
+class _Recorder:
+    """State while one scene is recorded."""
+
+    def __init__(self, task: SceneTask):
+        self.task = task
+        self.scene = task.make_scene()
+        self.log = token('log', task.name)
+        self.lidar = Lidar()
+        self.cameras = make_cameras(*task.image_size)
+        self.texture = ground_texture(task.rng(1))
+        # Scenes are a minute apart, by their official number, so that no two files share a name.
+        self.start = FIRST_TIMESTAMP + int(task.name.split('-')[1]) * SCENE_SECONDS * 1_000_000
+        self.samples, self.annotations, self.sample_data, self.poses = [], [], [], []
+
+    def run(self) -> Tables:
+        for keyframe in range(self.task.keyframes):
+            self._record_sweeps(keyframe)
+            self._record_keyframe(keyframe)
+        link(self.samples)
+        for mount in (*CAMERAS, LIDAR):
+            sensor = token('calibrated_sensor', self.log, mount.channel)
+            link(d for d in self.sample_data if d['calibrated_sensor_token'] == sensor)
+        return dict(
+            scene=[self._scene_record()],
+            log=[self._log_record()],
+            calibrated_sensor=[
+                calibrated_sensor(mount, self.log, *self.task.image_size)
+                for mount in (*CAMERAS, LIDAR)
+            ],
+            sample=self.samples,
+            sample_data=self.sample_data,
+            ego_pose=self.poses,
+            sample_annotation=self.annotations,
+            instance=self._link_instances(),
+        )
+
+    def _record_sweeps(self, keyframe: int) -> None:
+        """The sweeps between the keyframe before (also before the first) and this one."""
+        for i in range(1, self.task.sweeps + 1):
+            time = (keyframe - 1 + i / (self.task.sweeps + 1)) * KEYFRAME_SECONDS
+            points, _ = self.lidar.sweep(self.scene.visible(time), self.task.rng(2, keyframe, i))
+            self._record_lidar(keyframe, time, points, key=False)
+
+    def _record_keyframe(self, keyframe: int) -> None:
+        time = float(self.task.keyframe_times[keyframe])
+        objects = self.scene.visible(time)
+        self.samples.append(
+            dict(
+                token=self._sample_token(keyframe),
+                timestamp=self._timestamp(time),
+                scene_token=token('scene', self.task.name),
+            )
+        )
+        rng = self.task.rng(2, keyframe, 0)
+        points, point_counts = self.lidar.sweep(objects, rng)
+        self._record_lidar(keyframe, time, points, key=True)
+        view, pixels = View(self.scene, time, self.texture), PixelCounts()
+        for camera in self.cameras:
+            image, _ = camera.render(view, objects, pixels)
+            path = self._add_data(camera.mount.channel, keyframe, time, key=True)
+            _write_jpeg(path, develop(image, rng))
+        for item in objects:
+            self._annotate(item, keyframe, time, point_counts.get(item.index, 0), pixels)
+
+    def _record_lidar(self, keyframe: int, time: float, points: np.ndarray, *, key: bool) -> None:
+        points.tofile(self._add_data(LIDAR.channel, keyframe, time, key=key))
+
+    def _add_data(self, channel: str, keyframe: int, time: float, *, key: bool) -> Path:
+        """Add the records of one sensor reading; returns the file it is to be written to."""
+        stamp = self._timestamp(time)
+        image = channel != LIDAR.channel
+        width, height = self.task.image_size if image else (0, 0)
+        name = f'{self.task.name}__{channel}__{stamp}.{"jpg" if image else "pcd.bin"}'
+        filename = f'{"samples" if key else "sweeps"}/{channel}/{name}'
+        reading = token('sample_data', self.task.name, channel, stamp)
+        self.sample_data.append(
+            dict(
+                token=reading,
+                sample_token=self._sample_token(keyframe),
+                ego_pose_token=reading,
+                calibrated_sensor_token=token('calibrated_sensor', self.log, channel),
+                timestamp=stamp,
+                fileformat='jpg' if image else 'pcd',
+                is_key_frame=key,
+                height=height,
+                width=width,
+                filename=filename,
+            )
+        )
+        x, y, yaw = self.scene.path.poses(np.array([time]))[0]
+        self.poses.append(
+            dict(
+                token=reading,
+                timestamp=stamp,
+                rotation=yaw_quaternion(yaw),
+                translation=[float(x), float(y), 0.0],
+            )
+        )
+        return self.task.folder / filename
+
+    def _annotate(
+        self, item: Visible, keyframe: int, time: float, points: int, pixels: PixelCounts
+    ) -> None:
+        actor = item.actor
+        x, y = actor.positions(np.array([time]))[0]
+        length, width, height = map(float, actor.size)
+        instance = token('instance', self.task.name, item.index)
+        self.annotations.append(
+            dict(
+                token=token('sample_annotation', instance, keyframe),
+                sample_token=self._sample_token(keyframe),
+                instance_token=instance,
+                visibility_token=visibility_token(pixels.share(item.index)),
+                attribute_tokens=[token('attribute', actor.attribute)] if actor.attribute else [],
+                translation=[float(x), float(y), height / 2],
+                size=[width, length, height],
+                rotation=yaw_quaternion(actor.yaw),
+                num_lidar_pts=points,
+                num_radar_pts=0,
+            )
+        )
+
+    def _link_instances(self) -> list[dict]:
+        """Chain each object's annotations and return the instance records."""
+        instances = []
+        for index, actor in enumerate(self.scene.actors):
+            instance = token('instance', self.task.name, index)
+            track = [a for a in self.annotations if a['instance_token'] == instance]
+            link(track)
+            instances.append(
+                dict(
+                    token=instance,
+                    category_token=token('category', actor.kind.category),
+                    nbr_annotations=len(track),
+                    first_annotation_token=track[0]['token'],
+                    last_annotation_token=track[-1]['token'],
+                )
+            )
+        return instances
+
+    def _scene_record(self) -> dict:
+        return dict(
+            token=token('scene', self.task.name),
+            log_token=self.log,
+            nbr_samples=len(self.samples),
+            first_sample_token=self.samples[0]['token'],
+            last_sample_token=self.samples[-1]['token'],
+            name=self.task.name,
+            description='Synthetic: boxes on a plane, made by a ray caster.',
+        )
+
+    def _log_record(self) -> dict:
+        return dict(
+            token=self.log,
+            logfile=self.task.name,
+            vehicle='synthetic',
+            date_captured='2018-07-24',
+            location=LOCATION,
+        )
+
+    def _sample_token(self, keyframe: int) -> str:
+        return token('sample', self.task.name, keyframe)
+
+    def _timestamp(self, time: float) -> int:
+        return self.start + round(time * 1_000_000)
+
+
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
+    done, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise RuntimeError(f'OpenCV could not encode {path.name} as JPEG.')
+    data.tofile(path)

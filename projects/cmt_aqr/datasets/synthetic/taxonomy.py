@@ -1,0 +1,211 @@
+"""What the synthetic world is made of: ten classes, their shapes, their motion and their looks.
+
+A :class:`Shape` holds everything a LiDAR can tell (size, parts, reflectivity, speed), a :class:`Look`
+everything only a camera can tell (colours, pattern). Three pairs of classes share one ``Shape``: truck
+and construction vehicle, bus and trailer, motorcycle and bicycle. No point cloud can tell the two of a
+pair apart; one glance can.
+"""
+
+from dataclasses import dataclass
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A cuboid of an object, in fractions of the object's solid.
+
+    Attributes:
+        low, high: Opposite corners; x and y from -0.5 to 0.5 of length and width (x forward, y left),
+            z from 0 to 1 of the height.
+        role: ``body`` and ``rider`` wear the look's colours, ``glass`` is dark on every class.
+    """
+
+    low: Triple
+    high: Triple
+    role: str = 'body'
+
+
+WHOLE = (Part((-0.5, -0.5, 0.0), (0.5, 0.5, 1.0)),)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a LiDAR can know of a class.
+
+    Attributes:
+        size: Mean length, width and height of the annotated box in metres.
+        reflectivity: Mean LiDAR intensity, 0 to 255.
+        parts: Cuboids of a moving object.
+        still_parts: Cuboids of a standing one; None where they are the same.
+        speeds: Lowest and highest speed of a moving object in m/s; None where the class never moves.
+    """
+
+    size: Triple
+    reflectivity: float
+    parts: tuple[Part, ...] = WHOLE
+    still_parts: tuple[Part, ...] | None = None
+    speeds: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What only a camera can know of a class.
+
+    Attributes:
+        base, accent: Hue, saturation and value, each 0 to 1.
+        hue_spread: Half the width of the uniform jitter of the base hue.
+        pattern: A name in :data:`.paint.PATTERNS`; it says where the accent goes.
+        period: Metres between repeats of the pattern, where it repeats.
+    """
+
+    base: Triple
+    accent: Triple
+    hue_spread: float
+    pattern: str = 'plain'
+    period: float = 1.0
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """A detection class: official names, shape and look.
+
+    Attributes:
+        name: Detection name, as scored.
+        category: nuScenes category, as annotated.
+        moving_attribute, still_attribute: nuScenes attributes; empty where the class has none. They are
+            those that mmdet3d's ``NuScenesMetric`` derives from a predicted velocity.
+    """
+
+    name: str
+    category: str
+    shape: Shape
+    look: Look
+    moving_attribute: str = ''
+    still_attribute: str = ''
+
+
+_CAR = Shape(
+    size=(4.6, 1.95, 1.75),
+    reflectivity=60.0,
+    parts=(
+        Part((-0.5, -0.5, 0.0), (0.5, 0.5, 0.55)),
+        Part((-0.35, -0.45, 0.55), (0.22, 0.45, 1.0), role='glass'),
+    ),
+    speeds=(1.0, 4.0),
+)
+_LORRY = Shape(
+    size=(6.7, 2.6, 3.0),
+    reflectivity=80.0,
+    parts=(
+        Part((-0.5, -0.5, 0.0), (0.2, 0.5, 1.0)),
+        Part((0.2, -0.45, 0.0), (0.5, 0.45, 0.75)),
+    ),
+    speeds=(1.0, 4.0),
+)
+_COACH = Shape(
+    size=(11.0, 2.9, 3.6),
+    reflectivity=100.0,
+    parts=(
+        Part((-0.5, -0.5, 0.0), (0.4, 0.5, 1.0)),
+        Part((0.4, -0.5, 0.0), (0.5, 0.5, 0.75)),
+    ),
+    speeds=(1.0, 4.0),
+)
+_CYCLE = Shape(
+    size=(1.95, 0.75, 1.45),
+    reflectivity=40.0,
+    parts=(
+        Part((-0.5, -0.3, 0.0), (0.5, 0.3, 0.6)),
+        Part((-0.25, -0.5, 0.35), (0.15, 0.5, 1.0), role='rider'),
+    ),
+    still_parts=(
+        Part((-0.5, -0.3, 0.0), (0.5, 0.3, 0.7)),
+        Part((0.2, -0.5, 0.7), (0.35, 0.5, 1.0)),
+    ),
+    speeds=(1.0, 4.0),
+)
+_BARRIER = Shape(size=(0.5, 2.5, 1.0), reflectivity=70.0)
+_PEDESTRIAN = Shape(size=(0.75, 0.7, 1.77), reflectivity=30.0, speeds=(0.5, 1.5))
+_CONE = Shape(
+    size=(0.45, 0.45, 1.05),
+    reflectivity=120.0,
+    parts=(
+        Part((-0.5, -0.5, 0.0), (0.5, 0.5, 0.35)),
+        Part((-0.4, -0.4, 0.35), (0.4, 0.4, 1.0)),
+    ),
+)
+
+_VEHICLE = dict(moving_attribute='vehicle.moving', still_attribute='vehicle.parked')
+_RIDDEN = dict(moving_attribute='cycle.with_rider', still_attribute='cycle.without_rider')
+_WHITE = (0.0, 0.0, 0.92)
+_BLACK = (0.0, 0.0, 0.12)
+
+CLASSES: tuple[ObjectClass, ...] = (
+    ObjectClass('car', 'vehicle.car', _CAR, Look((0.61, 0.80, 0.80), _BLACK, 0.035), **_VEHICLE),
+    ObjectClass(
+        'truck',
+        'vehicle.truck',
+        _LORRY,
+        Look((0.99, 0.85, 0.72), _WHITE, 0.02, 'band'),
+        **_VEHICLE,
+    ),
+    ObjectClass(
+        'construction_vehicle',
+        'vehicle.construction',
+        _LORRY,
+        Look((0.145, 0.95, 0.92), _BLACK, 0.015, 'diagonal', 1.2),
+        **_VEHICLE,
+    ),
+    ObjectClass(
+        'bus',
+        'vehicle.bus.rigid',
+        _COACH,
+        Look((0.36, 0.80, 0.58), _BLACK, 0.03, 'band'),
+        moving_attribute='vehicle.moving',
+        still_attribute='vehicle.stopped',
+    ),
+    ObjectClass(
+        'trailer',
+        'vehicle.trailer',
+        _COACH,
+        Look((0.08, 0.08, 0.95), (0.08, 0.08, 0.70), 0.05, 'vertical', 0.9),
+        **_VEHICLE,
+    ),
+    ObjectClass(
+        'barrier',
+        'movable_object.barrier',
+        _BARRIER,
+        Look((0.0, 0.90, 0.85), _WHITE, 0.02, 'vertical', 0.5),
+    ),
+    ObjectClass(
+        'motorcycle',
+        'vehicle.motorcycle',
+        _CYCLE,
+        Look((0.86, 0.90, 0.80), _BLACK, 0.025),
+        **_RIDDEN,
+    ),
+    ObjectClass(
+        'bicycle', 'vehicle.bicycle', _CYCLE, Look((0.49, 0.90, 0.85), _BLACK, 0.025), **_RIDDEN
+    ),
+    ObjectClass(
+        'pedestrian',
+        'human.pedestrian.adult',
+        _PEDESTRIAN,
+        Look((0.09, 0.55, 0.80), (0.66, 0.60, 0.28), 0.03, 'halves'),
+        moving_attribute='pedestrian.moving',
+        still_attribute='pedestrian.standing',
+    ),
+    ObjectClass(
+        'traffic_cone',
+        'movable_object.trafficcone',
+        _CONE,
+        Look((0.06, 1.0, 1.0), _WHITE, 0.01, 'horizontal', 0.35),
+    ),
+)
+
+LOOK_ALIKES: tuple[tuple[str, str], ...] = (
+    ('truck', 'construction_vehicle'),
+    ('bus', 'trailer'),
+    ('motorcycle', 'bicycle'),
+)

@@ -1,0 +1,24 @@
+"""A tiny synthetic database for any test; made once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from projects.cmt_aqr.datasets.info_files import create_info_files
+from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database
+
+TINY = DatabaseSettings(train_scenes=2, val_scenes=2, keyframes=3, sweeps=1, seed=7)
+
+
+@pytest.fixture(scope='session')
+def synthetic_settings() -> DatabaseSettings:
+    """What ``synthetic_root`` was made from: 2 + 2 scenes of 3 keyframes, one sweep between them."""
+    return TINY
+
+
+@pytest.fixture(scope='session')
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of a tiny database of version v1.0-mini with its info files; read it, do not change it."""
+    root = make_database(tmp_path_factory.mktemp('data') / 'synthetic', TINY)
+    create_info_files(root, version=TINY.version)
+    return root

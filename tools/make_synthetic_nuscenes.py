@@ -1,0 +1,83 @@
+"""Make a small synthetic database in nuScenes' format.
+
+Example:
+    python tools/make_synthetic_nuscenes.py
+    python tools/make_synthetic_nuscenes.py --out data/synthetic_trainval --version v1.0-trainval \
+        --train-scenes 240 --val-scenes 30 --keyframes 10 --sweeps 1 --seed 1
+"""
+
+import argparse
+import os
+import signal
+import sys
+
+from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database
+
+
+def parse_args() -> argparse.Namespace:
+    defaults = DatabaseSettings()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--out', default='data/synthetic_nuscenes', help='data root to make')
+    parser.add_argument(
+        '--version', default=defaults.version, help='v1.0-mini (default) or v1.0-trainval'
+    )
+    parser.add_argument('--train-scenes', type=int, help='default: all of the official split')
+    parser.add_argument('--val-scenes', type=int, help='default: all of the official split')
+    parser.add_argument(
+        '--keyframes', type=int, default=defaults.keyframes, help='samples a scene, two a second'
+    )
+    parser.add_argument(
+        '--sweeps', type=int, default=defaults.sweeps, help='LiDAR sweeps between keyframes'
+    )
+    parser.add_argument('--seed', type=int, default=defaults.seed)
+    parser.add_argument(
+        '--image-size',
+        type=int,
+        nargs=2,
+        metavar=('WIDTH', 'HEIGHT'),
+        default=defaults.image_size,
+        help='pixels',
+    )
+    parser.add_argument(
+        '--draw-distance',
+        type=float,
+        default=defaults.draw_distance,
+        help='metres from the ego beyond which objects do not exist',
+    )
+    parser.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace a database made by this tool'
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    # A polite kill cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        settings = DatabaseSettings(
+            version=args.version,
+            train_scenes=args.train_scenes,
+            val_scenes=args.val_scenes,
+            keyframes=args.keyframes,
+            sweeps=args.sweeps,
+            seed=args.seed,
+            image_size=tuple(args.image_size),
+            draw_distance=args.draw_distance,
+        )
+        out = make_database(args.out, settings, workers=args.workers, overwrite=args.overwrite)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('\ninterrupted: nothing was left behind', file=sys.stderr)
+        return 130
+    print(f'made {out}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
