@@ -1,0 +1,286 @@
+"""The image branch trained alone, on dense labels, before CMT is trained on both sensors.
+
+A CMT trained from scratch on both sensors leaves its cameras unused: LiDAR is the easier way to
+every box. CMT itself starts from the image weights of a detector; this gives such weights in
+minutes. For each image token the branch learns what a ray through it meets: the class of the
+nearest ground-truth box, and its depth.
+
+Shapes: B samples, V cameras, T tokens of one image, R rays of one token, N boxes of one sample,
+C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmdet3d.models import Base3DDetector
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import BaseInstance3DBoxes, Det3DDataSample
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .geometry import token_pixels
+
+IGNORED = -1
+
+
+class TokenTargets(NamedTuple):
+    """What the tokens of some cameras show; leading dimensions (..., T)."""
+
+    labels: Tensor  # class, num_classes for background, IGNORED for views that do not exist
+    log_depths: Tensor  # log of the depth in metres, 0 where there is no box
+
+
+def token_rays(
+    map_size: tuple[int, int], image_shape: tuple[int, int], per_side: int, like: Tensor
+) -> Tensor:
+    """(T, R, 3): pixels (u, v, 1) of R = per_side ** 2 rays spread evenly over each token's cell.
+
+    Args:
+        map_size: height and width of the token map; tokens are counted row by row.
+        image_shape: height and width of the padded image, pixels.
+        per_side: rays along each side of a cell; one ray is at its centre.
+        like: gives device and type.
+    """
+    height, width = map_size
+    rows, columns = height * per_side, width * per_side
+    corners = token_pixels(rows, columns, image_shape, like)
+    half_cell = like.new_tensor([image_shape[1] / columns / 2, image_shape[0] / rows / 2, 0])
+    rays = (corners + half_cell).reshape(height, per_side, width, per_side, 3)
+    return rays.transpose(1, 2).reshape(height * width, per_side**2, 3)
+
+
+def ray_box_depths(rays: Tensor, img2lidar: Tensor, boxes: BaseInstance3DBoxes) -> Tensor:
+    """Depth at which rays enter boxes (slab method, Kay and Kajiya 1986).
+
+    A pixel (u, v, 1) at depth d is the point d * img2lidar[:3, :3] @ (u, v, 1) + camera position,
+    so that the parameter along the ray is the depth itself.
+
+    Args:
+        rays: (P, 3), pixels (u, v, 1).
+        img2lidar: (V, 4, 4), inverse of ``lidar2img``.
+        boxes: N boxes in the LiDAR frame.
+
+    Returns:
+        (V, P, N) metres along the optical axis; infinite where a box is missed, lies behind the
+        camera, or holds it.
+    """
+    centres, half = boxes.gravity_center.to(rays), boxes.dims.to(rays) / 2
+    origins = img2lidar[:, None, :3, 3] - centres  # (V, N, 3)
+    directions = torch.einsum('vij,pj->vpi', img2lidar[:, :3, :3], rays)
+    origins = _unturn(origins, boxes.yaw.to(rays))[:, None]  # (V, 1, N, 3)
+    directions = _unturn(directions[:, :, None], boxes.yaw.to(rays))  # (V, P, N, 3)
+    # A ray along a face would divide zero by zero.
+    directions = torch.where(directions.abs() < 1e-9, directions.new_tensor(1e-9), directions)
+    first, second = (-half - origins) / directions, (half - origins) / directions
+    entry = torch.minimum(first, second).amax(dim=-1)
+    leave = torch.maximum(first, second).amin(dim=-1)
+    return torch.where((entry <= leave) & (entry > 0), entry, entry.new_tensor(torch.inf))
+
+
+def _unturn(vectors: Tensor, yaw: Tensor) -> Tensor:
+    """(..., N or 1, 3) in the LiDAR frame -> (..., N, 3) in the frames of N boxes with `yaw`."""
+    x, y, z = torch.broadcast_tensors(*vectors.unbind(-1), yaw)[:3]
+    cos, sin = yaw.cos(), yaw.sin()
+    return torch.stack([cos * x + sin * y, cos * y - sin * x, z], dim=-1)
+
+
+def token_targets(
+    *,
+    rays: Tensor,
+    lidar2img: Tensor,
+    boxes: BaseInstance3DBoxes,
+    labels: Tensor,
+    num_classes: int,
+) -> TokenTargets:
+    """Class and log depth of the nearest box met by any ray of each token.
+
+    Args:
+        rays: (T, R, 3), from `token_rays`.
+        lidar2img: (V, 4, 4).
+        boxes: N boxes in the LiDAR frame; N may be 0.
+        labels: (N,); boxes with a label outside the classes are left out.
+        num_classes: the label of background.
+
+    Returns:
+        Targets of shape (V, T).
+    """
+    known = (labels >= 0) & (labels < num_classes)
+    shape = (len(lidar2img), len(rays))
+    if not known.any():
+        return TokenTargets(labels.new_full(shape, num_classes), rays.new_zeros(shape))
+    boxes, labels = boxes[known], labels[known]
+    img2lidar = torch.linalg.inv(lidar2img.double()).to(rays)
+    depths = ray_box_depths(rays.flatten(0, 1), img2lidar, boxes)
+    depths = depths.unflatten(1, rays.shape[:2]).amin(dim=2)
+    nearest, index = depths.min(dim=-1)
+    hit = nearest.isfinite()
+    return TokenTargets(
+        torch.where(hit, labels[index], num_classes),
+        torch.where(hit, nearest, torch.ones_like(nearest)).log(),
+    )
+
+
+@MODELS.register_module()
+class ImageTokenPretrainer(Base3DDetector):
+    """Image backbone and neck of CMT under a small head that reads class and depth per token.
+
+    State-dict names are CMT's (``img_backbone``, ``img_neck``), so that a CMT takes the result with
+    ``load_from``; ``token_head`` is left behind. Data, transforms and preprocessor are CMT's. It
+    predicts no boxes: train it without a validation loop, and read its accuracy in the log.
+
+    Args:
+        img_backbone: config of the backbone.
+        img_neck: config of the neck; its first map gives the tokens.
+        num_classes: number of classes.
+        rays_per_side: rays along each side of a token's cell. One is the ray through its centre;
+            three see the cones and poles that are narrower than a cell.
+        background_weight: weight of the background's share of the classification loss.
+        depth_weight: weight of the depth loss.
+        grid_mask: config of `GridMask`, or None.
+        data_preprocessor: config of the data preprocessor.
+        init_cfg: mmengine initialisation.
+
+    Raises:
+        ValueError: for rays or classes below one.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_backbone: Mapping,
+        img_neck: Mapping,
+        num_classes: int,
+        rays_per_side: int = 1,
+        background_weight: float = 1.0,
+        depth_weight: float = 1.0,
+        grid_mask: Mapping | None = None,
+        data_preprocessor: Mapping | None = None,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        if rays_per_side < 1 or num_classes < 1:
+            raise ValueError(f'rays_per_side={rays_per_side}, num_classes={num_classes}: below 1')
+        self.num_classes = num_classes
+        self.rays_per_side = rays_per_side
+        self.background_weight = background_weight
+        self.depth_weight = depth_weight
+        self.img_backbone = MODELS.build(img_backbone)
+        self.img_neck = MODELS.build(img_neck)
+        self.grid_mask = grid_mask and MODELS.build(grid_mask)
+        channels = self.img_neck.out_channels
+        self.token_head = nn.Sequential(
+            nn.Conv2d(channels, channels, kernel_size=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, num_classes + 2, kernel_size=1),  # classes, background, log depth
+        )
+
+    def extract_feat(self, batch_inputs_dict: Mapping) -> Tensor:
+        """``imgs`` (B, V, 3, H, W) -> the neck's first map (B, V, C, h, w).
+
+        Raises:
+            ValueError: if the batch has no images.
+        """
+        images = batch_inputs_dict.get('imgs')
+        if images is None:
+            raise ValueError('ImageTokenPretrainer got a batch without images')
+        flat = images.flatten(0, 1)
+        if self.grid_mask is not None:
+            flat = self.grid_mask(flat)
+        return self.img_neck(self.img_backbone(flat))[0].unflatten(0, images.shape[:2])
+
+    def _forward(
+        self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Class logits (B, V, T, num_classes + 1) and log depths (B, V, T), tokens row by row."""
+        return self._read(self.extract_feat(batch_inputs_dict))
+
+    def _read(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.token_head(maps.flatten(0, 1)).flatten(2).transpose(1, 2)
+        out = out.unflatten(0, maps.shape[:2]).float()
+        return out[..., :-1], out[..., -1]
+
+    def loss(
+        self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample]
+    ) -> dict[str, Tensor]:
+        """Losses, and accuracies to log, over all tokens of the batch.
+
+        Cross-entropy is averaged over tokens that show a box and over background apart, so that the
+        background, nine tokens in ten, does not drown the boxes; depth is L1 on the logarithm.
+
+        Returns:
+            ``loss_token_box``, ``loss_token_background``, ``loss_token_depth``; ``box_accuracy``,
+            ``background_accuracy`` (0 if the batch has no such token), ``log_depth_error``.
+        """
+        maps = self.extract_feat(batch_inputs_dict)
+        image_shape = tuple(batch_inputs_dict['imgs'].shape[-2:])
+        targets = self._targets(batch_data_samples, maps, image_shape)
+        return self._losses(*self._read(maps), targets)
+
+    def predict(self, *args, **kwargs) -> None:
+        """Not available.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            'ImageTokenPretrainer predicts no boxes: set val_cfg, val_dataloader and val_evaluator '
+            'to None and read box_accuracy and log_depth_error in the training log'
+        )
+
+    @torch.no_grad()
+    def _targets(
+        self, samples: Sequence[Det3DDataSample], maps: Tensor, image_shape: tuple[int, int]
+    ) -> TokenTargets:
+        """Targets (B, V, T); views beyond a sample's ``lidar2img`` are ignored."""
+        batch, views, _, height, width = maps.shape
+        shape = (batch, views, height * width)
+        labels = torch.full(shape, IGNORED, device=maps.device)
+        log_depths = torch.zeros(shape, device=maps.device)
+        like = log_depths
+        rays = token_rays((height, width), image_shape, self.rays_per_side, like)
+        for i, sample in enumerate(samples):
+            lidar2img = torch.as_tensor(np.asarray(sample.metainfo['lidar2img']))
+            if not len(lidar2img):
+                continue
+            truth = sample.gt_instances_3d
+            found = token_targets(
+                rays=rays,
+                lidar2img=lidar2img.to(like.device),
+                boxes=truth.bboxes_3d.to(like.device),
+                labels=truth.labels_3d.to(like.device),
+                num_classes=self.num_classes,
+            )
+            labels[i, : len(lidar2img)] = found.labels
+            log_depths[i, : len(lidar2img)] = found.log_depths
+        return TokenTargets(labels, log_depths)
+
+    def _losses(
+        self, logits: Tensor, log_depths: Tensor, targets: TokenTargets
+    ) -> dict[str, Tensor]:
+        background = targets.labels == self.num_classes
+        box = ~background & (targets.labels != IGNORED)
+        entropy = functional.cross_entropy(
+            logits.flatten(0, -2),
+            targets.labels.flatten(),
+            ignore_index=IGNORED,
+            reduction='none',
+        ).view_as(targets.labels)
+        depth_error = (log_depths - targets.log_depths).abs()
+        correct = (logits.argmax(dim=-1) == targets.labels).float()
+        return {
+            'loss_token_box': _mean_over(entropy, box),
+            'loss_token_background': self.background_weight * _mean_over(entropy, background),
+            'loss_token_depth': self.depth_weight * _mean_over(depth_error, box),
+            'box_accuracy': _mean_over(correct, box),
+            'background_accuracy': _mean_over(correct, background),
+            'log_depth_error': _mean_over(depth_error.detach(), box),
+        }
+
+
+def _mean_over(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` holds, 0 where it holds nowhere; always with a gradient."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
