@@ -11,12 +11,15 @@ from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
 LAYOUTS = ('named', 'released')
+# A box of no size has no logarithm; one millimetre is below any annotation.
+_MIN_SIZE = 1e-3
 
 
 def encode_boxes(boxes: Tensor) -> Tensor:
     """(..., 9) boxes -> (..., 10) codes."""
-    x, y, z, dx, dy, dz, yaw, vx, vy = boxes.unbind(-1)
-    code = (x, y, dx.log(), dy.log(), z, dz.log(), yaw.sin(), yaw.cos(), vx, vy)
+    x, y, z, *_, yaw, vx, vy = boxes.unbind(-1)
+    log_dx, log_dy, log_dz = boxes[..., 3:6].clamp(min=_MIN_SIZE).log().unbind(-1)
+    code = (x, y, log_dx, log_dy, z, log_dz, yaw.sin(), yaw.cos(), vx, vy)
     return torch.stack(code, dim=-1)
 
 

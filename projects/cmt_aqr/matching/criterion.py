@@ -165,7 +165,8 @@ class SetCriterion:
     def _box_loss(self, codes: Tensor, targets: Tensor, count: Tensor) -> Tensor:
         """L1 of (P, 10) codes, divided by a count that may be larger than P.
 
-        A box of size zero has no logarithm; it still counts, but regresses nothing.
+        A box of which something is not known (nuScenes gives NaN for some velocities) still
+        counts, but regresses nothing.
         """
         finite = torch.isfinite(targets).all(dim=-1, keepdim=True)
         targets = targets.where(finite, codes.detach())

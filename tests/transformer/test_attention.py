@@ -1,0 +1,53 @@
+"""Attention against torch's own module."""
+
+import pytest
+import torch
+from torch import nn
+
+from projects.cmt_aqr.transformer import MultiheadAttention
+
+
+@pytest.fixture
+def pair():
+    ours = MultiheadAttention(16, num_heads=4)
+    theirs = nn.MultiheadAttention(16, 4, batch_first=True)
+    nn.init.normal_(theirs.in_proj_bias)
+    ours.load_state_dict(theirs.state_dict())  # also shows that the names agree
+    return ours, theirs
+
+
+def test_equals_torch(pair):
+    ours, theirs = pair
+    query, key, value = torch.randn(2, 5, 16), torch.randn(2, 7, 16), torch.randn(2, 7, 16)
+    expected = theirs(query, key, value, need_weights=False)[0]
+    torch.testing.assert_close(ours(query, key, value), expected)
+
+
+def test_boolean_mask_hides_keys(pair):
+    ours, _ = pair
+    query, key = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
+    mask = torch.arange(7)[None] < 4
+    torch.testing.assert_close(
+        ours(query, key, key, mask=mask), ours(query, key[:, :4], key[:, :4])
+    )
+
+
+def test_float_mask_is_added_to_the_logits(pair):
+    ours, theirs = pair
+    query, key = torch.randn(1, 5, 16), torch.randn(1, 7, 16)
+    bias = torch.randn(5, 7)
+    expected = theirs(query, key, key, attn_mask=bias, need_weights=False)[0]
+    torch.testing.assert_close(ours(query, key, key, mask=bias), expected)
+
+
+def test_heads_must_divide_channels():
+    with pytest.raises(ValueError, match=r'num_heads \(3\) must divide embed_dims \(16\)'):
+        MultiheadAttention(16, num_heads=3)
+
+
+def test_dropout_only_in_training():
+    attention = MultiheadAttention(16, num_heads=4, dropout=0.5)
+    x = torch.randn(1, 6, 16)
+    assert not torch.equal(attention(x, x, x), attention(x, x, x))
+    attention.eval()
+    assert torch.equal(attention(x, x, x), attention(x, x, x))

@@ -1,0 +1,48 @@
+"""The decoder's structure, names and masks."""
+
+import subprocess
+import sys
+
+import torch
+
+from projects.cmt_aqr.transformer import CmtTransformer
+
+
+def make():
+    torch.manual_seed(0)
+    return CmtTransformer(16, num_layers=2, num_heads=4, feedforward_channels=32).eval()
+
+
+def test_one_normalised_output_for_each_layer():
+    outputs = make()(torch.randn(2, 5, 16), tokens=torch.randn(2, 9, 16), token_pos=torch.zeros(1))
+    assert outputs.shape == (2, 2, 5, 16)
+    torch.testing.assert_close(outputs.mean(-1), torch.zeros(2, 2, 5), atol=1e-5, rtol=0)
+
+
+def test_self_mask_separates_queries():
+    transformer, tokens = make(), torch.randn(1, 9, 16)
+    query_pos = torch.randn(1, 5, 16)
+    group = torch.tensor([0, 0, 1, 1, 1])
+    mask = group[:, None] == group[None, :]
+    full = transformer(query_pos, tokens=tokens, token_pos=tokens, self_mask=mask)
+    alone = transformer(query_pos[:, :2], tokens=tokens, token_pos=tokens)
+    torch.testing.assert_close(full[:, :, :2], alone)
+
+
+def test_no_attention_dropout_between_queries_and_tokens():
+    layers = CmtTransformer(16, num_layers=2, num_heads=4, dropout=0.1).decoder.layers
+    assert [layer.attentions[0].attn.dropout for layer in layers] == [0.1, 0.1]
+    assert [layer.attentions[1].attn.dropout for layer in layers] == [0.0, 0.0]
+
+
+def test_imports_with_torch_alone(repo_root):
+    """Neither mmcv nor mmdet3d is there on a machine that only measures the attention."""
+    code = """
+import importlib.util, sys
+absent = ('mmcv', 'mmdet', 'mmdet3d', 'mmengine', 'spconv')
+installed = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in absent else installed(name)
+sys.modules.update(dict.fromkeys(absent))  # importing one of them now fails
+import projects.cmt_aqr.geometry, projects.cmt_aqr.transformer
+"""
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=repo_root)
