@@ -14,7 +14,7 @@ class FiniteLossHook(Hook):
     The error lists every part of the loss and the samples of the batch, so that the step can be
     made again. The optimizer has taken that step already; because this hook goes before the
     checkpoint hook, its weights are never saved. mmdet's ``CheckInvalidLossHook`` looks at the sum
-    only, every 50 iterations, and logs it.
+    only, every 50 iterations.
     """
 
     priority = 'VERY_HIGH'

@@ -20,7 +20,7 @@ _REPO_ROOT = Path(__file__).resolve().parents[3]
 
 @HOOKS.register_module()
 class RunInfoHook(Hook):
-    """Write ``<work_dir>/<time>/run_info.json``: what ran, from which code, on what, and its scores.
+    """Write ``<work_dir>/<time>/run_info.json``: what ran, its code, machine and scores.
 
     It holds the command, config file, checkpoint, seed, git commit and whether the checkout
     differed from it, package versions, machine and number of processes, and one entry for every
@@ -81,7 +81,10 @@ def _code() -> dict:
         return answer.stdout.strip() if answer.returncode == 0 else None
 
     changes = git('status', '--porcelain', '--untracked-files=no')
-    return {'commit': git('rev-parse', 'HEAD'), 'changed': None if changes is None else bool(changes)}
+    return {
+        'commit': git('rev-parse', 'HEAD'),
+        'changed': None if changes is None else bool(changes),
+    }
 
 
 def _versions() -> dict[str, str | None]:
