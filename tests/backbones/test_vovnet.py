@@ -2,7 +2,6 @@
 
 import json
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,21 +11,16 @@ from projects.cmt_aqr.backbones import VoVNet
 from projects.cmt_aqr.backbones.vovnet import SPECS
 
 PREFIX = 'img_backbone.'
-REFERENCE = Path(__file__).resolve().parents[3] / 'shared' / 'reference'
-needs_reference = pytest.mark.skipif(
-    not REFERENCE.is_dir(), reason=f'the reference values of CMT are not at {REFERENCE}'
-)
 
 
 def small(**kwargs) -> VoVNet:
     return VoVNet(spec_name='V-19-slim-eSE', width=0.125, **kwargs)
 
 
-@needs_reference
-def test_equals_the_published_implementation():
-    expected = np.load(REFERENCE / 'vovnet_cpfpn_small.npz')
+def test_equals_the_published_implementation(reference):
+    expected = np.load(reference / 'vovnet_cpfpn_small.npz')
     model = VoVNet(spec_name='V-19-slim-eSE').eval()
-    fill = runpy.run_path(str(REFERENCE / 'fill.py'))
+    fill = runpy.run_path(str(reference / 'fill.py'))
     fill['fill_state_dict'](model, 3)
     with torch.no_grad():
         outputs = model(torch.from_numpy(expected['x']))
@@ -35,9 +29,8 @@ def test_equals_the_published_implementation():
         np.testing.assert_allclose(output.numpy(), expected[name], rtol=0, atol=1e-4)
 
 
-@needs_reference
-def test_keys_and_shapes_of_v99():
-    listed = json.loads((REFERENCE / 'cmt_vov_state_dict.json').read_text())
+def test_keys_and_shapes_of_v99(reference):
+    listed = json.loads((reference / 'cmt_vov_state_dict.json').read_text())
     expected = {k[len(PREFIX) :]: v for k, v in listed.items() if k.startswith(PREFIX)}
     with torch.device('meta'):
         model = VoVNet(spec_name='V-99-eSE')
@@ -106,7 +99,7 @@ def test_norm_eval_survives_train():
 
 
 @pytest.mark.parametrize(
-    'arguments, message',
+    ('arguments', 'message'),
     [
         (dict(spec_name='V-99'), 'V-99-eSE'),
         (dict(out_features=('stage6',)), 'stage6'),

@@ -1,7 +1,6 @@
 """CPFPN against the published implementation's numbers."""
 
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,16 +8,11 @@ import torch
 
 from projects.cmt_aqr.necks import CPFPN
 
-REFERENCE = Path(__file__).resolve().parents[3] / 'shared' / 'reference'
 
-
-@pytest.mark.skipif(
-    not REFERENCE.is_dir(), reason=f'the reference values of CMT are not at {REFERENCE}'
-)
-def test_equals_the_published_implementation():
-    expected = np.load(REFERENCE / 'vovnet_cpfpn_small.npz')
+def test_equals_the_published_implementation(reference):
+    expected = np.load(reference / 'vovnet_cpfpn_small.npz')
     neck = CPFPN(in_channels=[384, 512], out_channels=64, num_outs=2).eval()
-    runpy.run_path(str(REFERENCE / 'fill.py'))['fill_state_dict'](neck, 3)
+    runpy.run_path(str(reference / 'fill.py'))['fill_state_dict'](neck, 3)
     with torch.no_grad():
         outputs = neck([torch.from_numpy(expected[name]) for name in ('stage4', 'stage5')])
     assert len(outputs) == 2

@@ -68,15 +68,16 @@ class RandomFlip3DAll(RandomFlip3D):
     ) -> None:
         super().__init__(
             sync_2d=False,
-            flip_ratio_bev_horizontal=flip_ratio_bev_horizontal,
-            flip_ratio_bev_vertical=flip_ratio_bev_vertical,
+            # mmcv takes no whole number for a probability.
+            flip_ratio_bev_horizontal=float(flip_ratio_bev_horizontal),
+            flip_ratio_bev_vertical=float(flip_ratio_bev_vertical),
         )
 
     def transform(self, input_dict: dict) -> dict:
         """Modifies ``points``, ``gt_bboxes_3d``, ``lidar2img`` and ``lidar2cam``."""
-        images = {key: input_dict.pop(key) for key in ('img',) if key in input_dict}
+        hidden = {key: input_dict.pop(key) for key in ('img',) if key in input_dict}
         results = super().transform(input_dict)
-        results.update(images)
+        results.update(hidden)
         signs = np.ones(4)
         signs[0] = -1 if results['pcd_vertical_flip'] else 1
         signs[1] = -1 if results['pcd_horizontal_flip'] else 1
