@@ -15,6 +15,5 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-train_cfg = dict(type='EpochBasedTrainLoop')
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,12 +1,12 @@
-"""The synthetic nuScenes database, at the size of the tiny model."""
+"""The synthetic nuScenes database as the tiny model takes it.
+
+It stands on the model's config because both need the range and the classes, which stand there.
+"""
+
+_base_ = '../models/cmt_tiny.py'
 
 data_root = 'data/synthetic_nuscenes/'
 version = 'v1.0-mini'
-class_names = [
-    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
-    'pedestrian', 'traffic_cone',
-]  # fmt: skip
-point_cloud_range = [-25.6, -25.6, -3.0, 25.6, 25.6, 3.0]
 image_size = (64, 176)
 num_sweeps = 1
 
@@ -31,11 +31,11 @@ train_pipeline = [
         translation_std=[0.2, 0.2, 0.1],
     ),
     dict(type='RandomFlip3DAll', flip_ratio_bev_horizontal=0.5, flip_ratio_bev_vertical=0.5),
-    dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
-    dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
-    dict(type='ObjectNameFilter', classes=class_names),
+    dict(type='PointsRangeFilter', point_cloud_range=_base_.point_cloud_range),
+    dict(type='ObjectRangeFilter', point_cloud_range=_base_.point_cloud_range),
+    dict(type='ObjectNameFilter', classes=_base_.class_names),
     dict(type='PointShuffle'),
-    dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.48, 0.56)),
+    dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.48, 0.56), rand_flip=False),
     dict(
         type='Pack3DDetInputs',
         keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
@@ -44,7 +44,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     *load_inputs,
-    dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range),
+    dict(type='PointsRangeFilter', point_cloud_range=_base_.point_cloud_range),
     dict(type='ResizeCropFlipImage', final_dim=image_size, training=False),
     dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=meta_keys),
 ]
@@ -62,7 +62,7 @@ dataset = dict(
         CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
         CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
     ),
-    metainfo=dict(classes=class_names, version=version),
+    metainfo=dict(classes=_base_.class_names, version=version),
     modality=dict(use_lidar=True, use_camera=True),
     box_type_3d='LiDAR',
 )

@@ -19,7 +19,6 @@ model = dict(
         mean=[103.530, 116.280, 123.675],
         std=[57.375, 57.120, 58.395],
         pad_size_divisor=32,
-        voxel=True,
         voxel_layer=dict(
             max_num_points=10,
             voxel_size=voxel_size,

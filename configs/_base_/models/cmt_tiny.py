@@ -1,14 +1,12 @@
 """CMT small enough for a CPU: every part of the full model, fewer and narrower layers.
 
-One class of each part is the full model's; the outputs mean what they are called, since no released
-weights are to be loaded.
+The classes of all parts are the full model's. The outputs mean what they are called, for no
+released weights are to be loaded into it.
 """
 
 _base_ = './cmt_r50.py'
 
 point_cloud_range = [-25.6, -25.6, -3.0, 25.6, 25.6, 3.0]
-norm_cfg = dict(type='BN', eps=0.001, momentum=0.01)
-
 model = dict(
     data_preprocessor=dict(
         voxel_layer=dict(
@@ -31,10 +29,12 @@ model = dict(
         style='pytorch',
     ),
     img_neck=dict(in_channels=[64, 128], out_channels=64),
+    grid_mask=None,
     pts_middle_encoder=dict(
         sparse_shape=[21, 256, 256],
+        base_channels=8,
         output_channels=64,
-        encoder_channels=((16, 32), (32, 32), (32, 64), (64,)),
+        encoder_channels=((8, 16), (16, 32), (32, 64), (64,)),
         encoder_paddings=((0, 1), (0, 1), (0, 1), (0,)),
     ),
     pts_backbone=dict(in_channels=64, out_channels=[64, 128], layer_nums=[2, 2]),

@@ -1,0 +1,44 @@
+"""Trains the image branch of the tiny CMT alone, on dense labels, for a few minutes."""
+
+_base_ = './cmt_tiny_synthetic_trainval.py'
+
+model = dict(
+    _delete_=True,
+    type='ImageTokenPretrainer',
+    data_preprocessor=_base_.model.data_preprocessor,
+    img_backbone=_base_.model.img_backbone,
+    img_neck=_base_.model.img_neck,
+    num_classes=len(_base_.class_names),
+    rays_per_side=3,
+)
+train_pipeline = [
+    transform
+    for transform in _base_.train_pipeline
+    if transform.type
+    in (
+        'LoadPointsFromFile',
+        'LoadMultiViewImages',
+        'ComputeLidar2Img',
+        'LoadAnnotations3D',
+        'ObjectNameFilter',
+        'ResizeCropFlipImage',
+        'Pack3DDetInputs',
+    )
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+max_epochs = 2
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        T_max=max_epochs,
+        eta_min_ratio=0.01,
+        convert_to_iter_based=True,
+    ),
+]
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
+train_cfg = dict(max_epochs=max_epochs)
+val_dataloader = val_evaluator = val_cfg = None
+load_from = None

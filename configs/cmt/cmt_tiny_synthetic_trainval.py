@@ -1,0 +1,16 @@
+"""The tiny CMT on the large synthetic database, from which the shipped weights come.
+
+The image branch starts from `cmt_tiny_image_pretrain.py`; without it the cameras stay unused.
+"""
+
+_base_ = './cmt_tiny_synthetic.py'
+
+data_root = 'data/synthetic_trainval/'
+dataset = dict(data_root=data_root, metainfo=dict(version='v1.0-trainval'))
+train_dataloader = dict(dataset=dataset)
+val_dataloader = dict(dataset=dataset)
+test_dataloader = val_dataloader
+val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
+test_evaluator = val_evaluator
+
+load_from = 'work_dirs/cmt_tiny_image_pretrain/epoch_2.pth'
