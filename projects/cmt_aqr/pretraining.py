@@ -282,5 +282,5 @@ class ImageTokenPretrainer(Base3DDetector):
 
 
 def _mean_over(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` holds, 0 where it holds nowhere; always with a gradient."""
+    """Mean of `values` where `mask` holds; 0, still in the graph, where it holds nowhere."""
     return (values * mask).sum() / mask.sum().clamp(min=1)
