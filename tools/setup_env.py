@@ -38,6 +38,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+import threading
 import time
 import zipfile
 from collections import deque
@@ -295,30 +296,36 @@ class Shell:
 
 
 class Screen:
-    """One line that is written over in a terminal, and one now and then in a log file."""
-
-    seconds_between_lines = 30
+    """One line that is written over every second in a terminal, or a line now and then in a log."""
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.started = self.shown = time.monotonic()
+        self.state = ''
+        self.started = time.monotonic()
         self.in_terminal = sys.stdout.isatty()
+        self.closed = threading.Event()
+        self.painter = threading.Thread(target=self.paint, daemon=True)
         print(f'set-up: {title} ...', end='' if self.in_terminal else '\n', flush=True)
+        self.painter.start()
 
     def show(self, state: str | None) -> None:
-        """Show how far the command has come."""
-        if state is None:
-            return
-        text = f'set-up: {self.title}: {state} ({duration(self.started)})'
-        if self.in_terminal:
-            width = shutil.get_terminal_size().columns
-            print(f'\r\033[K{text[: width - 1]}', end='', flush=True)
-        elif time.monotonic() - self.shown >= self.seconds_between_lines:
-            self.shown = time.monotonic()
-            print(text, flush=True)
+        """Show from now on how far the command has come; None changes nothing."""
+        self.state = state or self.state
+
+    def paint(self) -> None:
+        """Write the line again and again until the screen is closed."""
+        while not self.closed.wait(1 if self.in_terminal else 30):
+            text = f'set-up: {self.title}: {self.state} ({duration(self.started)})'
+            if self.in_terminal:
+                width = shutil.get_terminal_size().columns
+                print(f'\r\033[K{text[: width - 1]}', end='', flush=True)
+            else:
+                print(text, flush=True)
 
     def close(self) -> None:
         """Leave the line with the time it took."""
+        self.closed.set()
+        self.painter.join()
         if self.in_terminal:
             print(f'\r\033[Kset-up: {self.title}: {duration(self.started)}', flush=True)
 

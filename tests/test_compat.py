@@ -1,0 +1,246 @@
+"""Each patch does what its docstring says, on the installed versions."""
+
+import os
+import pickle
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from toy_runner import ToyModel, make_runner
+
+from projects.cmt_aqr import compat
+
+spconv = pytest.importorskip('spconv.pytorch')
+
+GRID = (5, 6, 7)
+
+
+class RunsCode:
+    """Unpickled without protection, it sets an environment variable."""
+
+    def __reduce__(self) -> tuple:
+        return exec, ("import os; os.environ['CMT_AQR_TEST_CODE_RAN'] = 'yes'",)
+
+
+@pytest.fixture(autouse=True)
+def _no_code_has_run(monkeypatch):
+    monkeypatch.delenv('CMT_AQR_TEST_CODE_RAN', raising=False)
+
+
+def code_ran() -> bool:
+    return 'CMT_AQR_TEST_CODE_RAN' in os.environ
+
+
+def malicious_checkpoint(path) -> str:
+    torch.save(dict(state_dict=ToyModel().state_dict(), meta=dict(extra=RunsCode())), path)
+    return str(path)
+
+
+def test_the_malicious_checkpoint_of_these_tests_is_one(tmp_path):
+    torch.load(malicious_checkpoint(tmp_path / 'bad.pth'), weights_only=False)
+    assert code_ran()
+
+
+def patched_functions() -> list:
+    from mmengine.runner import Runner, checkpoint
+
+    return [
+        checkpoint.load_url,
+        Runner.resume,
+        sys.modules['spconv.pytorch.ops'].get_current_stream,
+        spconv.SparseModule._load_from_state_dict,
+    ]
+
+
+def test_a_second_call_changes_nothing():
+    before = patched_functions()
+    compat.apply()
+    assert patched_functions() == before
+    assert all(function._replaced_by == compat.__name__ for function in before)
+
+
+def test_absent_packages_are_left_out(monkeypatch):
+    monkeypatch.setattr(compat, 'find_spec', lambda name: None)
+    monkeypatch.setattr(compat, '_replace', lambda *args: pytest.fail('nothing to patch'))
+    compat.apply()
+
+
+@pytest.mark.parametrize('version', ['2.5.1', '1.13.0+cu117'])
+def test_torch_that_loads_code_is_refused(monkeypatch, version):
+    monkeypatch.setattr(compat, 'torch', SimpleNamespace(__version__=version))
+    with pytest.raises(ImportError, match=r'install torch 2\.6 or newer'):
+        compat.require_safe_torch_load()
+
+
+# Checkpoints.
+
+
+def test_resume_equals_training_without_a_stop(tmp_path):
+    make_runner(tmp_path / 'whole', epochs=3).train()
+    half_way = str(tmp_path / 'whole' / 'epoch_2.pth')
+    make_runner(tmp_path / 'resumed', epochs=3, load_from=half_way, resume=True).train()
+
+    whole = torch.load(tmp_path / 'whole' / 'epoch_3.pth')
+    resumed = torch.load(tmp_path / 'resumed' / 'epoch_3.pth')
+    assert whole['state_dict']['line.weight'].item() > 0
+    for part in ('state_dict', 'optimizer'):
+        torch.testing.assert_close(resumed[part], whole[part], rtol=0, atol=0)
+    assert resumed['param_schedulers'] == whole['param_schedulers']
+    losses, counts = whole['message_hub']['log_scalars']['train/loss'].data
+    assert (len(losses), counts.sum()) == (6, 6)
+    np.testing.assert_array_equal(
+        resumed['message_hub']['log_scalars']['train/loss'].data[0], losses
+    )
+
+
+def test_resume_finds_the_last_checkpoint_of_the_work_dir(tmp_path):
+    make_runner(tmp_path, epochs=2).train()
+    runner = make_runner(tmp_path, epochs=3, resume=True)
+    runner.train()
+    assert (runner.epoch, runner.iter) == (3, 6)
+
+
+@pytest.mark.parametrize('resume', [False, True], ids=['load_from', 'resume'])
+def test_a_checkpoint_cannot_run_code(tmp_path, resume):
+    path = malicious_checkpoint(tmp_path / 'bad.pth')
+    runner = make_runner(tmp_path / 'run', load_from=path, resume=resume)
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        runner.train()
+    assert not code_ran()
+
+
+def test_pretrained_weights_cannot_run_code(tmp_path):
+    path = malicious_checkpoint(tmp_path / 'bad.pth')
+    model = ToyModel()
+    model.init_cfg = dict(type='Pretrained', checkpoint=path)
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        model.init_weights()
+    assert not code_ran()
+
+
+def test_a_file_from_the_web_cannot_run_code(tmp_path, monkeypatch):
+    from mmengine.runner import load_checkpoint
+
+    def download(url: str, target: str, *args, **kwargs) -> None:
+        malicious_checkpoint(target)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(pickle.UnpicklingError, match='Weights only load failed'):
+        load_checkpoint(ToyModel(), 'https://example.com/bad.pth')
+    assert not code_ran()
+
+
+def test_resume_does_not_run_the_config_in_a_checkpoint(tmp_path):
+    make_runner(tmp_path, epochs=1).train()
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth')
+    checkpoint['meta']['config'] = "import os\nos.environ['CMT_AQR_TEST_CODE_RAN'] = 'yes'\n"
+    torch.save(checkpoint, tmp_path / 'changed.pth')
+
+    options = dict(load_from=str(tmp_path / 'changed.pth'), resume=True)
+    runner = make_runner(tmp_path / 'run', epochs=2, **options)
+    runner.train()
+
+    assert runner.epoch == 2
+    assert not code_ran()
+
+
+@pytest.mark.parametrize('attribute', [(os, 'system'), (dict, 'min'), ('HistoryBuffer', 'min')])
+def test_the_stand_in_for_getattr_finds_nothing_else(attribute):
+    with pytest.raises(pickle.UnpicklingError, match='are allowed'):
+        compat._statistics_function(*attribute)
+
+
+@pytest.mark.parametrize('name', ['__init__', '__class__', 'update', '_statistics_methods'])
+def test_the_stand_in_for_getattr_finds_statistics_only(name):
+    from mmengine.logging import HistoryBuffer
+
+    assert compat._statistics_function(HistoryBuffer, 'min') is HistoryBuffer.min
+    with pytest.raises(pickle.UnpicklingError, match=name):
+        compat._statistics_function(HistoryBuffer, name)
+
+
+@pytest.mark.parametrize('value', [np.float64(0.5), np.float32(0.5), np.arange(3), np.array(['a'])])
+def test_numpy_values_beside_the_weights_are_read(tmp_path, value):
+    torch.save(dict(value=value), tmp_path / 'values.pth')
+    loaded = torch.load(tmp_path / 'values.pth')['value']
+    np.testing.assert_array_equal(loaded, value)
+    assert loaded.dtype == value.dtype
+
+
+# spconv.
+
+
+def sparse_input(channels: int) -> spconv.SparseConvTensor:
+    """Two samples with 40 % of the cells filled."""
+    batch, *cells = torch.nonzero(torch.rand(2, *GRID) < 0.4).T
+    indices = torch.stack([batch, *cells], dim=1).int()
+    features = torch.randn(len(indices), channels, requires_grad=True)
+    return spconv.SparseConvTensor(features, indices, list(GRID), batch_size=2)
+
+
+def dense_convolution(layer, features, indices, kernel) -> torch.Tensor:
+    """The same convolution on the dense grid; kernel (out, kz, ky, kx, in) as spconv 2 keeps it."""
+    batch, z, y, x = indices.long().T
+    grid = features.new_zeros(2, *GRID, features.shape[1])
+    grid = grid.index_put((batch, z, y, x), features)
+    options = dict(stride=layer.stride, padding=layer.padding)
+    return F.conv3d(grid.permute(0, 4, 1, 2, 3), kernel.permute(0, 4, 1, 2, 3), **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the patch is for machines without CUDA')
+@pytest.mark.parametrize(
+    'layer',
+    [
+        spconv.SubMConv3d(4, 6, 3, padding=1, bias=False),
+        spconv.SparseConv3d(4, 6, 3, stride=2, padding=1, bias=False),
+        spconv.SparseConv3d(4, 6, (3, 1, 1), stride=(2, 1, 1), bias=False),
+    ],
+    ids=['submanifold', 'strided', 'height'],
+)
+def test_sparse_gradients_equal_those_of_a_dense_convolution(layer):
+    nn.init.normal_(layer.weight, std=0.2)
+    x = sparse_input(4)
+    out = layer(x)
+    batch, z, y, x_cell = out.indices.long().T
+    upstream = torch.randn_like(out.features)
+    gradients = torch.autograd.grad((out.features * upstream).sum(), [x.features, layer.weight])
+
+    features = x.features.detach().requires_grad_()
+    kernel = layer.weight.detach().requires_grad_()
+    dense = dense_convolution(layer, features, x.indices, kernel)[batch, :, z, y, x_cell]
+    expected = torch.autograd.grad((dense * upstream).sum(), [features, kernel])
+
+    torch.testing.assert_close(out.features, dense, rtol=0, atol=4e-6)
+    torch.testing.assert_close(gradients[0], expected[0], rtol=0, atol=4e-6)
+    torch.testing.assert_close(gradients[1], expected[1], rtol=1e-5, atol=1e-4)
+
+
+def sparse_layers() -> nn.Module:
+    return spconv.SparseSequential(spconv.SubMConv3d(4, 6, 3), nn.BatchNorm1d(6))
+
+
+@pytest.mark.parametrize('as_plain_dict', [True, False])
+def test_kernels_that_fit_are_loaded_as_they_are(as_plain_dict):
+    source, target = sparse_layers(), sparse_layers()
+    state = source.state_dict()
+    target.load_state_dict(dict(state) if as_plain_dict else state)
+    torch.testing.assert_close(target.state_dict(), state, rtol=0, atol=0)
+
+
+def test_kernels_of_spconv_1_are_permuted():
+    source, target = sparse_layers(), sparse_layers()
+    state = dict(source.state_dict())
+    state['0.weight'] = state['0.weight'].permute(1, 2, 3, 4, 0)  # (kz, ky, kx, in, out)
+    target.load_state_dict(state)
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_kernels_of_another_size_are_an_error():
+    state = dict(spconv.SparseSequential(spconv.SubMConv3d(4, 8, 3)).state_dict())
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        spconv.SparseSequential(spconv.SubMConv3d(4, 6, 3)).load_state_dict(state)
