@@ -12,13 +12,13 @@ TINY = DatabaseSettings(train_scenes=2, val_scenes=2, keyframes=3, sweeps=1, see
 
 @pytest.fixture(scope='session')
 def synthetic_settings() -> DatabaseSettings:
-    """What ``synthetic_root`` was made from: 2 + 2 scenes of 3 keyframes, one sweep between them."""
+    """What ``synthetic_root`` was made from: 2 + 2 scenes of 3 keyframes, one sweep between."""
     return TINY
 
 
 @pytest.fixture(scope='session')
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data root of a tiny database of version v1.0-mini with its info files; read it, do not change it."""
+    """Data root of a tiny v1.0-mini database with its info files; read it, do not change it."""
     root = make_database(tmp_path_factory.mktemp('data') / 'synthetic', TINY)
     create_info_files(root, version=TINY.version)
     return root

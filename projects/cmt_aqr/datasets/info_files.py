@@ -1,9 +1,9 @@
 """mmdet3d's info files for a nuScenes-format database, made by mmdet3d's own converter.
 
 The converter ships inside the wheel as scripts, below ``mmdet3d/.mim/tools``. Its second half reads
-``./data/nuscenes`` whatever the data root, and its first half leaves files of the old format behind if it
-stops between the two; so it runs in a temporary folder that holds a ``data/nuscenes`` of links, and the
-finished files move into the data root together.
+``./data/nuscenes`` whatever the data root, and its first half leaves files of the old format behind
+if it stops between the two; so it runs in a temporary folder that holds a ``data/nuscenes`` of
+links, and the finished files move into the data root together.
 """
 
 import importlib.util
@@ -30,7 +30,8 @@ def create_info_files(
 
     Args:
         root: Data root of a nuScenes-format database.
-        version: ``v1.0-mini``, ``v1.0-trainval`` or ``v1.0-test`` (one file, ``{prefix}_infos_test.pkl``).
+        version: ``v1.0-mini``, ``v1.0-trainval`` or ``v1.0-test``, which has one file,
+            ``{prefix}_infos_test.pkl``.
         prefix: Start of the files' names.
         max_sweeps: Past LiDAR sweeps listed for each keyframe.
 
@@ -72,7 +73,7 @@ def _load_script(name: str) -> ModuleType:
 
 @contextmanager
 def _linked_root(root: Path) -> Iterator[Path]:
-    """The relative path ``data/nuscenes`` in a temporary working folder, with links to all of ``root``."""
+    """``data/nuscenes`` in a temporary working folder, with links to all of ``root``."""
     entries = list(root.iterdir())
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix='.infos-', dir=root) as folder:

@@ -1,6 +1,7 @@
 """Six pinhole cameras: shaded, textured objects on a textured ground under a sky.
 
-Only the pixels inside an object's projected rectangle are cast; a depth buffer settles who is in front.
+Only the pixels inside an object's projected rectangle are cast; a depth buffer settles who is in
+front.
 """
 
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ class Camera:
         focal = self.intrinsic[0, 0]
         right = (np.arange(width) + 0.5 - self.intrinsic[0, 2]) / focal
         down = (np.arange(height) + 0.5 - self.intrinsic[1, 2]) / focal
-        # (H, W, 3) rays in the ego frame of one metre of depth each, so that ray parameters are depths.
+        # (H, W, 3) rays in the ego frame, one metre deep each: ray parameters are depths.
         self.rays = (
             right[None, :, None] * self.axes[0] + down[:, None, None] * self.axes[1] + self.axes[2]
         ).astype(np.float32)
@@ -80,7 +81,7 @@ class Camera:
         ).astype(np.float32)
 
     def window(self, box: Box) -> Window | None:
-        """The smallest rectangle of pixels that holds all of a box in front of the camera, if any."""
+        """The smallest rectangle of pixels that holds a box's part before the camera, if any."""
         corners = np.stack([((box.corners() - self.origin) * a).sum(1) for a in self.axes], axis=1)
         ends = corners[EDGES]
         depth = ends[..., 2]
@@ -108,8 +109,8 @@ class Camera:
             counts: Pixels by object, to be added to.
 
         Returns:
-            The image (H, W, 3) RGB in 0 to 1, float32, without sensor noise, and the index (H, W) of the
-            object at each pixel (-1 for none).
+            The image (H, W, 3) RGB in 0 to 1, float32, without sensor noise, and the index (H, W)
+            of the object at each pixel (-1 for none).
         """
         image = view.background(self)
         depth = self.ground_depth.copy()
@@ -199,7 +200,7 @@ class View:
         return image
 
     def _grain(self, place: np.ndarray) -> np.ndarray:
-        """Texture at (N, 2) places on the ground in the ego frame; it is fixed to the global frame."""
+        """Texture, fixed to the global frame, at (N, 2) places on the ground in the ego frame."""
         cos, sin = np.cos(self.ego[2]), np.sin(self.ego[2])
         x = self.ego[0] + cos * place[:, 0] - sin * place[:, 1]
         y = self.ego[1] + sin * place[:, 0] + cos * place[:, 1]
@@ -209,7 +210,7 @@ class View:
 
 
 def ground_texture(rng: np.random.Generator) -> np.ndarray:
-    """(C, C) brightness factors about 1, fine grain on coarse soft patches; it repeats without a seam."""
+    """(C, C) brightness factors about 1: fine grain on soft patches, repeating without a seam."""
     fine = rng.normal(0, TEXTURE_CONTRAST / 3, (TEXTURE_CELLS, TEXTURE_CELLS))
     patches = rng.normal(0, TEXTURE_CONTRAST, (TEXTURE_CELLS // PATCH_CELLS,) * 2)
     coarse = np.kron(patches, np.ones((PATCH_CELLS, PATCH_CELLS)))

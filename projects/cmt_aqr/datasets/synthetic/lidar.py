@@ -41,7 +41,7 @@ class Lidar:
         self.step = 2 * np.pi / azimuths
         azimuth = (np.arange(azimuths) + 0.5) * self.step
         level = np.cos(self.elevation)[:, None]
-        # Unit rays (BEAMS, azimuths, 3) in the ego frame: azimuth 0 points forward, growing to the left.
+        # Unit rays (BEAMS, azimuths, 3) in the ego frame; azimuth grows from forward to the left.
         self.rays = np.stack(
             np.broadcast_arrays(
                 level * np.cos(azimuth), level * np.sin(azimuth), np.sin(self.elevation)[:, None]
@@ -64,8 +64,8 @@ class Lidar:
             rng: Source of noise.
 
         Returns:
-            Points (N, 5) float32: x, y, z in the LiDAR frame in metres, intensity 0 to 255, ring 0 to 31
-            (0 lowest), column by column; and the number of points on each object by its index.
+            Points (N, 5) float32: x, y, z in the LiDAR frame in metres, intensity 0 to 255, ring 0
+            to 31 (0 lowest), column by column; and the number of points on each object by index.
         """
         distance, owner = self.ground.copy(), np.full(self.ground.shape, GROUND)
         reflectivity = np.full(self.ground.shape, GROUND_INTENSITY)
@@ -84,7 +84,7 @@ class Lidar:
         kept = (distance < self.max_range) & (rng.random(distance.shape) >= self.dropout)
         points = self._points(noisy, intensity, kept)
         indices, counts = np.unique(owner[kept & (owner != GROUND)], return_counts=True)
-        return points, dict(zip(indices.tolist(), counts.tolist()))
+        return points, dict(zip(indices.tolist(), counts.tolist(), strict=True))
 
     def _points(self, distance: np.ndarray, intensity: np.ndarray, kept: np.ndarray) -> np.ndarray:
         columns, rings = np.nonzero(kept.T)
@@ -95,7 +95,7 @@ class Lidar:
         return np.concatenate([lidar, extra], axis=1).astype(np.float32)
 
     def _window(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (R, 1) and columns (1, A) of the rays that can meet a box that is not above the sensor."""
+        """Rows (R, 1) and columns (1, A) of the rays that can meet a box beside the sensor."""
         gap = box.corners() - self.origin
         middle = np.arctan2(*(box.centre - self.origin)[1::-1])
         offsets = (np.arctan2(gap[:, 1], gap[:, 0]) - middle + np.pi) % (2 * np.pi) - np.pi

@@ -1,4 +1,4 @@
-"""Makes a whole database: workers record scenes into a hidden folder that is moved into place when done."""
+"""Makes a whole database: scenes are recorded into a hidden folder, moved into place when done."""
 
 import hashlib
 import json
@@ -60,7 +60,9 @@ class DatabaseSettings:
     def __post_init__(self):
         if self.version not in SPLITS:
             raise ValueError(f'version must be one of {", ".join(SPLITS)}, got {self.version!r}')
-        for name, official in zip(('train_scenes', 'val_scenes'), SPLITS[self.version]):
+        for name, official in zip(
+            ('train_scenes', 'val_scenes'), SPLITS[self.version], strict=True
+        ):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= len(official):
                 raise ValueError(
@@ -121,8 +123,8 @@ def make_database(
         The data root.
 
     Raises:
-        FileExistsError: ``out`` holds something, and ``overwrite`` is not set or it is not a database
-            made here.
+        FileExistsError: ``out`` holds something, and ``overwrite`` is not set or it is not a
+            database made here.
         OSError: The disk is full or the folder cannot be written; nothing is left behind.
         ValueError: ``workers`` is below 1.
     """
@@ -179,7 +181,7 @@ def _record_all(tasks: list[SceneTask], workers: int) -> Iterator[Tables]:
     cv2.setNumThreads(1)
     bar = ProgressBar(sum(task.keyframes for task in tasks))
     with _mapper(min(workers, len(tasks))) as mapper:
-        for task, tables in zip(tasks, mapper(record_scene, tasks)):
+        for task, tables in zip(tasks, mapper(record_scene, tasks), strict=True):
             yield tables
             bar.update(task.keyframes)
     print()

@@ -26,7 +26,7 @@ class Box:
     yaw: float
 
     def corners(self) -> np.ndarray:
-        """(8, 3) corners; corner ``4 i + 2 j + k`` has the high side in x, y, z where i, j, k is 1."""
+        """(8, 3) corners; in number ``4 i + 2 j + k`` a 1 means the high side of x, y, z."""
         local = CORNER_SIGNS * self.size / 2
         return rotate_z(local, self.yaw) + self.centre
 
@@ -41,8 +41,8 @@ class Hits:
 
     Attributes:
         depth: (...) ray parameter of the hit, in lengths of the ray's direction; inf for a miss.
-        axis: (...) index of the face's axis in the box's own frame (0 front or back, 1 sides, 2 top or
-            bottom); arbitrary for a miss.
+        axis: (...) index of the face's axis in the box's own frame (0 front or back, 1 sides, 2 top
+            or bottom); arbitrary for a miss.
     """
 
     depth: np.ndarray

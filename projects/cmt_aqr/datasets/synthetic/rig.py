@@ -1,8 +1,8 @@
 """Where the sensors sit on the ego vehicle: nuScenes' own layout with exact right angles.
 
-Frames (all right-handed, metres): ego x forward, y left, z up, origin on the ground below the rear axle;
-LiDAR x right, y forward, z up; camera x right, y down, z forward. Positions, headings and focal lengths
-are nuScenes' calibration rounded; its rear camera has the shorter focal length.
+Frames (all right-handed, metres): ego x forward, y left, z up, origin on the ground below the rear
+axle; LiDAR x right, y forward, z up; camera x right, y down, z forward. Positions, headings and
+focal lengths are nuScenes' calibration rounded; its rear camera has the shorter focal length.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class CameraMount(Mount):
         return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
-# Columns: camera x (right), y (down) and z (forward) in the ego frame for a camera that looks forward.
+# Columns: x (right), y (down) and z (forward) of a camera that looks forward, in the ego frame.
 _LOOK_FORWARD = Quaternion(matrix=np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]))
 
 

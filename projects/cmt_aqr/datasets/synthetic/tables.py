@@ -5,6 +5,7 @@ Tokens are hashes of what a record describes, so that they are the same in every
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def static_tables(log_tokens: Sequence[str]) -> Tables:
                 level=f'v{low * 100:.0f}-{high * 100:.0f}',
                 description=f'{low:.0%} to {high:.0%} of the pixels are visible',
             )
-            for name, low, high in zip(VISIBILITY_BINS, bounds, bounds[1:])
+            for name, low, high in zip(VISIBILITY_BINS, bounds[:-1], bounds[1:], strict=True)
         ],
         map=[
             dict(
@@ -111,7 +112,7 @@ def link(records: Iterable[Record]) -> None:
     records = list(records)
     for record in records:
         record['prev'] = record['next'] = ''
-    for before, after in zip(records, records[1:]):
+    for before, after in pairwise(records):
         before['next'], after['prev'] = after['token'], before['token']
 
 

@@ -1,9 +1,9 @@
 """What the synthetic world is made of: ten classes, their shapes, their motion and their looks.
 
-A :class:`Shape` holds everything a LiDAR can tell (size, parts, reflectivity, speed), a :class:`Look`
-everything only a camera can tell (colours, pattern). Three pairs of classes share one ``Shape``: truck
-and construction vehicle, bus and trailer, motorcycle and bicycle. No point cloud can tell the two of a
-pair apart; one glance can.
+A :class:`Shape` holds everything a LiDAR can tell (size, parts, reflectivity, speed), a
+:class:`Look` everything only a camera can tell (colours, pattern). Three pairs of classes share one
+``Shape``: truck and construction vehicle, bus and trailer, motorcycle and bicycle. No point cloud
+can tell the two of a pair apart; one glance can.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Part:
     """A cuboid of an object, in fractions of the object's solid.
 
     Attributes:
-        low, high: Opposite corners; x and y from -0.5 to 0.5 of length and width (x forward, y left),
-            z from 0 to 1 of the height.
+        low, high: Opposite corners; x and y from -0.5 to 0.5 of length and width (x forward, y
+            left), z from 0 to 1 of the height.
         role: ``body`` and ``rider`` wear the look's colours, ``glass`` is dark on every class.
     """
 
@@ -38,7 +38,7 @@ class Shape:
         reflectivity: Mean LiDAR intensity, 0 to 255.
         parts: Cuboids of a moving object.
         still_parts: Cuboids of a standing one; None where they are the same.
-        speeds: Lowest and highest speed of a moving object in m/s; None where the class never moves.
+        speeds: Lowest and highest speed in m/s of an object that moves; None if none ever does.
     """
 
     size: Triple
@@ -73,8 +73,8 @@ class ObjectClass:
     Attributes:
         name: Detection name, as scored.
         category: nuScenes category, as annotated.
-        moving_attribute, still_attribute: nuScenes attributes; empty where the class has none. They are
-            those that mmdet3d's ``NuScenesMetric`` derives from a predicted velocity.
+        moving_attribute, still_attribute: nuScenes attributes; empty where the class has none. They
+            are those that mmdet3d's ``NuScenesMetric`` derives from a predicted velocity.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""Scenes: an ego vehicle on an arc and objects on straight lines, none touching another at any time.
+"""Scenes: an ego vehicle on an arc and objects on straight lines, none ever touching another.
 
-Everything moves by a formula of time, so that any sensor can be asked at any moment. Objects exist, for
-the sensors and for the annotations alike, only while their centre is within the draw distance of the ego.
+Everything moves by a formula of time, so that any sensor can be asked at any moment. Objects exist,
+for the sensors and for the annotations alike, only while their centre is within the draw distance
+of the ego.
 Frames: global and ego have z up and the ground at z = 0; all rotations are yaws.
 """
 
@@ -108,7 +109,7 @@ class Actor:
         for part in self.parts:
             low, high = np.array(part.low) * solid, np.array(part.high) * solid
             x, y, z = (low + high) / 2
-            centre = ground + [cos * x - sin * y, sin * x + cos * y, z]
+            centre = ground + np.array([cos * x - sin * y, sin * x + cos * y, z])
             boxes.append(Box(centre, high - low, box.yaw))
         return boxes
 
@@ -168,9 +169,9 @@ def sample_scene(
 ) -> Scene:
     """Draw a scene.
 
-    Objects are added one by one, the class with the fewest annotations first, until the mean number in
-    range reaches its target. Each stays in range for one unbroken stretch of at least two keyframes, so
-    that the official velocity (a difference of annotations) is defined for every box.
+    Objects are added one by one, the class with the fewest annotations first, until the mean number
+    in range reaches its target. Each stays in range for one unbroken stretch of at least two
+    keyframes, so that the official velocity (a difference of annotations) is defined for every box.
 
     Args:
         rng: The scene's own source of chance.
@@ -317,6 +318,6 @@ def class_counts(scenes: Sequence[Scene], keyframe_times: np.ndarray) -> dict[st
     """Annotations by class name over the keyframes of some scenes."""
     counts = {kind.name: 0 for kind in CLASSES}
     for scene in scenes:
-        for actor, seen in zip(scene.actors, scene.in_range(keyframe_times)):
+        for actor, seen in zip(scene.actors, scene.in_range(keyframe_times), strict=True):
             counts[actor.kind.name] += int(seen.sum())
     return counts
