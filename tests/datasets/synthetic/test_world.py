@@ -30,7 +30,7 @@ def test_path_is_the_integral_of_its_velocity():
     poses = path.poses(times)
     middle = (poses[1:, 2] + poses[:-1, 2]) / 2
     steps = 2.0 * np.diff(times)[:, None] * np.stack([np.cos(middle), np.sin(middle)], axis=1)
-    assert poses[-1, :2] == pytest.approx(steps.sum(0) + (3.0, -2.0), abs=1e-6)
+    assert poses[-1, :2] == pytest.approx(np.array([3.0, -2.0]) + steps.sum(0), abs=1e-6)
     assert path.poses(np.array([0.0]))[0] == pytest.approx([3.0, -2.0, 0.5])
 
 
