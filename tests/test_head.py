@@ -5,10 +5,12 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from projects.cmt_aqr.head import CmtHead
+from projects.cmt_aqr.geometry import project, unit_to_metres
+from projects.cmt_aqr.head import CmtHead, batch_cameras
 
 RANGE = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 CLASSES = [
@@ -100,27 +102,23 @@ def reference_samples(numbers, metas):
     return samples_of(metas, boxes, labels)
 
 
-def random_batch(head, boxes=(3, 2), views=2):
-    """Features and samples of a batch with a number of boxes each."""
-    generator = torch.Generator().manual_seed(1)
-    bev = torch.randn(len(boxes), 48, 8, 8, generator=generator)
-    images = torch.randn(len(boxes), views, 32, 4, 6, generator=generator)
-    camera = np.array([[50, 0, 0, 0], [48, 32, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
-    camera = np.array([[48, -50, 0, 0], [32, 0, -50, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+def random_batch(boxes=(3, 2), views=2, classes=10):
+    """Features and samples of a batch, with a number of boxes in each sample."""
+    bev = torch.randn(len(boxes), 48, 8, 8)
+    images = torch.randn(len(boxes), views, 32, 4, 6)
+    looks_along_x = np.array([[48.0, -50, 0, 0], [32, 0, -50, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
     metas = [
         {
-            'lidar2img': np.stack([camera] * views),
+            'lidar2img': np.stack([looks_along_x] * views),
             'pad_shape': (64, 96),
             'box_type_3d': LiDARInstance3DBoxes,
         }
         for _ in boxes
     ]
-    low, high = (
-        torch.tensor([-40.0, -40, -1, 1, 1, 1, -3, 0, 0]),
-        torch.tensor([40.0, 40, 1, 4, 4, 2, 3, 1, 1]),
-    )
-    truth = [low + torch.rand(n, 9, generator=generator) * (high - low) for n in boxes]
-    labels = [torch.randint(0, head.num_classes, (n,), generator=generator) for n in boxes]
+    low = torch.tensor([-40.0, -40, -1, 1, 1, 1, -3, 0, 0])
+    high = torch.tensor([40.0, 40, 1, 4, 4, 2, 3, 1, 1])
+    truth = [low + torch.rand(count, 9) * (high - low) for count in boxes]
+    labels = [torch.randint(0, classes, (count,)) for count in boxes]
     return bev, images, samples_of(metas, truth, labels)
 
 
@@ -160,3 +158,140 @@ def test_losses_and_gradients_equal_the_reference(reference_head, numbers, monke
     for key in gradients:
         grad, target = parameters[key[len('grad.') :]].grad, torch.from_numpy(numbers[key])
         assert (grad - target).norm() <= 1e-3 * target.norm(), key
+
+
+SIX_TASKS = [CLASSES[:1], CLASSES[1:3], CLASSES[3:5], CLASSES[5:6], CLASSES[6:8], CLASSES[8:]]
+
+
+def test_six_tasks_train_and_predict():
+    head = make_head(tasks=SIX_TASKS)
+    bev, images, samples = random_batch()
+    losses = head.loss(bev, images, samples)
+    assert len(losses) == 8
+    sum(losses.values()).backward()
+    assert {n for n, p in head.named_parameters() if p.grad is None} == set()
+    results = head.eval().predict(bev, images, samples)
+    assert {len(result.labels_3d) for result in results} == {20}
+    assert max(result.labels_3d.max() for result in results) < len(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ('modalities', 'absent'),
+    [(['lidar'], {'rv_embedding'}), (['camera'], {'shared_conv'})],
+)
+def test_one_sensor_alone_has_the_other_parameters(modalities, absent):
+    both = {name.split('.')[0] for name, _ in make_head().named_parameters()}
+    alone = {n.split('.')[0] for n, _ in make_head(modalities=modalities).named_parameters()}
+    assert both - alone == absent
+    assert alone <= both
+
+
+@pytest.mark.parametrize('missing', ['lidar', 'camera'])
+def test_a_head_for_both_takes_either(missing):
+    head = make_head().eval()
+    bev, images, samples = random_batch()
+    bev, images = (None, images) if missing == 'lidar' else (bev, None)
+    alone = make_head(modalities=['camera' if missing == 'lidar' else 'lidar']).eval()
+    alone.load_state_dict(head.state_dict(), strict=False)
+    for a, b in zip(
+        head.predict(bev, images, samples), alone.predict(bev, images, samples), strict=True
+    ):
+        assert torch.equal(a.bboxes_3d.tensor, b.bboxes_3d.tensor)
+    assert all(torch.isfinite(v) for v in head.loss(bev, images, samples).values())
+
+
+def test_no_input_and_wrong_input_are_refused():
+    bev, images, samples = random_batch()
+    metas = [sample.metainfo for sample in samples]
+    with pytest.raises(ValueError, match=r'given \[\]'):
+        make_head()(None, None, metas)
+    with pytest.raises(ValueError, match=r"built for \['lidar'\], but was given .*'camera'"):
+        make_head(modalities=['lidar'])(bev, images, metas)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'modalities': ['radar']}, 'radar'),
+        ({'modalities': []}, 'one or both'),
+        ({'in_channels': None}, 'in_channels'),
+        ({'point_cloud_range': [0, 0, 0, 1, 1, 0]}, 'minimum below its maximum'),
+    ],
+)
+def test_wrong_options_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        make_head(**change)
+
+
+def test_a_batch_without_boxes_has_every_loss():
+    head = make_head()
+    with_boxes = head.loss(*random_batch((3, 2)))
+    without = head.loss(*random_batch((0, 0)))
+    assert without.keys() == with_boxes.keys()
+    assert all(torch.isfinite(value) for value in without.values())
+    sum(without.values()).backward()
+    assert {n for n, p in head.named_parameters() if p.grad is None} == set()
+
+
+def test_one_sample_without_boxes_changes_nothing_for_the_other():
+    head = make_head(denoising=None)
+    head.eval()
+    bev, images, samples = random_batch((3, 0))
+    both = head.losses(
+        head(bev, images, [s.metainfo for s in samples]),
+        [head._ground_truth(s.gt_instances_3d, like=bev) for s in samples],
+        None,
+    )
+    one = head.loss(bev[:1], images[:1], samples[:1])
+    torch.testing.assert_close(both['loss_bbox'], one['loss_bbox'])
+
+
+def test_a_sample_with_fewer_cameras_equals_itself_alone():
+    head = make_head().eval()
+    bev, images, samples = random_batch((2, 2))
+    first = samples[0].metainfo['lidar2img'][:1]
+    samples[0].set_metainfo({'lidar2img': first})
+    batched = head.predict(bev, images, samples)[0]
+    alone = head.predict(bev[:1], images[:1, :1], samples[:1])[0]
+    torch.testing.assert_close(
+        batched.bboxes_3d.tensor, alone.bboxes_3d.tensor, atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(batched.scores_3d, alone.scores_3d)
+
+
+def test_labels():
+    head = make_head()
+    bev, images, samples = random_batch((3, 2))
+    samples[0].gt_instances_3d.labels_3d[0] = -1  # to be ignored
+    truth = head._ground_truth(samples[0].gt_instances_3d, like=bev)
+    assert len(truth.boxes) == len(truth.labels) == 2
+    samples[0].gt_instances_3d.labels_3d[0] = 10
+    with pytest.raises(ValueError, match='labelled 10, but the head has 10 classes'):
+        head.loss(bev, images, samples)
+
+
+def test_cameras_of_a_batch_must_fit():
+    _, images, samples = random_batch((1, 1))
+    metas = [sample.metainfo for sample in samples]
+    with pytest.raises(ValueError, match='2 lidar2img matrices for 1 images'):
+        batch_cameras(metas, like=images[:, :1])
+    metas[0]['pad_shape'] = (32, 96)
+    with pytest.raises(ValueError, match='different shapes'):
+        batch_cameras(metas, like=images)
+
+
+def test_visible_pairs_alone_are_embedded_as_all_would_be(reference_head, numbers):
+    """The gathered ray embedding equals embedding every pair and masking."""
+    _, images, metas = inputs_of(numbers)
+    cameras = batch_cameras(metas, like=images)
+    reference = reference_head.reference(len(metas), None)
+    gathered = reference_head.embed_queries(reference, cameras)
+    points = unit_to_metres(inverse_sigmoid(reference).sigmoid(), RANGE)
+    projection = project(points, cameras.lidar2img, cameras.image_shape)
+    rays = reference_head._embed_rays(projection.pixels, cameras.img2lidar)
+    masked = (rays * projection.visible[..., None]).sum(dim=1)
+    torch.testing.assert_close(
+        gathered - reference_head.embed_queries(reference, None), masked, atol=1e-5, rtol=1e-5
+    )
+    assert projection.visible.any()
+    assert not projection.visible.all()

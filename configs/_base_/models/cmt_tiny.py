@@ -43,7 +43,7 @@ model = dict(
         point_cloud_range=point_cloud_range,
         in_channels=128,
         hidden_dim=64,
-        num_query=100,
+        num_query=120,
         depth_num=32,
         branch_channels=32,
         transformer=dict(num_layers=3, num_heads=4, feedforward_channels=256, dropout=0.0),

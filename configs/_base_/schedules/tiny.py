@@ -1,6 +1,6 @@
 """AdamW with warm-up and a cosine; every rate is relative, so that multipliers of groups hold."""
 
-max_epochs = 12
+max_epochs = 11
 
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -8,7 +8,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=200),
     dict(
         type='CosineAnnealingLR',
         by_epoch=True,

@@ -1,0 +1,110 @@
+"""nuScenes with LiDAR and cameras, as CMT was trained on it (images 800 x 320).
+
+Ten past sweeps, class-balanced sampling, masked-modal training, and augmentation of scene and images.
+The released models also paste objects from other samples into points and images, up to the last epochs;
+that is not part of this pipeline.
+"""
+
+data_root = 'data/nuscenes/'
+class_names = [
+    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
+    'pedestrian', 'traffic_cone',
+]  # fmt: skip
+point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
+image_size = (320, 800)
+resize_lim = (0.47, 0.625)
+
+meta_keys = (
+    'sample_idx', 'token', 'lidar_path', 'lidar2img', 'img_shape', 'pad_shape', 'box_type_3d',
+    'box_mode_3d', 'dropped_modality',
+)  # fmt: skip
+
+# The stages of the pipelines, for variants to put together anew.
+load_points = [
+    dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
+    dict(type='LoadPointsFromMultiSweeps', sweeps_num=10, use_dim=[0, 1, 2, 3, 4]),
+]
+load_images = [dict(type='LoadMultiViewImages'), dict(type='ComputeLidar2Img')]
+load_boxes = dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)
+move_scene = [
+    dict(
+        type='GlobalRotScaleTransAll',
+        rot_range=[-0.785, 0.785],
+        scale_ratio_range=[0.9, 1.1],
+        translation_std=[0.5, 0.5, 0.5],
+    ),
+    dict(type='RandomFlip3DAll', flip_ratio_bev_horizontal=0.5, flip_ratio_bev_vertical=0.5),
+]
+filter_points = dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range)
+filter_boxes = [
+    dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
+    dict(type='ObjectNameFilter', classes=class_names),
+]
+augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=resize_lim)
+fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
+pack_train = dict(
+    type='Pack3DDetInputs',
+    keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
+    meta_keys=meta_keys,
+)
+pack_test = dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=meta_keys)
+
+train_pipeline = [
+    *load_points,
+    *load_images,
+    load_boxes,
+    dict(type='ModalMask3D', lidar_drop_prob=0.25, camera_drop_prob=0.25),
+    *move_scene,
+    filter_points,
+    *filter_boxes,
+    dict(type='PointShuffle'),
+    augment_images,
+    pack_train,
+]
+test_pipeline = [*load_points, *load_images, filter_points, fit_images, pack_test]
+
+dataset = dict(
+    type='NuScenesDataset',
+    data_root=data_root,
+    data_prefix=dict(
+        pts='samples/LIDAR_TOP',
+        sweeps='sweeps/LIDAR_TOP',
+        CAM_FRONT='samples/CAM_FRONT',
+        CAM_FRONT_LEFT='samples/CAM_FRONT_LEFT',
+        CAM_FRONT_RIGHT='samples/CAM_FRONT_RIGHT',
+        CAM_BACK='samples/CAM_BACK',
+        CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
+        CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
+    ),
+    metainfo=dict(classes=class_names, version='v1.0-trainval'),
+    modality=dict(use_lidar=True, use_camera=True),
+    box_type_3d='LiDAR',
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=6,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='CBGSDataset',
+        dataset=dict(ann_file='nuscenes_infos_train.pkl', pipeline=train_pipeline, **dataset),
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        ann_file='nuscenes_infos_val.pkl', pipeline=test_pipeline, test_mode=True, **dataset
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type='NuScenesMetric',
+    data_root=data_root,
+    ann_file=data_root + 'nuscenes_infos_val.pkl',
+    metric='bbox',
+)
+test_evaluator = val_evaluator
