@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 _RUN_NUMBER = itertools.count()
 
 
+@DATASETS.register_module()
 class ToyDataset(Dataset):
     """Four points on the line y = 2x."""
 
@@ -26,6 +28,7 @@ class ToyDataset(Dataset):
         return dict(inputs=x, data_samples=2 * x)
 
 
+@MODELS.register_module()
 class ToyModel(BaseModel):
     """A straight line through the origin with slope 0, at first."""
 
@@ -42,6 +45,7 @@ class ToyModel(BaseModel):
         return [*prediction]
 
 
+@METRICS.register_module()
 class CountMetric(BaseMetric):
     """Counts the predictions."""
 

@@ -1,0 +1,139 @@
+"""What ``tools/train.py`` and ``tools/test.py`` share: arguments, config, and faults found early.
+
+Faults of the user's (a path that is not there, an option that does not apply) are found before
+anything is built, and raised as ``UsageError`` with what is wrong and what to do.
+"""
+
+import argparse
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+
+_REPO_ROOT = Path(__file__).resolve().parents[2]
+_HOOKS = ('FiniteLossHook', 'RunInfoHook')
+
+
+class UsageError(Exception):
+    """The command cannot run as given; the message says why and what to do."""
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Parser with the arguments that training and testing share, named as in mmdet3d."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints; else by the config')
+    parser.add_argument('--seed', type=int, help='random seed; else by the config')
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings to change in the config, such as optim_wrapper.optimizer.lr=1e-4; a list is '
+        'written key="[a,b]", without white space',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes it; torchrun sets the variable instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Config file with the command line's changes; the work dir is named after it by default.
+
+    Raises:
+        UsageError: the file does not exist.
+    """
+    path = Path(args.config)
+    if not path.is_file():
+        raise UsageError(f'config {path} does not exist{_similar_config(path)}')
+    cfg = Config.fromfile(path)
+    cfg.launcher = args.launcher
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir or not cfg.get('work_dir'):
+        cfg.work_dir = args.work_dir or str(Path('work_dirs') / path.stem)
+    if args.seed is not None:
+        cfg.merge_from_dict({'randomness.seed': args.seed})
+    if args.deterministic:
+        cfg.merge_from_dict({'randomness.deterministic': True})
+    _add_hooks(cfg)
+    return cfg
+
+
+def _similar_config(path: Path) -> str:
+    """Hint at the config of this checkout whose name is nearest to the one asked for."""
+    known = {str(file.relative_to(_REPO_ROOT)) for file in _REPO_ROOT.glob('configs/*/*.py')}
+    nearest = difflib.get_close_matches(str(path), known, n=1)
+    return f'; did you mean {nearest[0]}?' if nearest else f' (in {Path.cwd()})'
+
+
+def _add_hooks(cfg: Config) -> None:
+    """Make every run stop at a loss that is not finite and write down what made its results."""
+    hooks = cfg.get('custom_hooks') or []
+    present = {str(hook['type']).rsplit('.', 1)[-1] for hook in hooks}
+    cfg.custom_hooks = [*hooks, *(dict(type=name) for name in _HOOKS if name not in present)]
+
+
+def check_data(cfg: Config, *dataloaders: str) -> None:
+    """Look for the annotation file of every dataset in these dataloaders.
+
+    A config says in ``data_command`` how to make its data.
+
+    Raises:
+        UsageError: a file does not exist.
+    """
+    for name in dataloaders:
+        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+            path = Path(dataset.get('data_root') or '', dataset['ann_file'])
+            if not path.is_file():
+                command = cfg.get('data_command', 'see "data" in the README')
+                raise UsageError(
+                    f'{name} reads {path}, which does not exist in {Path.cwd()}; to make it: '
+                    f'{command}'
+                )
+
+
+def _datasets(dataset: dict | None) -> Iterator[dict]:
+    """The datasets with files of their own inside wrappers such as CBGSDataset, and in lists."""
+    if not isinstance(dataset, dict):
+        return
+    if 'ann_file' in dataset:
+        yield dataset
+    for inner in [dataset.get('dataset'), *(dataset.get('datasets') or [])]:
+        yield from _datasets(inner)
+
+
+def check_checkpoint(path: str) -> None:
+    """Look for a checkpoint that is a local file; an address on the web is not tried.
+
+    Raises:
+        UsageError: it does not exist.
+    """
+    if '://' not in path and not Path(path).expanduser().is_file():
+        raise UsageError(f'checkpoint {path} does not exist (in {Path.cwd()})')
+
+
+def start_cpu_processes(cfg: Config) -> None:
+    """Let several processes started by torchrun work together where there is no GPU.
+
+    mmengine gives every process a CUDA device, unless the process group exists before the Runner
+    is built.
+    """
+    if cfg.launcher != 'pytorch' or torch.cuda.is_available():
+        return
+    torch.distributed.init_process_group('gloo')
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+def set_local_rank(local_rank: int) -> None:
+    """Set the variable mmengine reads, unless the launcher has set it."""
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))

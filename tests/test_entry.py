@@ -1,0 +1,74 @@
+"""Faults of the command line are found early, and the messages name the remedy."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from projects.cmt_aqr import entry
+
+
+def read(path: Path, *arguments: str) -> Config:
+    return entry.read_config(entry.make_parser('test').parse_args([str(path), *arguments]))
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    path = tmp_path / 'plain.py'
+    path.write_text(
+        "lr = 1\nrandomness = dict(seed=5)\ncustom_hooks = [dict(type='RunInfoHook')]\n"
+    )
+    return path
+
+
+def test_arguments_change_the_config(config_file):
+    options = ['--work-dir', 'there', '--seed', '7', '--deterministic', '--cfg-options', 'lr=2']
+    cfg = read(config_file, *options)
+    assert (cfg.work_dir, cfg.lr) == ('there', 2)
+    assert cfg.randomness == dict(seed=7, deterministic=True)
+
+
+def test_what_is_not_given_stays_as_in_the_config(config_file):
+    cfg = read(config_file)
+    assert (cfg.work_dir, cfg.lr, cfg.launcher) == ('work_dirs/plain', 1, 'none')
+    assert cfg.randomness == dict(seed=5)
+
+
+def test_every_run_has_each_hook_once(config_file):
+    assert [hook.type for hook in read(config_file).custom_hooks] == [
+        'RunInfoHook',
+        'FiniteLossHook',
+    ]
+
+
+def test_missing_config_is_named_with_the_nearest_one():
+    with pytest.raises(entry.UsageError, match=r'did you mean configs/cmt/cmt_tiny_synthetic\.py'):
+        read(Path('configs/cmt/cmt_tiny_sinthetic.py'))
+    with pytest.raises(entry.UsageError, match=r'config zzz\.py does not exist \(in '):
+        read(Path('zzz.py'))
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda dataset: dataset,
+        lambda dataset: dict(type='CBGSDataset', dataset=dataset),
+        lambda dataset: dict(type='ConcatDataset', datasets=[dict(type='Other'), dataset]),
+    ],
+    ids=['plain', 'wrapped', 'in a list'],
+)
+def test_missing_data_is_named_with_the_command_that_makes_it(tmp_path, wrap):
+    dataset = dict(type='NuScenesDataset', data_root=str(tmp_path), ann_file='infos.pkl')
+    cfg = Config(dict(train_dataloader=dict(dataset=wrap(dataset)), data_command='make data'))
+    with pytest.raises(entry.UsageError, match=r'infos\.pkl, which does not exist.*: make data$'):
+        entry.check_data(cfg, 'train_dataloader')
+    (tmp_path / 'infos.pkl').touch()
+    entry.check_data(cfg, 'train_dataloader', 'val_dataloader')
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(entry.UsageError, match=r'checkpoint .*none\.pth does not exist'):
+        entry.check_checkpoint(str(tmp_path / 'none.pth'))
+    entry.check_checkpoint('https://example.com/weights.pth')
+    (tmp_path / 'some.pth').touch()
+    entry.check_checkpoint(str(tmp_path / 'some.pth'))

@@ -1,0 +1,53 @@
+"""Score a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
+
+import os
+import sys
+from pathlib import Path
+
+# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import functools
+
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from projects.cmt_aqr import entry
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = entry.make_parser('Score a checkpoint')
+    parser.add_argument('checkpoint', help='file or address of the weights')
+    parser.add_argument(
+        '--allow-mismatch',
+        action='store_true',
+        help='score even if the checkpoint lacks weights of the model or has others',
+    )
+    return parser
+
+
+def main() -> None:
+    """Read the config, check what it needs, load every weight, and score."""
+    parser = make_parser()
+    args = parser.parse_args()
+    entry.set_local_rank(args.local_rank)
+    try:
+        cfg = entry.read_config(args)
+        cfg.load_from, cfg.resume = args.checkpoint, False
+        entry.check_checkpoint(args.checkpoint)
+        entry.check_data(cfg, 'test_dataloader')
+    except entry.UsageError as error:
+        parser.exit(2, f'{parser.prog}: {error}\n')
+    entry.start_cpu_processes(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    # The Runner only warns of keys that do not match: it would score random weights.
+    strict = not args.allow_mismatch
+    runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=strict)
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()
