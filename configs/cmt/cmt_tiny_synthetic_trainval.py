@@ -6,6 +6,11 @@ The image branch starts from `cmt_tiny_image_pretrain.py`; without it the camera
 _base_ = './cmt_tiny_synthetic.py'
 
 data_root = 'data/synthetic_trainval/'
+data_command = (
+    'python tools/make_synthetic_nuscenes.py --out data/synthetic_trainval --version v1.0-trainval '
+    '--train-scenes 240 --val-scenes 30 --keyframes 10 --sweeps 1 --seed 1 && '
+    'python tools/create_data.py data/synthetic_trainval --version v1.0-trainval'
+)
 dataset = dict(data_root=data_root, metainfo=dict(version='v1.0-trainval'))
 train_dataloader = dict(dataset=dataset)
 val_dataloader = dict(dataset=dataset)

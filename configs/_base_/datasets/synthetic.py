@@ -7,6 +7,9 @@ _base_ = '../models/cmt_tiny.py'
 
 data_root = 'data/synthetic_nuscenes/'
 version = 'v1.0-mini'
+data_command = (
+    'python tools/make_synthetic_nuscenes.py && python tools/create_data.py data/synthetic_nuscenes'
+)
 image_size = (64, 176)
 num_sweeps = 1
 
@@ -35,7 +38,12 @@ train_pipeline = [
     dict(type='ObjectRangeFilter', point_cloud_range=_base_.point_cloud_range),
     dict(type='ObjectNameFilter', classes=_base_.class_names),
     dict(type='PointShuffle'),
-    dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.48, 0.56), rand_flip=False),
+    dict(
+        type='ResizeCropFlipImage',
+        final_dim=image_size,
+        resize_lim=(0.48, 0.56),
+        rand_flip=False,
+    ),
     dict(
         type='Pack3DDetInputs',
         keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],

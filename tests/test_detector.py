@@ -1,0 +1,134 @@
+"""The detector built from the tiny config, on inputs whole, empty and missing."""
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from projects.cmt_aqr.detector import CmtDetector
+
+
+@pytest.fixture(scope='module')
+def model_config(repo_root):
+    init_default_scope('mmdet3d')
+    return Config.fromfile(repo_root / 'configs/_base_/models/cmt_tiny.py').model
+
+
+@pytest.fixture
+def detector(model_config):
+    torch.manual_seed(0)
+    return MODELS.build(model_config)
+
+
+def cloud(points=800):
+    limits = torch.tensor([25.0, 25.0, 2.5, 255.0, 0.5])
+    return (torch.rand(points, 5) * 2 - 1) * limits
+
+
+def sample(boxes=2, views=2):
+    looks_along_x = torch.tensor(
+        [[88.0, -100, 0, 0], [32, 0, -100, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=torch.float64
+    )
+    item = Det3DDataSample(
+        metainfo={
+            'lidar2img': torch.stack([looks_along_x] * views).numpy(),
+            'box_type_3d': LiDARInstance3DBoxes,
+        }
+    )
+    truth = torch.rand(boxes, 9) * torch.tensor([10.0, 10, 1, 3, 2, 1, 3, 1, 1]) + 0.5
+    item.gt_instances_3d = InstanceData(
+        bboxes_3d=LiDARInstance3DBoxes(truth, box_dim=9), labels_3d=torch.arange(boxes)
+    )
+    return item
+
+
+def batch(points, boxes=(2, 1), views=(2, 2), images=True):
+    inputs = {'points': points}
+    if images:
+        inputs['img'] = [torch.randint(0, 255, (v, 3, 64, 176), dtype=torch.uint8) for v in views]
+    samples = [sample(n, v) for n, v in zip(boxes, views, strict=True)]
+    return {'inputs': inputs, 'data_samples': samples}
+
+
+def losses_of(detector, data):
+    detector.train()
+    data = detector.data_preprocessor(data, training=True)
+    return detector(**data, mode='loss')
+
+
+def test_every_parameter_learns(detector):
+    losses = losses_of(detector, batch([cloud(), cloud()]))
+    sum(losses.values()).backward()
+    assert {n for n, p in detector.named_parameters() if p.grad is None} == set()
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'points': [cloud(), cloud(0)]},
+        {'points': [cloud(0), cloud(0)]},
+        {'points': [cloud(), torch.full((5, 5), torch.nan)]},
+        {'points': [cloud(), cloud()], 'boxes': (0, 0)},
+        {'points': [cloud(), cloud()], 'views': (2, 1)},
+        {'points': [cloud(), cloud()], 'images': False},
+    ],
+    ids=['one cloud empty', 'all clouds empty', 'NaN points', 'no boxes', 'fewer cameras', 'blind'],
+)
+def test_damaged_input_trains_and_predicts(detector, options):
+    losses = losses_of(detector, batch(**options))
+    assert all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+    lidar_parts = ('pts_middle_encoder', 'pts_backbone', 'pts_neck')
+    unused = {n for n, p in detector.named_parameters() if p.grad is None}
+    assert not {name for name in unused if name.startswith(lidar_parts)}
+
+    detector.eval()
+    data = detector.data_preprocessor(batch(**options))
+    with torch.no_grad():
+        results = detector(**data, mode='predict')
+    assert all(torch.isfinite(r.pred_instances_3d.bboxes_3d.tensor).all() for r in results)
+
+
+def test_an_empty_sample_does_not_depend_on_its_neighbour(detector):
+    """The map of a cloud without points is the same whether the other cloud has some or not."""
+    detector.eval()
+    mixed = detector.data_preprocessor(batch([cloud(), cloud(0)]))['inputs']
+    empty = detector.data_preprocessor(batch([cloud(0), cloud(0)]))['inputs']
+    with torch.no_grad():
+        mixed_map, empty_map = (
+            detector.extract_pts_feat(inputs['voxels'], inputs) for inputs in (mixed, empty)
+        )
+    torch.testing.assert_close(mixed_map[1], empty_map[1])
+
+
+def test_the_empty_path_leaves_the_encoder_training(detector):
+    detector.train()
+    inputs = detector.data_preprocessor(batch([cloud(0), cloud(0)]))['inputs']
+    detector.extract_pts_feat(inputs['voxels'], inputs)
+    assert all(module.training for module in detector.pts_middle_encoder.modules())
+
+
+@pytest.mark.parametrize(
+    ('modality', 'branch'),
+    [
+        ('lidar', {'img_backbone', 'img_neck'}),
+        ('camera', {'pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone', 'pts_neck'}),
+    ],
+)
+def test_one_sensor_alone_builds_one_branch(model_config, modality, branch):
+    config = model_config.copy()
+    config.update(dict.fromkeys(branch))
+    config.pts_bbox_head = {**config.pts_bbox_head, 'modalities': [modality]}
+    detector = MODELS.build(config)
+    assert not branch & {name for name, _ in detector.named_children()}
+    losses = losses_of(detector, batch([cloud(), cloud()]))
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_half_a_branch_is_refused(model_config):
+    config = {k: v for k, v in model_config.items() if k not in ('type', 'img_neck')}
+    with pytest.raises(ValueError, match=r"camera branch \['img_neck'\] is missing"):
+        CmtDetector(**config)

@@ -1,0 +1,56 @@
+"""Strip a checkpoint to what others need: half-precision weights and how they came about.
+
+Example:
+    python tools/publish_checkpoint.py work_dirs/run/epoch_11.pth weights.pth --note mAP=0.41
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('checkpoint', type=Path, help='of a run of tools/train.py')
+    parser.add_argument('out', type=Path, help='file to write')
+    parser.add_argument(
+        '--note', nargs='*', default=[], metavar='KEY=VALUE', help='facts to keep, such as scores'
+    )
+    return parser.parse_args()
+
+
+def publish(checkpoint: Path, out: Path, notes: dict[str, str]) -> None:
+    """Write the weights of ``checkpoint`` to ``out``; ``weights_only=True`` can read it.
+
+    Weights are halved in size by float16; whole-number buffers stay as they are. The metadata of
+    the state dict is kept, for spconv reads the layout of its kernels from it.
+    """
+    # The optimizer and message hub of a run's own checkpoint are more than plain tensors.
+    run = torch.load(checkpoint, map_location='cpu', weights_only=False)
+    state = run['state_dict']
+    for name, value in state.items():
+        state[name] = value.half() if value.is_floating_point() else value
+    meta = {'epoch': run['meta']['epoch'], 'seed': run['meta']['seed'], **notes}
+    torch.save({'meta': meta, 'state_dict': state}, out)
+
+
+def main() -> int:
+    args = parse_args()
+    if not args.checkpoint.is_file():
+        print(f'error: checkpoint {args.checkpoint} does not exist', file=sys.stderr)
+        return 2
+    malformed = [note for note in args.note if '=' not in note]
+    if malformed:
+        print(f'error: notes {malformed} are not KEY=VALUE', file=sys.stderr)
+        return 2
+    publish(args.checkpoint, args.out, dict(note.split('=', 1) for note in args.note))
+    print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
