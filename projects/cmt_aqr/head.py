@@ -110,21 +110,13 @@ class CmtHead(BaseModule):
         num_classes = [len(names) for names in tasks]
         self.num_classes = sum(num_classes)
 
-        if 'lidar' in modalities:
-            self.shared_conv = ConvModule(
-                in_channels, hidden_dim, kernel_size=3, padding=1, norm_cfg={'type': 'BN2d'}
-            )
-        if 'camera' in modalities:
-            self.rv_embedding = _mlp(3 * depth_num, 4 * hidden_dim, hidden_dim)
-        self.bev_embedding = _mlp(2 * hidden_dim, hidden_dim, hidden_dim)
-        self.reference_points = nn.Embedding(num_query, 3)
-        nn.init.uniform_(self.reference_points.weight)
+        self._build_embeddings(in_channels, num_query)
         self.transformer = CmtTransformer(hidden_dim, **transformer)
         self.task_heads = nn.ModuleList(
             SeparateTaskHead(
                 hidden_dim,
                 branches={**BOX_BRANCHES, CLASS_BRANCH: count},
-                num_layers=len(self.transformer.decoder.layers),
+                num_layers=len(self.transformer.layers),
                 hidden_channels=branch_channels,
             )
             for count in num_classes
@@ -142,6 +134,18 @@ class CmtHead(BaseModule):
             self.make_denoising = DenoisingGenerator(
                 point_cloud_range=point_cloud_range, num_classes=self.num_classes, **denoising
             )
+
+    def _build_embeddings(self, in_channels: int | None, num_query: int) -> None:
+        channels = self.hidden_dim
+        if 'lidar' in self.modalities:
+            self.shared_conv = ConvModule(
+                in_channels, channels, kernel_size=3, padding=1, norm_cfg={'type': 'BN2d'}
+            )
+        if 'camera' in self.modalities:
+            self.rv_embedding = _mlp(3 * self.depth_num, 4 * channels, channels)
+        self.bev_embedding = _mlp(2 * channels, channels, channels)
+        self.reference_points = nn.Embedding(num_query, 3)
+        nn.init.uniform_(self.reference_points.weight)
 
     def forward(
         self,

@@ -30,7 +30,7 @@ def test_self_mask_separates_queries():
 
 
 def test_no_attention_dropout_between_queries_and_tokens():
-    layers = CmtTransformer(16, num_layers=2, num_heads=4, dropout=0.1).decoder.layers
+    layers = CmtTransformer(16, num_layers=2, num_heads=4, dropout=0.1).layers
     assert [layer.attentions[0].attn.dropout for layer in layers] == [0.1, 0.1]
     assert [layer.attentions[1].attn.dropout for layer in layers] == [0.0, 0.0]
 

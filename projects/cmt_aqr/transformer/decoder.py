@@ -77,7 +77,7 @@ class DecoderLayer(nn.Module):
         self_mask: Tensor | None = None,
         cross_mask: Tensor | None = None,
     ) -> Tensor:
-        """Refine the queries; see :class:`Decoder` for the arguments."""
+        """Refine the queries; see :meth:`CmtTransformer.forward` for the arguments."""
         self_attention, cross_attention = self.attentions
         positioned = query + query_pos
         query = self_attention(
@@ -89,20 +89,28 @@ class DecoderLayer(nn.Module):
         return self.norms[2](self.ffns[0](query))
 
 
-class Decoder(nn.Module):
-    """A stack of layers; the output of each, normalised, is returned."""
+class CmtTransformer(nn.Module):
+    """A stack of decoder layers; the output of each, normalised, is returned.
+
+    Args:
+        embed_dims: C.
+        num_layers: L.
+        num_heads: H, of both attentions.
+        feedforward_channels: width of the feed-forward network.
+        dropout: of self-attention's weights and of both attentions' outputs.
+    """
 
     def __init__(
         self,
         embed_dims: int,
         *,
-        num_layers: int,
-        num_heads: int,
-        feedforward_channels: int,
-        dropout: float,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        feedforward_channels: int = 1024,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
+        layers = (
             DecoderLayer(
                 embed_dims,
                 num_heads=num_heads,
@@ -111,7 +119,18 @@ class Decoder(nn.Module):
             )
             for _ in range(num_layers)
         )
-        self.post_norm = nn.LayerNorm(embed_dims)
+        # Released checkpoints call them `decoder.layers` and `decoder.post_norm`.
+        self.decoder = nn.ModuleDict(
+            {'layers': nn.ModuleList(layers), 'post_norm': nn.LayerNorm(embed_dims)}
+        )
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The L decoder layers."""
+        return self.decoder['layers']
 
     def forward(
         self,
@@ -147,56 +166,5 @@ class Decoder(nn.Module):
                 self_mask=self_mask,
                 cross_mask=cross_mask,
             )
-            outputs.append(self.post_norm(query))
+            outputs.append(self.decoder['post_norm'](query))
         return torch.stack(outputs)
-
-
-class CmtTransformer(nn.Module):
-    """The decoder under the name that released checkpoints give it.
-
-    Args:
-        embed_dims: C.
-        num_layers: L.
-        num_heads: H, of both attentions.
-        feedforward_channels: width of the feed-forward network.
-        dropout: of self-attention's weights and of both attentions' outputs.
-    """
-
-    def __init__(
-        self,
-        embed_dims: int,
-        *,
-        num_layers: int = 6,
-        num_heads: int = 8,
-        feedforward_channels: int = 1024,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__()
-        self.decoder = Decoder(
-            embed_dims,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            feedforward_channels=feedforward_channels,
-            dropout=dropout,
-        )
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-
-    def forward(
-        self,
-        query_pos: Tensor,
-        *,
-        tokens: Tensor,
-        token_pos: Tensor,
-        self_mask: Tensor | None = None,
-        cross_mask: Tensor | None = None,
-    ) -> Tensor:
-        """See :meth:`Decoder.forward`."""
-        return self.decoder(
-            query_pos,
-            tokens=tokens,
-            token_pos=token_pos,
-            self_mask=self_mask,
-            cross_mask=cross_mask,
-        )
