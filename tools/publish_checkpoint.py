@@ -4,11 +4,16 @@ Example:
     python tools/publish_checkpoint.py work_dirs/run/epoch_11.pth weights.pth --note mAP=0.41
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+
 import torch
+
+import projects.cmt_aqr.compat  # noqa: F401  (lets torch.load read a run's own checkpoints safely)
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,8 +34,7 @@ def publish(checkpoint: Path, out: Path, notes: dict[str, str]) -> None:
     Weights are halved in size by float16; whole-number buffers stay as they are. The metadata of
     the state dict is kept, for spconv reads the layout of its kernels from it.
     """
-    # The optimizer and message hub of a run's own checkpoint are more than plain tensors.
-    run = torch.load(checkpoint, map_location='cpu', weights_only=False)
+    run = torch.load(checkpoint, map_location='cpu', weights_only=True)
     state = run['state_dict']
     for name, value in state.items():
         state[name] = value.half() if value.is_floating_point() else value

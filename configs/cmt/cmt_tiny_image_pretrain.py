@@ -38,7 +38,7 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(paramwise_cfg=None)
 train_cfg = dict(max_epochs=max_epochs)
 val_dataloader = val_evaluator = val_cfg = None
 load_from = None

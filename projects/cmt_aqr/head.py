@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet3d.registry import MODELS, TASK_UTILS
@@ -18,7 +19,15 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from .denoising import DenoisingGenerator, DenoisingQueries
-from .geometry import bev_grid, check_range, project, token_pixels, unit_to_metres
+from .geometry import (
+    bev_grid,
+    check_range,
+    depth_bins,
+    metres_to_unit,
+    project,
+    token_pixels,
+    unit_to_metres,
+)
 from .matching.criterion import GroundTruth, SetCriterion, TaskOutput
 from .task_head import CLASS_BRANCH, SeparateTaskHead
 from .transformer import CmtTransformer, ray_code, sine_embedding
@@ -71,6 +80,13 @@ class CmtHead(BaseModule):
         hidden_dim: C.
         num_query: learned queries.
         depth_num: points on the ray of each image token.
+        wavelengths: of the BEV position's sines, longest and shortest as shares of the range;
+            ``None`` takes the released ones, see
+            :func:`~projects.cmt_aqr.transformer.position.sine_embedding`.
+        local_start: with a number, cross-attention starts out local, for training from scratch:
+            position embeddings get this standard deviation over the BEV cells, or over the pixels,
+            and keys are projected as queries are, so that a query looks at what lies near it.
+            ``None`` starts as the released CMT does, whose queries look everywhere at first.
         branch_channels: width of the regression branches.
         denoising: options of :class:`~projects.cmt_aqr.denoising.DenoisingGenerator`;
             ``None`` trains without denoising queries.
@@ -96,6 +112,8 @@ class CmtHead(BaseModule):
         hidden_dim: int = 256,
         num_query: int = 900,
         depth_num: int = 64,
+        wavelengths: tuple[float, float] | None = None,
+        local_start: float | None = None,
         branch_channels: int = 64,
         denoising: Mapping | None = None,
         init_cfg: Mapping | None = None,
@@ -107,11 +125,14 @@ class CmtHead(BaseModule):
         self.modalities = tuple(modalities)
         self.hidden_dim = hidden_dim
         self.depth_num = depth_num
+        self.wavelengths = wavelengths
         num_classes = [len(names) for names in tasks]
         self.num_classes = sum(num_classes)
 
         self._build_embeddings(in_channels, num_query)
         self.transformer = CmtTransformer(hidden_dim, **transformer)
+        if local_start is not None:
+            self._start_local(local_start)
         self.task_heads = nn.ModuleList(
             SeparateTaskHead(
                 hidden_dim,
@@ -146,6 +167,22 @@ class CmtHead(BaseModule):
         self.bev_embedding = _mlp(2 * channels, channels, channels)
         self.reference_points = nn.Embedding(num_query, 3)
         nn.init.uniform_(self.reference_points.weight)
+
+    @torch.no_grad()
+    def _start_local(self, spread: float) -> None:
+        like = self.reference_points.weight
+        _set_spread(self.bev_embedding, self._embed_bev(torch.rand(1024, 2).to(like)), spread)
+        if 'camera' in self.modalities:
+            # Rays from the middle of the range in all directions stand for those of pixels.
+            directions = F.normalize(torch.randn(1024, 3), dim=-1).to(like)
+            steps = depth_bins(self.depth_num, self.point_cloud_range, like=like)
+            middle = unit_to_metres(like.new_full((3,), 0.5), self.point_cloud_range)
+            points = middle + directions[:, None] * steps[:, None]
+            code = metres_to_unit(points, self.point_cloud_range).flatten(1)
+            _set_spread(self.rv_embedding, self.rv_embedding(code), spread)
+        for layer in self.transformer.layers:
+            query, key, _ = layer.attentions[1].attn.in_proj_weight.chunk(3)
+            key.copy_(query)
 
     def forward(
         self,
@@ -197,7 +234,7 @@ class CmtHead(BaseModule):
             bev = self.shared_conv(bev)
             features.append(bev.flatten(2).transpose(1, 2))
             grid = bev_grid(*bev.shape[-2:], like=bev)
-            embedded = self.bev_embedding(sine_embedding(grid, self.hidden_dim))
+            embedded = self._embed_bev(grid)
             position.append(embedded.expand(len(bev), -1, -1))
             present.append(bev.new_ones(position[-1].shape[:2], dtype=torch.bool))
         if images is not None:
@@ -226,7 +263,7 @@ class CmtHead(BaseModule):
     def embed_queries(self, reference: Tensor, cameras: Cameras | None) -> Tensor:
         """(B, Q, C): where a query is in BEV, and on the ray of every camera that sees it."""
         reference = inverse_sigmoid(reference).sigmoid()  # keeps it inside of the range
-        embedded = self.bev_embedding(sine_embedding(reference, self.hidden_dim))
+        embedded = self._embed_bev(reference)
         if cameras is None:
             return embedded
         points = unit_to_metres(reference, self.point_cloud_range)
@@ -320,6 +357,10 @@ class CmtHead(BaseModule):
         metres = unit_to_metres(unit.sigmoid(), self.point_cloud_range)
         return {**outputs, 'center': metres[..., :2], 'height': metres[..., 2:]}
 
+    def _embed_bev(self, position: Tensor) -> Tensor:
+        """(..., 2 or 3) in the unit range -> (..., C)."""
+        return self.bev_embedding(sine_embedding(position, self.hidden_dim, self.wavelengths))
+
     def _embed_rays(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
         """(..., P, 3) pixels (u, v, 1) -> (..., P, C)."""
         code = ray_code(
@@ -392,6 +433,14 @@ def _mlp(in_features: int, hidden_features: int, out_features: int) -> nn.Sequen
         nn.ReLU(inplace=True),
         nn.Linear(hidden_features, out_features),
     )
+
+
+def _set_spread(mlp: nn.Sequential, outputs: Tensor, spread: float) -> None:
+    """Scale and shift the last layer so that these outputs would have mean 0 and this spread."""
+    last = mlp[-1]
+    scale = spread / outputs.std(dim=0).mean()
+    last.weight.mul_(scale)
+    last.bias.sub_(outputs.mean(dim=0)).mul_(scale)
 
 
 def _check_modalities(modalities: Sequence[str], in_channels: int | None) -> None:

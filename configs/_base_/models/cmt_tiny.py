@@ -45,6 +45,8 @@ model = dict(
         hidden_dim=64,
         num_query=120,
         depth_num=32,
+        wavelengths=(2.0, 1 / 16),  # the shortest is two BEV cells
+        local_start=2.0,
         branch_channels=32,
         transformer=dict(num_layers=3, num_heads=4, feedforward_channels=256, dropout=0.0),
         denoising=dict(groups=4),

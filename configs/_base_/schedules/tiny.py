@@ -1,14 +1,18 @@
 """AdamW with warm-up and a cosine; every rate is relative, so that multipliers of groups hold."""
 
-max_epochs = 11
+max_epochs = 10
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
+    # Trained before, see cmt_tiny_image_pretrain.py.
+    paramwise_cfg=dict(
+        custom_keys=dict(img_backbone=dict(lr_mult=0.25), img_neck=dict(lr_mult=0.25))
+    ),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=200),
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR',
         by_epoch=True,

@@ -9,21 +9,28 @@ from torch import Tensor
 from ..geometry import depth_bins, lift, metres_to_unit
 
 
-def sine_embedding(position: Tensor, channels: int) -> Tensor:
+def sine_embedding(
+    position: Tensor, channels: int, wavelengths: tuple[float, float] | None = None
+) -> Tensor:
     """Sines and cosines of a position in the unit range.
-
-    The wavelengths grow linearly from 1 to 3 over the channels; the usual geometric progression
-    is not what the released CMT was trained with.
 
     Args:
         position: (..., 2 or 3); x and y are used.
         channels: number of channels for each of x and y.
+        wavelengths: the longest and the shortest, as shares of the range, with a geometric
+            progression between. By default they grow linearly from 1 to 3 over the channels: the
+            released CMT was trained so, but neighbouring cells then differ little, and a model
+            trained from scratch is slow to tell them apart.
 
     Returns:
         (..., 2 * channels), y first.
     """
-    index = torch.arange(channels, device=position.device, dtype=position.dtype)
-    wavelength = 2 * (index // 2) / channels + 1
+    index = torch.arange(channels, device=position.device, dtype=position.dtype) // 2
+    if wavelengths is None:
+        wavelength = 2 * index / channels + 1
+    else:
+        longest, shortest = wavelengths
+        wavelength = longest * (shortest / longest) ** (index / (channels // 2 - 1))
     angle = 2 * math.pi * position[..., :2].flip(-1)[..., None] / wavelength
     waves = torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1)
     return waves.flatten(-3)
