@@ -29,3 +29,11 @@ def test_ray_code_runs_along_the_ray():
     torch.testing.assert_close(
         code, torch.tensor([[0.55, 0.5, 0.5, 0.7, 0.5, 0.5, 0.85, 0.5, 0.5]])
     )
+
+
+def test_wavelengths_of_a_model_trained_from_scratch():
+    """From the whole range down to a quarter of it, halving twice."""
+    code = sine_embedding(torch.tensor([0.125, 0.0]), 6, (1.0, 0.25))[6:]
+    angles = torch.tensor([0.25, 0.5, 1.0]) * math.pi
+    expected = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten()
+    torch.testing.assert_close(code, expected, atol=1e-6, rtol=0)
