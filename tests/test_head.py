@@ -5,7 +5,6 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
@@ -298,39 +297,12 @@ def test_visible_pairs_alone_are_embedded_as_all_would_be(reference_head, number
     assert not projection.visible.all()
 
 
-def attention_near_the_query(**options):
-    """Share of a query's first cross-attention on the nine BEV cells round it, on average."""
-    head = make_head(**options).eval()
-    bev = torch.zeros(1, 48, 16, 16)
-    tokens = head.tokenize(bev, None, None)
-    columns = torch.arange(2, 14)
-    unit = torch.stack([(columns + 0.5) / 16, torch.full((12,), 8.5 / 16), torch.full((12,), 0.5)])
-    query = head.embed_queries(unit.T[None], None)[0]
-    attention = head.transformer.layers[0].attentions[1].attn
-    wq, wk, _ = attention.in_proj_weight.chunk(3)
-    q, k = (
-        attention._split_heads(F.linear(x[None], w))
-        for x, w in ((query, wq), (tokens.position[0], wk))
-    )
-    weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1)[0]
-    weights = weights.unflatten(-1, (16, 16))
-    near = [weights[i, 7:10, c - 1 : c + 2].sum() for i, c in enumerate(columns)]
-    return torch.stack(near).mean().item()
-
-
-def test_local_start():
-    """Nine of 256 cells hold 0.035 of an even attention."""
-    assert attention_near_the_query() == pytest.approx(9 / 256, rel=0.1)
-    local = attention_near_the_query(wavelengths=(2.0, 1 / 8), local_start=2.0)
-    assert local > 5 * 9 / 256
-
-
-def test_local_start_sets_the_spread_of_both_embeddings():
-    head = make_head(local_start=2.0)
-    cells = head._embed_bev(torch.rand(4096, 2))
-    torch.testing.assert_close(cells.std(dim=0).mean(), torch.tensor(2.0), atol=0.1, rtol=0)
-    torch.testing.assert_close(cells.mean(dim=0), torch.zeros(32), atol=0.3, rtol=0)
-    for layer in head.transformer.layers:
-        query, key, value = layer.attentions[1].attn.in_proj_weight.chunk(3)
-        assert torch.equal(query, key)
-        assert not torch.equal(query, value)
+def test_a_head_with_a_local_start_trains_and_predicts():
+    for modalities in (['lidar', 'camera'], ['lidar'], ['camera']):
+        head = make_head(modalities=modalities, local_start={'lidar': 3.0, 'camera': 4.0})
+        bev, images, samples = random_batch()
+        inputs = (
+            bev if 'lidar' in modalities else None,
+            images if 'camera' in modalities else None,
+        )
+        assert all(torch.isfinite(value) for value in head.loss(*inputs, samples).values())

@@ -22,15 +22,13 @@ from .denoising import DenoisingGenerator, DenoisingQueries
 from .geometry import (
     bev_grid,
     check_range,
-    depth_bins,
-    metres_to_unit,
     project,
     token_pixels,
     unit_to_metres,
 )
 from .matching.criterion import GroundTruth, SetCriterion, TaskOutput
 from .task_head import CLASS_BRANCH, SeparateTaskHead
-from .transformer import CmtTransformer, ray_code, sine_embedding
+from .transformer import CmtTransformer, Position, ray_code, sine_embedding, start_local
 
 MODALITIES = ('lidar', 'camera')
 BOX_BRANCHES = {'center': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
@@ -83,10 +81,10 @@ class CmtHead(BaseModule):
         wavelengths: of the BEV position's sines, longest and shortest as shares of the range;
             ``None`` takes the released ones, see
             :func:`~projects.cmt_aqr.transformer.position.sine_embedding`.
-        local_start: with a number, cross-attention starts out local, for training from scratch:
-            position embeddings get this standard deviation over the BEV cells, or over the pixels,
-            and keys are projected as queries are, so that a query looks at what lies near it.
-            ``None`` starts as the released CMT does, whose queries look everywhere at first.
+        local_start: spread of the position embeddings for each modality, with which
+            cross-attention starts out local, see
+            :func:`~projects.cmt_aqr.transformer.local_start.start_local`; for training from
+            scratch. ``None`` starts as the released CMT does, whose queries look everywhere.
         branch_channels: width of the regression branches.
         denoising: options of :class:`~projects.cmt_aqr.denoising.DenoisingGenerator`;
             ``None`` trains without denoising queries.
@@ -113,7 +111,7 @@ class CmtHead(BaseModule):
         num_query: int = 900,
         depth_num: int = 64,
         wavelengths: tuple[float, float] | None = None,
-        local_start: float | None = None,
+        local_start: Mapping[str, float] | None = None,
         branch_channels: int = 64,
         denoising: Mapping | None = None,
         init_cfg: Mapping | None = None,
@@ -132,7 +130,7 @@ class CmtHead(BaseModule):
         self._build_embeddings(in_channels, num_query)
         self.transformer = CmtTransformer(hidden_dim, **transformer)
         if local_start is not None:
-            self._start_local(local_start)
+            start_local(self.transformer, self._positions(local_start))
         self.task_heads = nn.ModuleList(
             SeparateTaskHead(
                 hidden_dim,
@@ -168,21 +166,20 @@ class CmtHead(BaseModule):
         self.reference_points = nn.Embedding(num_query, 3)
         nn.init.uniform_(self.reference_points.weight)
 
-    @torch.no_grad()
-    def _start_local(self, spread: float) -> None:
-        like = self.reference_points.weight
-        _set_spread(self.bev_embedding, self._embed_bev(torch.rand(1024, 2).to(like)), spread)
+    def _positions(self, spread: Mapping[str, float]) -> list[Position]:
+        """What :func:`start_local` needs to know of each modality."""
+        positions = []
+        if 'lidar' in self.modalities:
+            code = sine_embedding(torch.rand(1024, 2), self.hidden_dim, self.wavelengths)
+            positions.append(Position(self.bev_embedding, code, spread['lidar']))
         if 'camera' in self.modalities:
             # Rays from the middle of the range in all directions stand for those of pixels.
-            directions = F.normalize(torch.randn(1024, 3), dim=-1).to(like)
-            steps = depth_bins(self.depth_num, self.point_cloud_range, like=like)
-            middle = unit_to_metres(like.new_full((3,), 0.5), self.point_cloud_range)
-            points = middle + directions[:, None] * steps[:, None]
-            code = metres_to_unit(points, self.point_cloud_range).flatten(1)
-            _set_spread(self.rv_embedding, self.rv_embedding(code), spread)
-        for layer in self.transformer.layers:
-            query, key, _ = layer.attentions[1].attn.in_proj_weight.chunk(3)
-            key.copy_(query)
+            rays = torch.eye(4).expand(1024, 4, 4).clone()
+            rays[:, :3, 3] = unit_to_metres(torch.full((3,), 0.5), self.point_cloud_range)
+            directions = F.normalize(torch.randn(1024, 1, 3), dim=-1)
+            code = self._ray_code(directions, rays)[:, 0]
+            positions.append(Position(self.rv_embedding, code, spread['camera']))
+        return positions
 
     def forward(
         self,
@@ -363,13 +360,15 @@ class CmtHead(BaseModule):
 
     def _embed_rays(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
         """(..., P, 3) pixels (u, v, 1) -> (..., P, C)."""
-        code = ray_code(
+        return self.rv_embedding(self._ray_code(pixels, img2lidar))
+
+    def _ray_code(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
+        return ray_code(
             pixels,
             img2lidar,
             depth_num=self.depth_num,
             point_cloud_range=self.point_cloud_range,
         )
-        return self.rv_embedding(code)
 
     def _ground_truth(self, instances: InstanceData, like: Tensor) -> GroundTruth:
         """Boxes with a class; MMDetection3D labels those to be ignored with -1."""
@@ -433,14 +432,6 @@ def _mlp(in_features: int, hidden_features: int, out_features: int) -> nn.Sequen
         nn.ReLU(inplace=True),
         nn.Linear(hidden_features, out_features),
     )
-
-
-def _set_spread(mlp: nn.Sequential, outputs: Tensor, spread: float) -> None:
-    """Scale and shift the last layer so that these outputs would have mean 0 and this spread."""
-    last = mlp[-1]
-    scale = spread / outputs.std(dim=0).mean()
-    last.weight.mul_(scale)
-    last.bias.sub_(outputs.mean(dim=0)).mul_(scale)
 
 
 def _check_modalities(modalities: Sequence[str], in_channels: int | None) -> None:

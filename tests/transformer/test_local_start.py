@@ -1,0 +1,88 @@
+"""With a local start a query's attention is near its own place, in the heads of that sensor."""
+
+import pytest
+import torch
+from torch import nn
+
+from projects.cmt_aqr.geometry import bev_grid
+from projects.cmt_aqr.transformer import CmtTransformer, Position, sine_embedding, start_local
+
+CHANNELS, SIDE, WAVELENGTHS = 32, 16, (2.0, 1 / 8)
+
+
+def make(kinds):
+    torch.manual_seed(0)
+    transformer = CmtTransformer(CHANNELS, num_layers=2, num_heads=4, feedforward_channels=32)
+    embeddings = [
+        nn.Sequential(nn.Linear(2 * CHANNELS, 64), nn.ReLU(), nn.Linear(64, CHANNELS))
+        for _ in range(kinds)
+    ]
+    return transformer, embeddings
+
+
+def codes(positions):
+    return sine_embedding(positions, CHANNELS, WAVELENGTHS)
+
+
+def start(transformer, embeddings):
+    sample = codes(torch.rand(1024, 2))
+    start_local(transformer, [Position(embedding, sample, 4.0) for embedding in embeddings])
+
+
+def attention_near_the_query(transformer, embeddings, layer):
+    """(heads, kinds): attention on the nine cells round a query, averaged over queries.
+
+    Each kind of position has its own map of SIDE x SIDE tokens; all stand in one sequence.
+    """
+    grid = codes(bev_grid(SIDE, SIDE, like=torch.zeros(1)))
+    maps = [embedding(grid) for embedding in embeddings]
+    attention = transformer.layers[layer].attentions[1].attn
+    query_weight, key_weight, _ = attention.in_proj_weight.chunk(3)
+    query = attention._split_heads((sum(maps) @ query_weight.T)[None])[0]
+    key = attention._split_heads((torch.cat(maps) @ key_weight.T)[None])[0]
+    weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1)
+    weights = weights.unflatten(-1, (len(maps), SIDE, SIDE)).unflatten(1, (SIDE, SIDE))
+    inner = range(1, SIDE - 1)
+    near = [
+        weights[:, y, x, :, y - 1 : y + 2, x - 1 : x + 2].sum((-1, -2))
+        for y in inner
+        for x in inner
+    ]
+    return torch.stack(near).mean(dim=0)
+
+
+@pytest.mark.parametrize('layer', [0, 1])
+def test_attention_starts_near_the_query_in_the_heads_of_each_kind(layer):
+    even = 9 / (2 * SIDE * SIDE)
+    before = attention_near_the_query(*make(2), layer)
+    torch.testing.assert_close(before, torch.full((4, 2), even), atol=even, rtol=0)
+    transformer, embeddings = make(2)
+    start(transformer, embeddings)
+    after = attention_near_the_query(transformer, embeddings, layer)
+    own = torch.stack([after[0, 0], after[1, 0], after[2, 1], after[3, 1]])
+    other = torch.stack([after[0, 1], after[1, 1], after[2, 0], after[3, 0]])
+    assert own.min() > 10 * even
+    assert other.max() < own.min()
+
+
+def test_spread_and_channels():
+    transformer, embeddings = make(2)
+    start(transformer, embeddings)
+    first, second = (embedding(codes(torch.rand(4096, 2))) for embedding in embeddings)
+    half = CHANNELS // 2
+    assert first[:, half:].abs().max() == second[:, :half].abs().max() == 0
+    for outputs in (first[:, :half], second[:, half:]):
+        torch.testing.assert_close(outputs.std(dim=0).mean(), torch.tensor(4.0), atol=0.2, rtol=0)
+        torch.testing.assert_close(outputs.mean(dim=0), torch.zeros(half), atol=0.5, rtol=0)
+
+
+def test_keys_are_projected_as_queries_and_values_are_left():
+    transformer, embeddings = make(1)
+    values = [
+        layer.attentions[1].attn.in_proj_weight.chunk(3)[2].clone() for layer in transformer.layers
+    ]
+    start(transformer, embeddings)
+    for layer, value in zip(transformer.layers, values, strict=True):
+        query, key, after = layer.attentions[1].attn.in_proj_weight.chunk(3)
+        assert torch.equal(query, key)
+        assert torch.equal(value, after)
