@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ['synthetic_fixture']
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
 SHARED_ROOT = Path(os.environ.get('CMT_AQR_SHARED', REPO_ROOT.parent / 'shared'))
 

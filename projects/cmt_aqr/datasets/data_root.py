@@ -1,0 +1,55 @@
+"""Opening a nuScenes-format data root, with errors that say what to do."""
+
+import os
+from pathlib import Path
+
+from nuscenes import NuScenes
+
+
+def versions_present(root: str | os.PathLike) -> list[str]:
+    """Names of the sets of tables in a data root, sorted."""
+    return sorted(folder.parent.name for folder in Path(root).glob('*/sample.json'))
+
+
+def check_tables(root: str | os.PathLike, version: str) -> Path:
+    """The data root as an absolute path, once its tables are known to be there.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it has no tables, or none of ``version``.
+    """
+    root = Path(root).resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f'data root {root} does not exist; make one: '
+            f'python tools/make_synthetic_nuscenes.py --out {root}'
+        )
+    present = versions_present(root)
+    if not present:
+        raise FileNotFoundError(
+            f'data root {root} has no nuScenes tables; make a database in a folder of its own: '
+            'python tools/make_synthetic_nuscenes.py --out FOLDER'
+        )
+    if version not in present:
+        raise FileNotFoundError(
+            f'data root {root} has no {version} tables; its versions are: {", ".join(present)}'
+        )
+    return root
+
+
+def open_database(root: str | os.PathLike, version: str | None = None) -> NuScenes:
+    """The devkit's view of a data root.
+
+    Args:
+        root: Data root.
+        version: Name of its tables; None takes those that are there, if they are of one version.
+
+    Raises:
+        FileNotFoundError: As :func:`check_tables`.
+        ValueError: No version is given and there are several.
+    """
+    if version is None:
+        present = versions_present(root)
+        if len(present) > 1:
+            raise ValueError(f'data root {root} has several versions, name one: {present}')
+        version = present[0] if present else 'v1.0-mini'
+    return NuScenes(version=version, dataroot=str(check_tables(root, version)), verbose=False)

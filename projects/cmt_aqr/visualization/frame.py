@@ -1,0 +1,310 @@
+"""The picture of one keyframe: six cameras and the scene from above, with boxes.
+
+The cameras stand in their ring order, the three that look ahead above the three that look back.
+Below is the scene from above, with the car driving to the right: right is y of the LiDAR frame, up
+is -x. Boxes fit if they hold the points below and the objects above.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Polygon
+from matplotlib.patheffects import withStroke
+from nuscenes import NuScenes
+from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.common.loaders import load_prediction
+from nuscenes.eval.detection.data_classes import DetectionBox
+from nuscenes.utils.data_classes import LidarPointCloud
+
+from .scene_boxes import OTHER, Kind, SceneBox, project, sample_boxes
+from .style import BACKGROUND, COLOURS, FAINT, PANEL, POINTS, STYLES, TEXT
+
+CAMERAS = (
+    'CAM_FRONT_LEFT',
+    'CAM_FRONT',
+    'CAM_FRONT_RIGHT',
+    'CAM_BACK_LEFT',
+    'CAM_BACK',
+    'CAM_BACK_RIGHT',
+)
+COLUMNS = 3
+LIDAR = 'LIDAR_TOP'
+# Layout in pixels of a picture of the default width; any other width scales it all.
+WIDTH, SIDE, GAP, HEADER, LEGEND, ABOVE = 1600, 16, 8, 44, 40, 680
+INNER = WIDTH - 2 * SIDE
+PIXELS_PER_INCH = 100
+# Metres that the view from above reaches to each side at least and at most, and between its rings.
+LEAST_REACH, MOST_REACH, RING = 20.0, 55.0, 10.0
+# Heights in the LiDAR frame, metres, between which the points' shade changes: ground to roof.
+POINT_HEIGHTS = (-2.0, 1.5)
+# Beyond this many metres the lines in the images get finer with the objects.
+FINER_BEYOND = 12.0
+MOST_PREDICTIONS = 500
+
+
+def load_predictions(file: str | os.PathLike) -> EvalBoxes:
+    """The boxes of an official result file, as ``NuScenesMetric`` leaves one.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not an official result file.
+    """
+    try:
+        return load_prediction(str(file), MOST_PREDICTIONS, DetectionBox)[0]
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{file} is not an official nuScenes result file ({error}); '
+            'tools/test.py leaves one named results_nusc.json'
+        ) from error
+
+
+def render_frame(
+    nusc: NuScenes,
+    sample_token: str,
+    *,
+    predictions: EvalBoxes | None = None,
+    score_threshold: float = 0.3,
+    width: int = WIDTH,
+) -> Figure:
+    """Draw one keyframe.
+
+    Args:
+        nusc: The database.
+        sample_token: Which keyframe.
+        predictions: Boxes of a result file, drawn dashed over the ground truth.
+        score_threshold: Least score of a drawn prediction.
+        width: Of the picture, in pixels.
+
+    Returns:
+        A figure of its own, known to no window or global state: ``figure.savefig(path)``. Its axes
+        bear the sensors' channels as labels.
+
+    Raises:
+        ValueError: The database has no such sample, or the predictions do not cover it.
+    """
+    sample = _find_sample(nusc, sample_token)
+    predicted = _find_predictions(predictions, sample_token, score_threshold)
+    boxes = sample_boxes(nusc, sample['data'][LIDAR], predicted)
+    image = nusc.get('sample_data', sample['data'][CAMERAS[0]])
+    figure, axes = _layout(image['width'] / image['height'], width)
+    for channel in CAMERAS:
+        _draw_camera(axes[channel], nusc, sample['data'][channel], predicted)
+    _draw_above(axes[LIDAR], nusc.get_sample_data_path(sample['data'][LIDAR]), boxes)
+    _draw_header(figure, nusc, sample)
+    _draw_legends(axes, boxes, None if predictions is None else score_threshold)
+    return figure
+
+
+def _find_sample(nusc: NuScenes, token: str) -> dict:
+    try:
+        return nusc.get('sample', token)
+    except KeyError:
+        raise ValueError(
+            f'{nusc.dataroot} has no sample {token!r}; '
+            f'the first of its {len(nusc.sample)} is {nusc.sample[0]["token"]!r}'
+        ) from None
+
+
+def _find_predictions(
+    predictions: EvalBoxes | None, token: str, score_threshold: float
+) -> list[DetectionBox]:
+    if predictions is None:
+        return []
+    if token not in predictions.sample_tokens:
+        raise ValueError(
+            f'the predictions lack sample {token!r}; the {len(predictions.sample_tokens)} samples '
+            'they hold are of another split or another database'
+        )
+    return [box for box in predictions[token] if box.detection_score >= score_threshold]
+
+
+def _layout(aspect: float, width: int) -> tuple[Figure, dict[str, Axes]]:
+    """An empty figure and its axes by label; ``aspect`` is width over height of the images."""
+    column = (INNER - (COLUMNS - 1) * GAP) / COLUMNS
+    row = column / aspect
+    below = HEADER + len(CAMERAS) // COLUMNS * (row + GAP)
+    height = round(below + LEGEND + ABOVE + SIDE)
+    figure = Figure(
+        figsize=(WIDTH / PIXELS_PER_INCH, height / PIXELS_PER_INCH),
+        dpi=PIXELS_PER_INCH * width / WIDTH,
+        facecolor=BACKGROUND,
+    )
+    FigureCanvasAgg(figure)
+
+    def add(label: str, left: float, top: float, wide: float, high: float) -> Axes:
+        place = (left / WIDTH, 1 - (top + high) / height, wide / WIDTH, high / height)
+        axes = figure.add_axes(place, label=label, facecolor=PANEL, xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        return axes
+
+    axes = {}
+    for place, channel in enumerate(CAMERAS):
+        i, j = divmod(place, COLUMNS)
+        axes[channel] = add(
+            channel, SIDE + j * (column + GAP), HEADER + i * (row + GAP), column, row
+        )
+    axes['legend'] = add('legend', SIDE, below, INNER, LEGEND)
+    axes[LIDAR] = add(LIDAR, SIDE, below + LEGEND, INNER, ABOVE)
+    return figure, axes
+
+
+def _draw_camera(
+    axes: Axes, nusc: NuScenes, token: str, predictions: Sequence[DetectionBox]
+) -> None:
+    path, _, intrinsic = nusc.get_sample_data(token, selected_anntokens=[])
+    record = nusc.get('sample_data', token)
+    # Calibration counts pixels from the corner of the first, not from its middle.
+    extent = (0, record['width'], record['height'], 0)
+    axes.imshow(imread(path), extent=extent, aspect='auto')
+    for item in sample_boxes(nusc, token, predictions):
+        fineness = np.clip(FINER_BEYOND / max(item.box.center[2], 1.0), 0.4, 1.0)
+        _add_lines(axes, item, project(item.lines(), intrinsic), fineness)
+        face = project(item.front(), intrinsic)
+        # A face that reaches behind the camera is no polygon in the image.
+        if len(face) == 4 and np.allclose(face[:, 1], np.roll(face[:, 0], -1, axis=0)):
+            _add_front(axes, item, face[:, 0])
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    _add_label(axes, axes.get_label().removeprefix('CAM_').replace('_', ' '))
+
+
+def _draw_above(axes: Axes, lidar_file: str, boxes: Sequence[SceneBox]) -> None:
+    points = LidarPointCloud.from_file(lidar_file).points.T
+    points = points[points[:, 2].argsort()]
+    low, high = POINT_HEIGHTS
+    # Over the lines, which would hide the points on an object's sides.
+    place = _from_above(points).T
+    axes.scatter(
+        *place, c=points[:, 2], s=1.7, cmap=POINTS, vmin=low, vmax=high, lw=0, zorder=5, label=LIDAR
+    )
+    outlines = [_from_above(item.outline()) for item in boxes]
+    for item, outline in zip(boxes, outlines, strict=True):
+        _add_lines(axes, item, np.stack([outline, np.roll(outline, -1, axis=0)], axis=1))
+        _add_front(axes, item, np.stack([outline.mean(0), outline[0], outline[1]]))
+    reach = _reach(np.concatenate([*outlines, np.zeros((1, 2))]))
+    axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
+    _draw_rings(axes, reach[0])
+    axes.add_patch(Polygon([(-1.2, -0.9), (1.8, 0), (-1.2, 0.9)], color=TEXT, zorder=6))
+    _add_label(axes, 'FROM ABOVE, DRIVING TO THE RIGHT')
+
+
+def _draw_rings(axes: Axes, reach: float) -> None:
+    """Circles round the LiDAR, their radii written where they point ahead and to the left."""
+    for radius in np.arange(RING, reach, RING):
+        axes.add_patch(Circle((0, 0), radius, fill=False, ec=FAINT, lw=0.6, alpha=0.6, zorder=1))
+        place = radius * np.sqrt(0.5)
+        axes.text(place, place, f'{radius:.0f} m', color=FAINT, fontsize=8, zorder=1, clip_on=True)
+
+
+def _from_above(points: np.ndarray) -> np.ndarray:
+    """(N, 3 or more) of the LiDAR frame -> (N, 2) to the right and up in the view from above."""
+    return np.stack([points[:, 1], -points[:, 0]], axis=1)
+
+
+def _reach(places: np.ndarray) -> tuple[float, float]:
+    """Metres to each side, and up and down, that hold (N, 2) places, within bounds."""
+    wide, high = np.clip(np.abs(places).max(0) + 1.5, LEAST_REACH, MOST_REACH)
+    high = max(high, wide * ABOVE / INNER)
+    return float(high * INNER / ABOVE), float(high)
+
+
+def _add_lines(axes: Axes, item: SceneBox, lines: np.ndarray, fineness: float = 1.0) -> None:
+    """Draw (S, 2, 2) lines in a class's colour and a kind's style, with a dark rim."""
+    style = STYLES[item.kind]
+    width = style.width * fineness
+    collection = LineCollection(
+        lines,
+        colors=[to_rgba(COLOURS[item.name], style.opacity)],
+        linewidths=width,
+        linestyles=[style.dashes],
+        zorder=4,
+    )
+    rim = to_rgba('black', 0.5 * style.opacity)
+    collection.set_path_effects([withStroke(linewidth=width + 1.4 * fineness, foreground=rim)])
+    axes.add_collection(collection, autolim=False)
+
+
+def _add_front(axes: Axes, item: SceneBox, polygon: np.ndarray) -> None:
+    """Fill an (N, 2) polygon that marks where the box heads."""
+    colour = to_rgba(COLOURS[item.name], STYLES[item.kind].front)
+    axes.add_collection(PolyCollection([polygon], facecolors=[colour], zorder=3), autolim=False)
+
+
+def _add_label(axes: Axes, text: str) -> None:
+    axes.annotate(
+        text,
+        (0, 1),
+        (8, -8),
+        xycoords='axes fraction',
+        textcoords='offset points',
+        va='top',
+        color=TEXT,
+        fontsize=9,
+        fontweight='bold',
+        bbox=dict(facecolor=BACKGROUND, alpha=0.7, edgecolor='none', boxstyle='square,pad=0.35'),
+        zorder=7,
+    )
+
+
+def _draw_header(figure: Figure, nusc: NuScenes, sample: dict) -> None:
+    scene = nusc.get('scene', sample['scene_token'])
+    number, before = 1, sample['prev']
+    while before:
+        number, before = number + 1, nusc.get('sample', before)['prev']
+    middle = 1 - HEADER / 2 / (figure.get_figheight() * PIXELS_PER_INCH)
+    title = f'{scene["name"]}   keyframe {number} of {scene["nbr_samples"]}'
+    figure.text(SIDE / WIDTH, middle, title, color=TEXT, fontsize=13, weight='bold', va='center')
+    text = f'{nusc.version}   sample {sample["token"]}'
+    figure.text(1 - SIDE / WIDTH, middle, text, color=FAINT, fontsize=9, ha='right', va='center')
+
+
+def _draw_legends(
+    axes: dict[str, Axes], boxes: Sequence[SceneBox], score_threshold: float | None
+) -> None:
+    """Classes with their numbers of boxes (and of predictions), and the kinds of line."""
+    truth = Counter(item.name for item in boxes if item.kind is not Kind.PREDICTION)
+    found = Counter(item.name for item in boxes if item.kind is Kind.PREDICTION)
+    classes, kinds = {}, {}
+    for name, colour in COLOURS.items():
+        if name != OTHER or truth[OTHER]:
+            count = (
+                f'{truth[name]}' if score_threshold is None else f'{truth[name]} : {found[name]}'
+            )
+            classes[f'{name.replace("_", " ")}  {count}'] = Line2D([], [], color=colour, lw=6)
+    for kind, style in STYLES.items():
+        if kind is not Kind.PREDICTION or score_threshold is not None:
+            score = f', score ≥ {score_threshold:g}' if kind is Kind.PREDICTION else ''
+            kinds[kind.value + score] = Line2D(
+                [], [], color=TEXT, lw=style.width, ls=style.dashes, alpha=style.opacity
+            )
+    axes['legend'].set_facecolor(BACKGROUND)
+    _add_legend(axes['legend'], classes, 'center')
+    _add_legend(axes[LIDAR], kinds, 'upper right')
+
+
+def _add_legend(axes: Axes, entries: dict[str, Line2D], place: str) -> None:
+    for line in entries.values():
+        line.set_solid_capstyle('butt')
+    legend = axes.legend(
+        entries.values(),
+        entries.keys(),
+        ncols=len(entries),
+        loc=place,
+        facecolor=BACKGROUND,
+        edgecolor='none',
+        framealpha=0.7,
+        fontsize=9,
+        labelcolor=TEXT,
+        handlelength=2.0,
+        handletextpad=0.6,
+        columnspacing=1.5,
+    )
+    legend.set_zorder(7)

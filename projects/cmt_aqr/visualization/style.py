@@ -1,0 +1,50 @@
+"""Colours of classes and lines of the kinds of boxes."""
+
+from dataclasses import dataclass
+
+from matplotlib.colors import LinearSegmentedColormap
+
+from .scene_boxes import OTHER, Kind
+
+# Far apart for classes that share a shape: truck and construction vehicle, bus and trailer,
+# motorcycle and bicycle.
+COLOURS = {
+    'car': '#ff9a1f',
+    'truck': '#ff4040',
+    'construction_vehicle': '#ffe34d',
+    'bus': '#3fd0ff',
+    'trailer': '#b07cff',
+    'barrier': '#d9c7b0',
+    'motorcycle': '#ff66d0',
+    'bicycle': '#35f0a0',
+    'pedestrian': '#5b93ff',
+    'traffic_cone': '#c3f53c',
+    OTHER: '#9aa0a6',
+}
+BACKGROUND, PANEL, TEXT, FAINT = '#0e1116', '#151a21', '#e8eaed', '#7d8998'
+# LiDAR points from low to high.
+POINTS = LinearSegmentedColormap.from_list('points', ['#3c5069', '#7a97b5', '#eaf1f8'])
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a kind of box is drawn.
+
+    Attributes:
+        width: Of a line, in points.
+        dashes: matplotlib's line style.
+        opacity: Of its lines, 0 to 1.
+        front: Opacity of its front, which marks the heading; 0 draws none.
+    """
+
+    width: float
+    dashes: str | tuple
+    opacity: float
+    front: float
+
+
+STYLES = {
+    Kind.TRUTH: Style(1.5, 'solid', 1.0, 0.3),
+    Kind.UNSEEN: Style(0.8, 'solid', 0.6, 0.15),
+    Kind.PREDICTION: Style(1.9, (0, (2.5, 1.6)), 1.0, 0.15),
+}
