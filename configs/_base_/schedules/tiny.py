@@ -1,6 +1,6 @@
 """AdamW with warm-up and a cosine; every rate is relative, so that multipliers of groups hold."""
 
-max_epochs = 10
+max_epochs = 11
 
 optim_wrapper = dict(
     type='OptimWrapper',
