@@ -6,7 +6,11 @@ Example:
 """
 
 import argparse
+import signal
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.cmt_aqr.datasets.info_files import INFO_SPLITS, create_info_files
 
@@ -16,22 +20,36 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('root', help='data root of the database')
-    parser.add_argument('--version', default='v1.0-mini', choices=list(INFO_SPLITS))
+    parser.add_argument('--version', default='v1.0-mini', help=f'one of {", ".join(INFO_SPLITS)}')
     parser.add_argument('--extra-tag', default='nuscenes', help='start of the file names')
     parser.add_argument('--max-sweeps', type=int, default=10, help='past LiDAR sweeps listed')
+    parser.add_argument(
+        '--with-database',
+        action='store_true',
+        help="also write the training objects' points, for mmdet3d's ObjectSample",
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
+    # A polite kill cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        files = create_info_files(
-            args.root, version=args.version, prefix=args.extra_tag, max_sweeps=args.max_sweeps
+        made = create_info_files(
+            args.root,
+            version=args.version,
+            prefix=args.extra_tag,
+            max_sweeps=args.max_sweeps,
+            with_database=args.with_database,
         )
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print('made ' + ' and '.join(map(str, files)))
+    except KeyboardInterrupt:
+        print('\ninterrupted: the data root is as it was', file=sys.stderr)
+        return 130
+    print('\n'.join(f'made {path}' for path in made))
     return 0
 
 

@@ -10,6 +10,9 @@ import argparse
 import os
 import signal
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database
 

@@ -1,10 +1,14 @@
 """mmdet3d's converter and dataset class read the database."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mmdet3d.datasets import NuScenesDataset
+from mmengine.fileio import load
 from nuscenes import NuScenes
 
+from projects.cmt_aqr.datasets import info_files
 from projects.cmt_aqr.datasets.info_files import create_info_files
 
 CMT_CLASSES = [
@@ -74,11 +78,82 @@ def test_no_temporary_folder_stays(synthetic_root):
     assert not [p for p in synthetic_root.iterdir() if p.name.startswith('.')]
 
 
-def test_missing_tables(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'has no v1\.0-mini tables'):
+@pytest.fixture
+def root_copy(synthetic_root, tmp_path) -> Path:
+    """A data root of links, to be written into."""
+    for entry in synthetic_root.iterdir():
+        if entry.suffix != '.pkl':
+            (tmp_path / entry.name).symlink_to(entry)
+    return tmp_path
+
+
+def test_database_of_objects(root_copy):
+    for _ in range(2):  # Again: the old one is replaced.
+        made = create_info_files(root_copy, version='v1.0-mini', with_database=True)
+        assert [path.name for path in made] == [
+            'nuscenes_infos_train.pkl',
+            'nuscenes_infos_val.pkl',
+            'nuscenes_gt_database',
+            'nuscenes_dbinfos_train.pkl',
+        ]
+    objects = load(made[-1])
+    train = dataset(root_copy, 'train')
+    labels = np.concatenate([train.get_ann_info(i)['gt_labels_3d'] for i in range(len(train))])
+    assert {name: len(found) for name, found in objects.items()} == {
+        name: int((labels == i).sum()) for i, name in enumerate(CMT_CLASSES)
+    }
+    car = objects['car'][0]
+    points = np.fromfile(root_copy / car['path'], np.float32).reshape(-1, 5)
+    assert len(points) == car['num_points_in_gt'] > 0
+    assert np.abs(points[:, :2]).max() < np.hypot(*car['box3d_lidar'][3:5]) / 2
+    assert not [p for p in root_copy.iterdir() if p.name.startswith('.')]
+
+
+def test_converter_chatter_stays_off_the_terminal(root_copy, capfd):
+    create_info_files(root_copy, version='v1.0-mini')
+    printed = ''.join(capfd.readouterr())
+    assert 'Loading NuScenes tables' not in printed
+    assert 'will be modified' not in printed
+
+
+def test_failed_conversion_changes_nothing(root_copy, monkeypatch):
+    def fail(made, target):
+        raise OSError(28, 'No space left on device')
+
+    before, folder = sorted(root_copy.iterdir()), Path.cwd()
+    monkeypatch.setattr(info_files, '_move', fail)
+    with pytest.raises(OSError, match='No space'):
+        create_info_files(root_copy, version='v1.0-mini')
+    assert sorted(root_copy.iterdir()) == before
+    assert Path.cwd() == folder
+
+
+def test_missing_root_names_the_command(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r'does not exist.*make_synthetic_nuscenes\.py --out'
+    ):
+        create_info_files(tmp_path / 'nowhere', version='v1.0-mini')
+
+
+def test_root_without_tables(tmp_path):
+    with pytest.raises(FileNotFoundError, match='has no nuScenes tables'):
         create_info_files(tmp_path, version='v1.0-mini')
 
 
-def test_unknown_version(tmp_path):
+def test_versions_present_are_listed(synthetic_root):
+    with pytest.raises(FileNotFoundError, match=r'no v2 tables; its versions are: v1\.0-mini'):
+        create_info_files(synthetic_root, version='v2')
+
+
+def test_version_unknown_to_the_converter(tmp_path):
+    (tmp_path / 'v2').mkdir()
+    (tmp_path / 'v2' / 'sample.json').write_text('[]')
     with pytest.raises(ValueError, match="got 'v2'"):
         create_info_files(tmp_path, version='v2')
+
+
+def test_no_objects_without_annotations(tmp_path):
+    (tmp_path / 'v1.0-test').mkdir()
+    (tmp_path / 'v1.0-test' / 'sample.json').write_text('[]')
+    with pytest.raises(ValueError, match='has no annotations'):
+        create_info_files(tmp_path, version='v1.0-test', with_database=True)

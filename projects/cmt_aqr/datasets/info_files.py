@@ -3,30 +3,47 @@
 The converter ships inside the wheel as scripts, below ``mmdet3d/.mim/tools``. Its second half reads
 ``./data/nuscenes`` whatever the data root, and its first half leaves files of the old format behind
 if it stops between the two; so it runs in a temporary folder that holds a ``data/nuscenes`` of
-links, and the finished files move into the data root together.
+links, and what it has made moves into the data root together. What it prints goes to the log at
+level DEBUG; its progress bars stay.
 """
 
 import importlib.util
+import io
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
 import mmdet3d
+from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
+
+from .data_root import check_tables
 
 INFO_SPLITS = {
     'v1.0-mini': ('train', 'val'),
     'v1.0-trainval': ('train', 'val'),
     'v1.0-test': ('test',),
 }
+OBJECTS_FOLDER = '{prefix}_gt_database'
+OBJECTS_FILE = '{prefix}_dbinfos_train.pkl'
 
 
 def create_info_files(
-    root: str | os.PathLike, *, version: str, prefix: str = 'nuscenes', max_sweeps: int = 10
+    root: str | os.PathLike,
+    *,
+    version: str,
+    prefix: str = 'nuscenes',
+    max_sweeps: int = 10,
+    with_database: bool = False,
 ) -> list[Path]:
     """Write ``{prefix}_infos_train.pkl`` and ``{prefix}_infos_val.pkl`` into a data root.
+
+    The working folder of the process is another one meanwhile, and standard output is redirected:
+    not to be called beside other threads.
 
     Args:
         root: Data root of a nuScenes-format database.
@@ -34,30 +51,62 @@ def create_info_files(
             ``{prefix}_infos_test.pkl``.
         prefix: Start of the files' names.
         max_sweeps: Past LiDAR sweeps listed for each keyframe.
+        with_database: Also write the objects of the training split with their points, for mmdet3d's
+            ``ObjectSample``: ``{prefix}_gt_database`` and ``{prefix}_dbinfos_train.pkl``.
 
     Returns:
-        The files, in mmdet3d's v1.1 format.
+        What was written, info files in mmdet3d's v1.1 format first.
 
     Raises:
-        FileNotFoundError: ``root`` has no tables of that version.
-        ValueError: The version is not one of nuScenes'.
+        FileNotFoundError: There is no such data root, or it has no tables of that version.
+        ValueError: The version is not one of nuScenes', or objects are wanted of one without
+            annotations.
     """
-    root = Path(root).resolve()
+    root = check_tables(root, version)
     if version not in INFO_SPLITS:
         raise ValueError(f'version must be one of {", ".join(INFO_SPLITS)}, got {version!r}')
-    if not (root / version / 'sample.json').is_file():
-        raise FileNotFoundError(
-            f'{root} has no {version} tables; make a database there with '
-            'tools/make_synthetic_nuscenes.py, or give the root and version of one'
-        )
-    converter, updater = (_load_script(n) for n in ('nuscenes_converter', 'update_infos_to_v2'))
+    splits = INFO_SPLITS[version]
+    if with_database and 'train' not in splits:
+        raise ValueError(f'{version} has no annotations, so no database of objects')
+    names = [f'{prefix}_infos_{split}.pkl' for split in splits]
     with _linked_root(root) as linked:
-        converter.create_nuscenes_infos(str(linked), prefix, version=version, max_sweeps=max_sweeps)
-        names = [f'{prefix}_infos_{split}.pkl' for split in INFO_SPLITS[version]]
-        for name in names:
+        _convert(linked, version, prefix, max_sweeps, names)
+        if with_database:
+            _collect_objects(linked, prefix, names[0])
+            names += [text.format(prefix=prefix) for text in (OBJECTS_FOLDER, OBJECTS_FILE)]
+        return [_move(linked / name, root / name) for name in names]
+
+
+def _convert(linked: Path, version: str, prefix: str, max_sweeps: int, names: list[str]) -> None:
+    """Both halves of the converter: info files of the old format, then made anew."""
+    with _quiet(f'reading the {version} tables'):
+        _load_script('nuscenes_converter').create_nuscenes_infos(
+            str(linked), prefix, version=version, max_sweeps=max_sweeps
+        )
+    updater = _load_script('update_infos_to_v2')
+    for name in names:
+        with _quiet(f'writing {name}'):
             updater.update_pkl_infos('nuscenes', str(linked), str(linked / name))
-        # One rename each, on one file system: the temporary folder is inside the root.
-        return [(linked / name).resolve().rename(root / name) for name in names]
+
+
+def _collect_objects(linked: Path, prefix: str, info_file: str) -> None:
+    scope = DefaultScope.overwrite_default_scope('mmdet3d')
+    with scope, _quiet(f'writing {OBJECTS_FOLDER.format(prefix=prefix)}'):
+        _load_script('create_gt_database').create_groundtruth_database(
+            'NuScenesDataset', str(linked), prefix, info_file
+        )
+
+
+@contextmanager
+def _quiet(step: str) -> Iterator[None]:
+    """Log the name of a step, and what it prints at level DEBUG."""
+    print_log(step, logger='current')
+    chatter = io.StringIO()
+    try:
+        with redirect_stdout(chatter):
+            yield
+    finally:
+        print_log(chatter.getvalue(), logger='current', level=logging.DEBUG)
 
 
 def _load_script(name: str) -> ModuleType:
@@ -73,17 +122,25 @@ def _load_script(name: str) -> ModuleType:
 
 @contextmanager
 def _linked_root(root: Path) -> Iterator[Path]:
-    """``data/nuscenes`` in a temporary working folder, with links to all of ``root``."""
+    """``data/nuscenes`` in a temporary working folder, with links to all that was not made here."""
     entries = list(root.iterdir())
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix='.infos-', dir=root) as folder:
         linked = Path('data/nuscenes')
         (folder / linked).mkdir(parents=True)
         for entry in entries:
-            if entry.suffix != '.pkl':
+            if entry.suffix != '.pkl' and not entry.name.endswith('_gt_database'):
                 (folder / linked / entry.name).symlink_to(entry)
         os.chdir(folder)
         try:
             yield linked
         finally:
             os.chdir(before)
+
+
+def _move(made: Path, target: Path) -> Path:
+    """Put something from the temporary folder, which is in the data root, in its place there."""
+    if target.is_dir():
+        # A folder is not replaced by a rename; the temporary folder takes the old one with it.
+        target.rename(made.with_name(f'{made.name}.old'))
+    return made.resolve().rename(target)

@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import os
 import runpy
+import signal
+import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -141,6 +145,64 @@ def test_foreign_folder_is_never_overwritten(tmp_path):
 def test_wrong_settings(setting, message):
     with pytest.raises(ValueError, match=message):
         DatabaseSettings(**setting)
+
+
+def start_tool(repo_root: Path, out: Path) -> subprocess.Popen:
+    """The tool in a process group of its own, once both workers are at it."""
+    script = repo_root / 'tools' / 'make_synthetic_nuscenes.py'
+    command = [sys.executable, str(script), '--out', str(out), '--workers', '2']
+    process = subprocess.Popen(
+        [*command, '--keyframes', '100'],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while len({p.name.split('__')[0] for p in out.parent.glob('.*/*/samples/*/*.jpg')}) < 2:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def group_is_empty(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('send', 'number', 'status', 'message'),
+    [
+        (os.killpg, signal.SIGINT, 130, 'interrupted: nothing was left behind'),
+        (os.kill, signal.SIGTERM, 143, ''),
+    ],
+    ids=['Ctrl-C', 'kill'],
+)
+def test_interrupted_process_leaves_nothing(tmp_path, repo_root, send, number, status, message):
+    with start_tool(repo_root, tmp_path / 'data') as process:
+        send(process.pid, number)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    assert errors.strip() == message
+    assert list(tmp_path.iterdir()) == []
+    assert group_is_empty(process.pid)
+
+
+@pytest.mark.slow
+def test_killed_worker_is_an_error(tmp_path, repo_root):
+    with start_tool(repo_root, tmp_path / 'data') as process:
+        workers = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+        os.kill(int(workers[0]), signal.SIGKILL)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert errors.startswith('error: a worker process was killed')
+    assert list(tmp_path.iterdir()) == []
+    assert group_is_empty(process.pid)
 
 
 def run_tool(repo_root: Path, *arguments: str) -> int:

@@ -5,9 +5,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,7 +127,8 @@ def make_database(
     Raises:
         FileExistsError: ``out`` holds something, and ``overwrite`` is not set or it is not a
             database made here.
-        OSError: The disk is full or the folder cannot be written; nothing is left behind.
+        OSError: The disk is full, the folder cannot be written or a worker was killed; nothing is
+            left behind.
         ValueError: ``workers`` is below 1.
     """
     out = Path(out).resolve()
@@ -180,26 +183,45 @@ def _record_all(tasks: list[SceneTask], workers: int) -> Iterator[Tables]:
     """Records of all scenes in order, with a progress bar that counts keyframes."""
     cv2.setNumThreads(1)
     bar = ProgressBar(sum(task.keyframes for task in tasks))
-    with _mapper(min(workers, len(tasks))) as mapper:
-        for task, tables in zip(tasks, mapper(record_scene, tasks), strict=True):
-            yield tables
-            bar.update(task.keyframes)
-    print()
+    try:
+        with _mapper(min(workers, len(tasks))) as mapper:
+            for task, tables in zip(tasks, mapper(record_scene, tasks), strict=True):
+                yield tables
+                bar.update(task.keyframes)
+    finally:
+        print()  # The bar leaves its line open.
 
 
 @contextmanager
 def _mapper(workers: int) -> Iterator:
-    """``map`` itself, or the same over worker processes that stop when the caller does."""
+    """``map`` itself, or the same over worker processes that end at once when the caller fails."""
     if workers == 1:
         yield map
         return
     # Workers that are forked need not import everything anew.
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method))
+    context = multiprocessing.get_context(method)
+    foreign = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_parent)
     try:
         yield pool.map
+    except BaseException as error:
+        # A scene takes seconds; nobody wants it any more, and its folder is about to go.
+        for worker in set(multiprocessing.active_children()) - foreign:
+            worker.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise ChildProcessError(
+                'a worker process was killed, perhaps for want of memory; try fewer workers'
+            ) from error
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_signals_to_parent() -> None:
+    """Ctrl-C reaches every process of a terminal; only the parent is to act on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _merge(parts: Iterable[Tables]) -> Tables:
