@@ -408,7 +408,8 @@ def make_venv(venv: Path, device: str) -> Path:
     if kept:
         return python
     print(f'set-up: making {venv} with Python {platform.python_version()}')
-    command = [sys.executable, '-m', 'venv', '--clear', str(venv)]
+    empty(venv)
+    command = [sys.executable, '-m', 'venv', str(venv)]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode != 0:
         raise SetupError(
@@ -416,6 +417,17 @@ def make_venv(venv: Path, device: str) -> Path:
             'Debian and Ubuntu python{}.{}-venv)'.format(*sys.version_info[:2])
         )
     return python
+
+
+def empty(venv: Path) -> None:
+    """Leave only the log in ``venv``: it tells whose the folder is."""
+    venv.mkdir(parents=True, exist_ok=True)
+    (venv / LOG).touch()
+    for child in venv.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif child.name != LOG:
+            child.unlink()
 
 
 def is_same_python(python: Path) -> bool:
