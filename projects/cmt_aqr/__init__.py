@@ -13,6 +13,7 @@ if find_spec('mmdet3d') is not None:
         data_preprocessor,
         datasets,
         detector,
+        evaluation,
         grid_mask,
         head,
         hooks,
