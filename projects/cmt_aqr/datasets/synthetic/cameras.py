@@ -1,11 +1,12 @@
 """Six pinhole cameras: shaded, textured objects on a textured ground under a sky.
 
 Only the pixels inside an object's projected rectangle are cast; a depth buffer settles who is in
-front.
+front. H and W are an image's height and width in pixels; everything else is in metres, in the ego
+frame (x forward, y left, z up, origin on the ground).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -15,19 +16,24 @@ from .raycast import EDGES, Box, cast, rotate_z
 from .rig import CAMERAS, CameraMount
 from .world import Scene, Visible
 
+# Metres before a camera at which boxes are cut to find their window.
 NEAR = 0.05
+# Standard deviation of the sensor noise, of a full scale of 1.
 NOISE = 0.018
+# The ground's texture: cells a side before it repeats, metres a cell, cells a soft patch, contrast.
 TEXTURE_CELLS = 256
 TEXTURE_CELL = 0.25
 PATCH_CELLS = 16
 TEXTURE_CONTRAST = 0.15
+# Metres at which the ground has the colour of the haze.
 HAZE_DISTANCE = 80.0
+# Owner of a pixel of sky or ground.
 NOBODY = -1
 
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of pixels: rows top to bottom-1, columns left to right-1."""
+    """A rectangle of pixels: rows ``top`` to ``bottom - 1``, columns ``left`` to ``right - 1``."""
 
     top: int
     bottom: int
@@ -36,7 +42,29 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
+        """Index of its pixels in an (H, W, ...) array."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True)
+class FrameBuffer:
+    """What an image knows of each pixel while it is drawn; drawing changes the arrays.
+
+    Attributes:
+        image: (H, W, 3) float32 RGB, 0 to 1.
+        depth: (H, W) float32 metres along the optical axis to the nearest surface; inf in the sky.
+        owner: (H, W) int32 index of the object there, -1 for none.
+        face: (H, W, 2) int8 part of the object and axis of its face there.
+    """
+
+    image: np.ndarray
+    depth: np.ndarray
+    owner: np.ndarray
+    face: np.ndarray
+
+    def __getitem__(self, window: Window) -> 'FrameBuffer':
+        """The same pixels, not copies, inside a window."""
+        return FrameBuffer(*(getattr(self, f.name)[window.slices] for f in fields(self)))
 
 
 class PixelCounts(dict):
@@ -60,6 +88,11 @@ class Camera:
     Args:
         mount: Its pose and focal length.
         width, height: Image size in pixels.
+
+    Attributes:
+        intrinsic: (3, 3) pinhole matrix in pixels.
+        rays: (H, W, 3) float32 ray through each pixel's middle, in the ego frame, one metre deep.
+        ground_depth: (H, W) float32 metres along the optical axis to the ground; inf in the sky.
     """
 
     def __init__(self, mount: CameraMount, *, width: int, height: int):
@@ -70,7 +103,7 @@ class Camera:
         focal = self.intrinsic[0, 0]
         right = (np.arange(width) + 0.5 - self.intrinsic[0, 2]) / focal
         down = (np.arange(height) + 0.5 - self.intrinsic[1, 2]) / focal
-        # (H, W, 3) rays in the ego frame, one metre deep each: ray parameters are depths.
+        # One metre deep each, so that ray parameters are depths.
         self.rays = (
             right[None, :, None] * self.axes[0] + down[:, None, None] * self.axes[1] + self.axes[2]
         ).astype(np.float32)
@@ -112,61 +145,47 @@ class Camera:
             The image (H, W, 3) RGB in 0 to 1, float32, without sensor noise, and the index (H, W)
             of the object at each pixel (-1 for none).
         """
-        image = view.background(self)
-        depth = self.ground_depth.copy()
-        owner = np.full(depth.shape, NOBODY, np.int32)
-        face = np.zeros((*depth.shape, 2), np.int8)
-        covered = {}
-        for item in objects:
-            window = self.window(item.box)
-            if window is not None:
-                pixels = self._cast(item, window, depth, owner, face)
-                covered[item.index] = (window, pixels)
-        for item in objects:
-            if item.index in covered:
-                window, pixels = covered[item.index]
-                seen = self._shade(item, window, depth, owner, face, image, view)
-                counts.add(item.index, pixels, seen)
-        return image, owner
+        buffer = FrameBuffer(
+            image=view.background(self),
+            depth=self.ground_depth.copy(),
+            owner=np.full(self.ground_depth.shape, NOBODY, np.int32),
+            face=np.zeros((*self.ground_depth.shape, 2), np.int8),
+        )
+        windows = [(item, self.window(item.box)) for item in objects]
+        drawn = [(item, window) for item, window in windows if window is not None]
+        covered = [self._cast(item, window, buffer[window]) for item, window in drawn]
+        for (item, window), pixels in zip(drawn, covered, strict=True):
+            seen = self._shade(item, window, buffer[window], view)
+            counts.add(item.index, pixels, seen)
+        return buffer.image, buffer.owner
 
-    def _cast(
-        self, item: Visible, window: Window, depth: np.ndarray, owner: np.ndarray, face: np.ndarray
-    ) -> int:
-        """Draw an object into the buffers; returns the pixels it would cover alone."""
+    def _cast(self, item: Visible, window: Window, pixels: FrameBuffer) -> int:
+        """Draw an object into the pixels of its window; returns how many it would cover alone."""
         rays = self.rays[window.slices]
         hits = [cast(self.origin, rays, box) for box in item.actor.solid_boxes(item.box)]
         depths = np.stack([h.depth for h in hits])
         part = depths.argmin(0)
         nearest = depths.min(0)
         axis = np.choose(part, [h.axis for h in hits])
-        front = nearest < depth[window.slices]
-        depth[window.slices][front] = nearest[front]
-        owner[window.slices][front] = item.index
-        face[window.slices][front] = np.stack([part[front], axis[front]], axis=-1)
+        front = nearest < pixels.depth
+        pixels.depth[front] = nearest[front]
+        pixels.owner[front] = item.index
+        pixels.face[front] = np.stack([part[front], axis[front]], axis=-1)
         return int(np.isfinite(nearest).sum())
 
-    def _shade(
-        self,
-        item: Visible,
-        window: Window,
-        depth: np.ndarray,
-        owner: np.ndarray,
-        face: np.ndarray,
-        image: np.ndarray,
-        view: 'View',
-    ) -> int:
-        """Colour the pixels an object won; returns how many."""
-        mine = owner[window.slices] == item.index
+    def _shade(self, item: Visible, window: Window, pixels: FrameBuffer, view: 'View') -> int:
+        """Colour the pixels of its window that an object won; returns how many."""
+        mine = pixels.owner == item.index
         rays = self.rays[window.slices][mine]
-        part, axis = face[window.slices][mine].astype(int).T
+        part, axis = pixels.face[mine].astype(int).T
         ground = item.box.centre - [0, 0, item.box.size[2] / 2]
         local_rays = rotate_z(rays, -item.box.yaw)
         start = rotate_z(self.origin - ground, -item.box.yaw)
-        local = start + depth[window.slices][mine][:, None] * local_rays
+        local = start + pixels.depth[mine][:, None] * local_rays
         sign = -np.sign(local_rays[np.arange(len(axis)), axis])
         light = face_light(axis, sign, item.box.yaw, view.light)
         colours = surface_colours(item.actor, part, axis, local) * light[:, None]
-        image[window.slices][mine] = colours * view.scene.exposure
+        pixels.image[mine] = colours * view.scene.exposure
         return int(mine.sum())
 
 
@@ -175,8 +194,12 @@ class View:
 
     Args:
         scene: The scene.
-        time: Seconds.
+        time: Seconds since its first keyframe.
         texture: (C, C) ground texture from :func:`ground_texture`.
+
+    Attributes:
+        ego: (3,) global x and y in metres and yaw in radians of the ego vehicle.
+        light: (3,) unit vector towards the sun, in the ego frame.
     """
 
     def __init__(self, scene: Scene, time: float, texture: np.ndarray):
@@ -210,7 +233,10 @@ class View:
 
 
 def ground_texture(rng: np.random.Generator) -> np.ndarray:
-    """(C, C) brightness factors about 1: fine grain on soft patches, repeating without a seam."""
+    """(C, C) brightness factors about 1, ``TEXTURE_CELL`` metres each: grain on soft patches.
+
+    The texture repeats without a seam.
+    """
     fine = rng.normal(0, TEXTURE_CONTRAST / 3, (TEXTURE_CELLS, TEXTURE_CELLS))
     patches = rng.normal(0, TEXTURE_CONTRAST, (TEXTURE_CELLS // PATCH_CELLS,) * 2)
     coarse = np.kron(patches, np.ones((PATCH_CELLS, PATCH_CELLS)))

@@ -14,6 +14,7 @@ from .world import Visible
 BEAMS = 32
 # Degrees above the horizon of ring 0 and of the last ring.
 LOWEST, HIGHEST = -30.67, 10.67
+# Mean intensity of the ground, 0 to 255.
 GROUND_INTENSITY = 12.0
 GROUND = -1
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from .world import Actor
 
+# Brightness of a face turned away from the sun, of 1.
 AMBIENT = 0.55
 GLASS = np.array([0.16, 0.19, 0.23])
 RIDER_SHADE = 0.75

@@ -20,6 +20,7 @@ from .tables import (
 from .world import Scene, Visible, sample_scene
 
 KEYFRAME_SECONDS = 0.5
+# Microseconds, as all timestamps of nuScenes.
 FIRST_TIMESTAMP = 1_532_402_927_000_000
 SCENE_SECONDS = 60
 JPEG_QUALITY = 92
@@ -54,6 +55,7 @@ class SceneTask:
 
     @property
     def keyframe_times(self) -> np.ndarray:
+        """(K,) seconds since the first keyframe."""
         return np.arange(self.keyframes) * KEYFRAME_SECONDS
 
     def make_scene(self) -> Scene:

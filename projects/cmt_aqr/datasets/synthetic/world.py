@@ -7,7 +7,6 @@ Frames: global and ego have z up and the ground at z = 0; all rotations are yaws
 """
 
 import colorsys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,24 +14,32 @@ import numpy as np
 from .raycast import Box
 from .taxonomy import CLASSES, Look, ObjectClass, Part
 
-# The annotated box is this much larger than the solid on every side but the ground, as a human
-# annotator's is: range noise then leaves the points inside the box.
+# The annotated box is this many metres larger than the solid on every side but the ground, as a
+# human annotator's is: range noise then leaves the points inside the box.
 ANNOTATION_MARGIN = 0.04
+# Largest relative deviation of a size from its class's mean.
 SIZE_SPREAD = 0.1
+# Chance of an object to move, where its class can.
 MOVING_SHARE = 0.5
+# Metres between which global x and y of the ego lie at time 0, well inside the map.
 SCENE_ORIGIN = (150.0, 450.0)
+# Metres a second, and radians a second to either side.
 EGO_TOP_SPEED = 2.5
 EGO_TURN = np.radians(4.0)
 # Length and width of the ego vehicle and its middle ahead of the rear axle, in metres.
 EGO_SIZE = np.array([4.9, 2.1])
 EGO_MIDDLE = 1.3
+# Least gap in metres between the ego and an object, and between objects.
 EGO_CLEARANCE = 1.0
 CLEARANCE = 0.3
+# Metres from the ego at which objects are placed at the nearest.
 NEAREST = 4.0
+# Seconds between the moments at which gaps are checked.
 TIME_STEP = 0.1
 # Objects in range: the mean a scene aims for and the most in any keyframe.
 MEAN_COUNT = (14.0, 16.0)
 TOP_COUNT = 18
+# Objects drawn for a scene before it is left less full than it aimed for.
 TRIES = 600
 
 
@@ -82,14 +89,17 @@ class Actor:
 
     @property
     def moving(self) -> bool:
+        """Whether it moves at all during the scene."""
         return self.speed > 0
 
     @property
     def attribute(self) -> str:
+        """nuScenes attribute, empty where its class has none."""
         return self.kind.moving_attribute if self.moving else self.kind.still_attribute
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """The cuboids it is made of."""
         shape = self.kind.shape
         if self.moving or shape.still_parts is None:
             return shape.parts
@@ -312,12 +322,3 @@ def _sample_light(rng: np.random.Generator) -> dict:
         sky=np.array([0.45, 0.62, 0.90]) * rng.uniform(0.85, 1.1, size=3),
         haze=np.array([0.82, 0.86, 0.90]) * rng.uniform(0.92, 1.05),
     )
-
-
-def class_counts(scenes: Sequence[Scene], keyframe_times: np.ndarray) -> dict[str, int]:
-    """Annotations by class name over the keyframes of some scenes."""
-    counts = {kind.name: 0 for kind in CLASSES}
-    for scene in scenes:
-        for actor, seen in zip(scene.actors, scene.in_range(keyframe_times), strict=True):
-            counts[actor.kind.name] += int(seen.sum())
-    return counts
