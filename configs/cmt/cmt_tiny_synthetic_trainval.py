@@ -1,7 +1,7 @@
 """The tiny CMT on the large synthetic database, from which the shipped weights come.
 
 It starts from `cmt_tiny_image_pretrain.py` and `cmt_tiny_lidar_pretrain.py`, each of a few minutes:
-without the first the cameras stay unused, without the second boxes are learned several times slower.
+without the first the cameras stay unused, without the second boxes are learned much slower.
 """
 
 _base_ = './cmt_tiny_synthetic.py'

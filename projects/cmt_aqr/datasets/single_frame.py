@@ -272,7 +272,7 @@ def _rotation(matrix: np.ndarray) -> Quaternion:
 
 
 def _annotation(index: int, instance: dict, frame: dict) -> Record:
-    """The record of an instance, whose ``bbox_3d`` is gravity centre, length, width, height, yaw."""
+    """The record of an instance; ``bbox_3d`` is gravity centre, length, width, height and yaw."""
     x, y, z, length, width, height, yaw = map(float, instance['bbox_3d'])
     box = Box([x, y, z], [width, length, height], Quaternion(axis=[0, 0, 1], radians=yaw))
     for matrix in (frame['lidar_points']['lidar2ego'], frame['ego2global']):
