@@ -1,4 +1,4 @@
-"""Packaging of cmt_aqr: `pip install --no-deps --no-build-isolation -e .`, as `make test` does it."""
+"""Packaging of cmt_aqr: `pip install --no-deps --no-build-isolation -e .`, as the set-up does."""
 
 from setuptools import find_namespace_packages, setup
 

@@ -315,7 +315,8 @@ class Screen:
     def paint(self) -> None:
         """Write the line again and again until the screen is closed."""
         while not self.closed.wait(1 if self.in_terminal else 30):
-            text = f'set-up: {self.title}: {self.state} ({duration(self.started)})'
+            state = f': {self.state}' if self.state else ''
+            text = f'set-up: {self.title}{state} ({duration(self.started)})'
             if self.in_terminal:
                 width = shutil.get_terminal_size().columns
                 print(f'\r\033[K{text[: width - 1]}', end='', flush=True)
