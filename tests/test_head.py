@@ -9,8 +9,9 @@ from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
+from projects.cmt_aqr.cameras import batch_cameras
 from projects.cmt_aqr.geometry import project, unit_to_metres
-from projects.cmt_aqr.head import CmtHead, batch_cameras
+from projects.cmt_aqr.head import CmtHead
 
 RANGE = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 CLASSES = [
@@ -268,16 +269,6 @@ def test_labels():
     samples[0].gt_instances_3d.labels_3d[0] = 10
     with pytest.raises(ValueError, match='labelled 10, but the head has 10 classes'):
         head.loss(bev, images, samples)
-
-
-def test_cameras_of_a_batch_must_fit():
-    _, images, samples = random_batch((1, 1))
-    metas = [sample.metainfo for sample in samples]
-    with pytest.raises(ValueError, match='2 lidar2img matrices for 1 images'):
-        batch_cameras(metas, like=images[:, :1])
-    metas[0]['pad_shape'] = (32, 96)
-    with pytest.raises(ValueError, match='different shapes'):
-        batch_cameras(metas, like=images)
 
 
 def test_visible_pairs_alone_are_embedded_as_all_would_be(reference_head, numbers):

@@ -7,7 +7,6 @@ layers.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
@@ -18,6 +17,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from .cameras import Cameras, batch_cameras
 from .denoising import DenoisingGenerator, DenoisingQueries
 from .geometry import (
     bev_grid,
@@ -32,19 +32,6 @@ from .transformer import CmtTransformer, Position, ray_code, sine_embedding, sta
 
 MODALITIES = ('lidar', 'camera')
 BOX_BRANCHES = {'center': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
-
-
-class Cameras(NamedTuple):
-    """The cameras of a batch, padded to the sample that has most."""
-
-    lidar2img: Tensor
-    """(B, V, 4, 4)"""
-    img2lidar: Tensor
-    """(B, V, 4, 4)"""
-    present: Tensor
-    """(B, V), bool"""
-    image_shape: tuple[int, int]
-    """height and width of the padded images, pixels"""
 
 
 class Tokens(NamedTuple):
@@ -226,28 +213,23 @@ class CmtHead(BaseModule):
         self, bev: Tensor | None, images: Tensor | None, cameras: Cameras | None
     ) -> Tokens:
         """Flatten the feature maps into one sequence, LiDAR first."""
-        features, position, present = [], [], []
+        features, position = [], []
         if bev is not None:
             bev = self.shared_conv(bev)
             features.append(bev.flatten(2).transpose(1, 2))
-            grid = bev_grid(*bev.shape[-2:], like=bev)
-            embedded = self._embed_bev(grid)
-            position.append(embedded.expand(len(bev), -1, -1))
-            present.append(bev.new_ones(position[-1].shape[:2], dtype=torch.bool))
+            cells = self._embed_bev(bev_grid(*bev.shape[-2:], like=bev))
+            position.append(cells.expand(len(bev), -1, -1))
         if images is not None:
-            height, width = images.shape[-2:]
             features.append(images.flatten(3).transpose(2, 3).flatten(1, 2))
-            pixels = token_pixels(height, width, cameras.image_shape, like=cameras.lidar2img)
+            pixels = token_pixels(*images.shape[-2:], cameras.image_shape, like=cameras.lidar2img)
             rays = self._embed_rays(
                 pixels.expand(*cameras.present.shape, -1, -1), cameras.img2lidar
             )
             position.append(rays.flatten(1, 2))
-            present.append(cameras.present.repeat_interleave(height * width, dim=1))
-        present = torch.cat(present, dim=1)
         return Tokens(
             torch.cat(features, dim=1),
             torch.cat(position, dim=1),
-            None if present.all() else present,
+            _present_tokens(position, cameras),
         )
 
     def reference(self, batch_size: int, denoising: DenoisingQueries | None) -> Tensor:
@@ -392,38 +374,14 @@ class CmtHead(BaseModule):
             )
 
 
-def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
-    """The cameras of a batch; views that a sample lacks are marked absent.
-
-    Args:
-        metas: ``lidar2img`` (V_b, 4, 4) and ``pad_shape`` of each sample.
-        like: (B, V, ...), gives V and the device.
-
-    Raises:
-        ValueError: samples padded to different shapes, or more matrices than images.
-    """
-    shapes = {tuple(meta['pad_shape'][:2]) for meta in metas}
-    if len(shapes) != 1:
-        raise ValueError(f'the images of a batch are padded to different shapes: {shapes}')
-    batch_size, num_views = like.shape[:2]
-    # Inverted in double precision: entries of thousands of pixels stand beside others near zero.
-    lidar2img = np.tile(np.eye(4), (batch_size, num_views, 1, 1))
-    present = torch.zeros(batch_size, num_views, dtype=torch.bool)
-    for index, meta in enumerate(metas):
-        matrices = np.asarray(meta['lidar2img'], dtype=np.float64).reshape(-1, 4, 4)
-        if len(matrices) > num_views:
-            raise ValueError(
-                f'sample {index} has {len(matrices)} lidar2img matrices for {num_views} images'
-            )
-        lidar2img[index, : len(matrices)] = matrices
-        present[index, : len(matrices)] = True
-    options = {'device': like.device, 'dtype': torch.float32}
-    return Cameras(
-        lidar2img=torch.as_tensor(lidar2img).to(**options),
-        img2lidar=torch.as_tensor(np.linalg.inv(lidar2img)).to(**options),
-        present=present.to(like.device),
-        image_shape=shapes.pop(),
-    )
+def _present_tokens(position: Sequence[Tensor], cameras: Cameras | None) -> Tensor | None:
+    """(B, K), bool; the image tokens, which come last, are there where their camera is."""
+    if cameras is None or cameras.complete:
+        return None
+    *others, images = position
+    per_camera = images.shape[1] // cameras.present.shape[1]
+    present = [cameras.present.new_ones(part.shape[:2]) for part in others]
+    return torch.cat([*present, cameras.present.repeat_interleave(per_camera, dim=1)], dim=1)
 
 
 def _mlp(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:

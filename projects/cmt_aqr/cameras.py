@@ -1,0 +1,61 @@
+"""The cameras of a batch, whose samples may have different numbers of them.
+
+Shapes: B batch, V cameras.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Cameras(NamedTuple):
+    """The cameras of a batch, padded to the sample that has most."""
+
+    lidar2img: Tensor
+    """(B, V, 4, 4)"""
+    img2lidar: Tensor
+    """(B, V, 4, 4)"""
+    present: Tensor
+    """(B, V), bool"""
+    complete: bool
+    """whether all are present; known without waiting for the device"""
+    image_shape: tuple[int, int]
+    """height and width of the padded images, pixels"""
+
+
+def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
+    """The cameras of a batch; views that a sample lacks are marked absent.
+
+    Args:
+        metas: ``lidar2img`` (V_b, 4, 4) and ``pad_shape`` of each sample.
+        like: (B, V, ...), gives V and the device.
+
+    Raises:
+        ValueError: samples padded to different shapes, or more matrices than images.
+    """
+    shapes = {tuple(meta['pad_shape'][:2]) for meta in metas}
+    if len(shapes) != 1:
+        raise ValueError(f'the images of a batch are padded to different shapes: {shapes}')
+    batch_size, num_views = like.shape[:2]
+    # Inverted in double precision: entries of thousands of pixels stand beside others near zero.
+    lidar2img = np.tile(np.eye(4), (batch_size, num_views, 1, 1))
+    present = torch.zeros(batch_size, num_views, dtype=torch.bool)
+    for index, meta in enumerate(metas):
+        matrices = np.asarray(meta['lidar2img'], dtype=np.float64).reshape(-1, 4, 4)
+        if len(matrices) > num_views:
+            raise ValueError(
+                f'sample {index} has {len(matrices)} lidar2img matrices for {num_views} images'
+            )
+        lidar2img[index, : len(matrices)] = matrices
+        present[index, : len(matrices)] = True
+    options = {'device': like.device, 'dtype': torch.float32}
+    return Cameras(
+        lidar2img=torch.as_tensor(lidar2img).to(**options),
+        img2lidar=torch.as_tensor(np.linalg.inv(lidar2img)).to(**options),
+        present=present.to(like.device),
+        complete=bool(present.all()),
+        image_shape=shapes.pop(),
+    )
