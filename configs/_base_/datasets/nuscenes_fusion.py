@@ -1,18 +1,24 @@
 """nuScenes with LiDAR and cameras, as CMT was trained on it (images 800 x 320).
 
-Ten past sweeps, class-balanced sampling, masked-modal training, and augmentation of scene and images.
-The released models also paste objects from other samples into points and images, up to the last epochs;
-that is not part of this pipeline.
+Ten past sweeps, class-balanced sampling, masked-modal training, and augmentation of scene and
+images. The released models were also trained with objects of other samples pasted into points and
+images; that is left out.
+
+A config takes one file from here and one from `models`, and mmengine forbids a name in both: so the
+classes and the range have names of their own here. They are the models'.
 """
 
 data_root = 'data/nuscenes/'
-class_names = [
+data_command = (
+    'put nuScenes or a link to it at data/nuscenes, then '
+    'python tools/create_data.py data/nuscenes --version v1.0-trainval'
+)
+classes = [
     'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
     'pedestrian', 'traffic_cone',
 ]  # fmt: skip
-point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
+box_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 image_size = (320, 800)
-resize_lim = (0.47, 0.625)
 
 meta_keys = (
     'sample_idx', 'token', 'lidar_path', 'lidar2img', 'img_shape', 'pad_shape', 'box_type_3d',
@@ -35,12 +41,12 @@ move_scene = [
     ),
     dict(type='RandomFlip3DAll', flip_ratio_bev_horizontal=0.5, flip_ratio_bev_vertical=0.5),
 ]
-filter_points = dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range)
+filter_points = dict(type='PointsRangeFilter', point_cloud_range=box_range)
 filter_boxes = [
-    dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
-    dict(type='ObjectNameFilter', classes=class_names),
+    dict(type='ObjectRangeFilter', point_cloud_range=box_range),
+    dict(type='ObjectNameFilter', classes=classes),
 ]
-augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=resize_lim)
+augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.47, 0.625))
 fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
 pack_train = dict(
     type='Pack3DDetInputs',
@@ -76,7 +82,7 @@ dataset = dict(
         CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
         CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
     ),
-    metainfo=dict(classes=class_names, version='v1.0-trainval'),
+    metainfo=dict(classes=classes, version='v1.0-trainval'),
     modality=dict(use_lidar=True, use_camera=True),
     box_type_3d='LiDAR',
 )

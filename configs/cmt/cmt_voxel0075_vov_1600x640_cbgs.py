@@ -1,0 +1,29 @@
+"""CMT of LiDAR and cameras with VoVNet-99 at 1600 x 640 and 0.075 m voxels, as released.
+
+The released model started from an image backbone that FCOS3D had trained: give such weights as
+`load_from`.
+"""
+
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/models/cmt_vov.py',
+    '../_base_/datasets/nuscenes_fusion.py',
+    '../_base_/schedules/cmt_20e.py',
+]
+
+image_size = (640, 1600)
+augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.94, 1.25))
+fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
+train_pipeline = [*_base_.train_pipeline[:-2], augment_images, _base_.pack_train]
+test_pipeline = [*_base_.test_pipeline[:-2], fit_images, _base_.pack_test]
+train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_pipeline)))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+# Half the batch at a lower rate, with a higher peak.
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
+param_scheduler = [
+    dict(_base_.param_scheduler[0], eta_min_ratio=8),
+    *_base_.param_scheduler[1:],
+]
+auto_scale_lr = dict(base_batch_size=16)
