@@ -126,6 +126,18 @@ def test_empty_samples(sample, without):
     assert ('lidar2img' in sample) == (without != 'images')
 
 
+def test_a_sample_without_a_cloud_is_augmented_like_any_other(sample):
+    other = copy.deepcopy(sample)
+    del other['points']
+    results = []
+    for one in (sample, other):
+        np.random.seed(3)
+        results.append(GlobalRotScaleTransAll(**EVERYTHING)(one))
+    assert 'points' not in results[1]
+    assert np.array_equal(*(result['lidar2img'] for result in results))
+    assert torch.equal(*(result['gt_bboxes_3d'].tensor for result in results))
+
+
 def test_same_seed_same_augmentation(sample):
     other = copy.deepcopy(sample)
     results = []

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from mmdet3d.datasets.transforms import GlobalRotScaleTrans, RandomFlip3D
 from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import LiDARPoints
 
 _MOVED_KEYS = ('lidar2cam', 'lidar2img')
 
@@ -40,8 +42,13 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
         )
 
     def transform(self, input_dict: dict) -> dict:
-        """Modifies ``points``, ``gt_bboxes_3d``, ``lidar2img`` and ``lidar2cam``."""
+        """Modifies what is there of points, ``gt_bboxes_3d``, ``lidar2img`` and ``lidar2cam``."""
+        without_points = 'points' not in input_dict
+        if without_points:  # a model of cameras alone; mmdet3d cannot do without a cloud
+            input_dict['points'] = LiDARPoints(torch.empty(0, 3))
         results = super().transform(input_dict)
+        if without_points:
+            del results['points']
         augmentation = np.eye(4)
         # mmdet3d records the matrix that stands to the right of row vectors: p' = s * (p R^T) + t.
         rotation = np.asarray(results['pcd_rotation'], dtype=np.float64).reshape(3, 3).T
