@@ -1,0 +1,272 @@
+"""Configs parse, their models build, and numbers that depend on each other agree."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from torch import nn
+
+import projects.cmt_aqr  # noqa: F401
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((REPO_ROOT / 'configs' / 'cmt').glob('*.py'))
+R50 = 'cmt_voxel0100_r50_800x320_cbgs'
+VOV = 'cmt_voxel0075_vov_1600x640_cbgs'
+LIDAR = 'cmt_lidar_voxel0100_cbgs'
+CAMERA = 'cmt_camera_r50_800x320_cbgs'
+# The released r50 model declares fewer cells than its range has, see its config.
+GRID_OF_0100 = [41, 1024, 1024]
+STEPS_PER_EPOCH = 100
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        yield
+
+
+def read(name: str) -> Config:
+    return Config.fromfile(REPO_ROOT / 'configs' / 'cmt' / f'{name}.py')
+
+
+@pytest.fixture(scope='module', params=CONFIGS, ids=lambda path: path.stem)
+def built(request) -> tuple[Config, nn.Module]:
+    """A config and its model; pytest keeps the tests of one config together."""
+    cfg = Config.fromfile(request.param)
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        return cfg, MODELS.build(cfg.model)
+
+
+def pipelines(cfg: Config) -> Iterator[list[dict]]:
+    """The pipelines that the dataloaders of a config really use."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = (cfg.get(name) or {}).get('dataset')
+        while dataset is not None:
+            if 'pipeline' in dataset:
+                yield dataset.pipeline
+            dataset = dataset.get('dataset')
+
+
+def datasets(cfg: Config) -> Iterator[dict]:
+    """The datasets of a config that read files, out of their wrappers."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = (cfg.get(name) or {}).get('dataset')
+        while dataset is not None and 'ann_file' not in dataset:
+            dataset = dataset.get('dataset')
+        if dataset is not None:
+            yield dataset
+
+
+def test_the_model_builds_with_every_part_it_names(built):
+    cfg, model = built
+    parts = [name for name, value in cfg.model.items() if isinstance(value, dict)]
+    assert model.__class__.__name__ == cfg.model.type
+    assert {'data_preprocessor', *parts} <= set(dict(model.named_children()))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_grid_covers_the_range(built):
+    cfg, model = built
+    encoder = getattr(model, 'pts_middle_encoder', None)
+    if encoder is None:
+        assert not hasattr(model, 'pts_backbone')
+        return
+    layer = cfg.model.data_preprocessor.voxel_layer
+    low, high = np.split(np.array(layer.point_cloud_range), 2)
+    cells = (high - low) / np.array(layer.voxel_size)
+    np.testing.assert_allclose(cells, cells.round(), atol=1e-6)
+    x, y, z = cells.round().astype(int).tolist()
+    expected = [z + 1, y, x]  # one more in z, as in SECOND
+    if layer.voxel_size[0] == 0.1:
+        assert expected[1:] == [1080, 1080]
+        expected = GRID_OF_0100
+    assert list(encoder.sparse_shape) == expected
+
+
+def test_lidar_channels_fit(built):
+    _, model = built
+    encoder = getattr(model, 'pts_middle_encoder', None)
+    if encoder is None:
+        assert not hasattr(model, 'pts_neck')
+        return
+    with torch.no_grad():
+        bev = encoder.eval()(torch.ones(1, encoder.in_channels), torch.zeros(1, 4).int(), 1)
+    assert bev.shape[1] == model.pts_backbone.blocks[0][0].in_channels
+    per_level = [block[0].out_channels for block in model.pts_neck.deblocks]
+    assert sum(per_level) == model.pts_bbox_head.shared_conv.conv.in_channels
+    # The coarsest map comes back to the size of the finest only if this divides it.
+    assert bev.shape[-1] % 2 ** (len(per_level) - 1) == 0
+
+
+def test_image_channels_fit(built):
+    _, model = built
+    neck, head = getattr(model, 'img_neck', None), getattr(model, 'pts_bbox_head', None)
+    if neck is None or head is None:
+        assert not hasattr(head, 'rv_embedding')
+        return
+    assert neck.out_channels == head.hidden_dim
+
+
+def test_classes_and_range_are_the_same_everywhere(built):
+    cfg, model = built
+    classes = list(cfg.class_names)
+    for dataset in datasets(cfg):
+        assert list(dataset.metainfo.classes) == classes
+    head = getattr(model, 'pts_bbox_head', None)
+    if head is not None:
+        assert [name for task in cfg.model.pts_bbox_head.tasks for name in task] == classes
+        assert head.num_classes == len(classes)
+        layer = cfg.model.data_preprocessor.voxel_layer
+        ranges = {head.point_cloud_range, tuple((layer or head).point_cloud_range)}
+        assert len(ranges) == 1
+    for transform in (step for pipeline in pipelines(cfg) for step in pipeline):
+        if transform.type == 'ObjectNameFilter':
+            assert list(transform.classes) == classes
+        if 'point_cloud_range' in transform:
+            assert list(transform.point_cloud_range) == list(cfg.point_cloud_range)
+
+
+def test_training_and_testing_see_images_of_one_size(built):
+    cfg, _ = built
+    sizes = {
+        tuple(step.final_dim)
+        for pipeline in pipelines(cfg)
+        for step in pipeline
+        if step.type == 'ResizeCropFlipImage'
+    }
+    uses_images = cfg.model.get('img_backbone') is not None and any(
+        step.type == 'LoadMultiViewImages' for pipeline in pipelines(cfg) for step in pipeline
+    )
+    assert len(sizes) == uses_images
+
+
+@pytest.mark.parametrize(('name', 'size'), [(R50, (320, 800)), (VOV, (640, 1600))])
+def test_pipelines_of_the_released_sizes(name, size):
+    cfg = read(name)
+    train, val = cfg.train_dataloader.dataset.dataset.pipeline, cfg.val_dataloader.dataset.pipeline
+    for pipeline in (train, val):
+        (images,) = (step for step in pipeline if step.type == 'ResizeCropFlipImage')
+        assert tuple(images.final_dim) == size
+        (sweeps,) = (step for step in pipeline if step.type == 'LoadPointsFromMultiSweeps')
+        assert sweeps.sweeps_num == 10
+    assert cfg.test_dataloader == cfg.val_dataloader
+    assert [step.type for step in train][-2:] == ['ResizeCropFlipImage', 'Pack3DDetInputs']
+
+
+@pytest.mark.parametrize(
+    ('name', 'rate', 'peak', 'multipliers'),
+    [
+        (R50, 1.4e-4, 6, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
+        (VOV, 1.0e-4, 8, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
+        (CAMERA, 1.4e-4, 6, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
+        (LIDAR, 1.4e-4, 6, dict(pts_bbox_head=1.0)),
+    ],
+)
+def test_schedule_keeps_the_ratios_of_the_groups(name, rate, peak, multipliers):
+    cfg = read(name)
+    model = nn.ModuleDict({module: nn.Linear(2, 2, bias=False) for module in multipliers})
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    default_args = dict(optimizer=wrapper, epoch_length=STEPS_PER_EPOCH)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(scheduler), default_args=default_args)
+        for scheduler in cfg.param_scheduler
+    ]
+    groups = {
+        module: next(g for g in wrapper.param_groups if g['params'][0] is model[module].weight)
+        for module in multipliers
+    }
+    rates, momenta = [], []
+    for _ in range(cfg.train_cfg.max_epochs * STEPS_PER_EPOCH):
+        rates.append({module: group['lr'] for module, group in groups.items()})
+        momenta.append({group['betas'][0] for group in groups.values()})
+        wrapper.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+    head = np.array([now['pts_bbox_head'] for now in rates])
+    for module, multiplier in multipliers.items():
+        np.testing.assert_allclose([now[module] for now in rates], head * multiplier, rtol=1e-9)
+    turn = 8 * STEPS_PER_EPOCH
+    # mmengine leaves out the last step of each half.
+    np.testing.assert_allclose(head[[0, turn]], [rate, peak * rate], rtol=1e-5)
+    assert np.all(np.diff(head[:turn]) > 0)
+    assert np.all(np.diff(head[turn:]) < 0)
+    assert groups['pts_bbox_head']['lr'] == pytest.approx(1e-4 * rate, rel=0.2)
+    momentum = np.array([value for (value,) in momenta])
+    np.testing.assert_allclose(momentum[[0, turn]], [0.9, 0.9 * 0.85 / 0.95], rtol=1e-5)
+    assert groups['pts_bbox_head']['betas'][0] == pytest.approx(0.9)
+
+
+def test_weight_decay_of_the_image_backbone():
+    model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ('img_backbone', 'pts_backbone')})
+    wrapper = build_optim_wrapper(model, read(R50).optim_wrapper)
+    decays = {group['params'][0]: group['weight_decay'] for group in wrapper.param_groups}
+    assert decays[model['img_backbone'].weight] == pytest.approx(0.05)
+    assert decays[model['pts_backbone'].weight] == pytest.approx(0.01)
+
+
+def on_database(dataset: dict, root: Path) -> dict:
+    """The dataset of a config, reading another database."""
+    inner = dataset.get('dataset', dataset)
+    inner.data_root = str(root)
+    inner.metainfo.version = 'v1.0-mini'
+    return dataset
+
+
+@pytest.mark.parametrize('training', [True, False], ids=['train', 'test'])
+@pytest.mark.parametrize(
+    ('name', 'image_size', 'lidar'),
+    [
+        (R50, (320, 800), True),
+        (VOV, (640, 1600), True),
+        (LIDAR, None, True),
+        (CAMERA, (320, 800), False),
+    ],
+)
+def test_a_sample_goes_through_the_pipeline(synthetic_root, name, image_size, lidar, training):
+    cfg = read(name)
+    dataloader = cfg.train_dataloader if training else cfg.test_dataloader
+    dataset = DATASETS.build(on_database(dataloader.dataset, synthetic_root))
+    batch = pseudo_collate([dataset[0]])
+    inputs = MODELS.build(cfg.model.data_preprocessor)(batch, training)['inputs']
+    (sample,) = batch['data_samples']
+
+    assert type(dataset).__name__ == ('CBGSDataset' if training else 'NuScenesDataset')
+    assert ('voxels' in inputs) == ('points' in inputs) == lidar
+    assert ('imgs' in inputs) == (image_size is not None)
+    if lidar:
+        (points,) = inputs['points']
+        low, high = torch.tensor(cfg.point_cloud_range).split(3)
+        assert points.shape[1] == 5
+        assert ((points[:, :3] > low) & (points[:, :3] < high)).all()
+        assert inputs['voxels']['coors'].shape[1] == 4
+    if image_size is not None:
+        assert inputs['imgs'].shape == (1, 6, 3, *image_size)
+        assert sample.lidar2img.shape == (6, 4, 4)
+        assert sample.pad_shape == image_size
+    if training:
+        instances = sample.gt_instances_3d
+        assert instances.bboxes_3d.tensor.shape == (len(instances.labels_3d), 9)
+        assert len(instances) > 0
+        assert instances.labels_3d.max() < len(cfg.class_names)
+
+
+def test_what_the_readme_names_exists():
+    readme = (REPO_ROOT / 'README.md').read_text()
+    paths = set(re.findall(r'\b(?:configs|tools)/[\w/.-]+\.(?:py|sh)\b', readme))
+    paths |= {f'configs/cmt/{file}' for file in re.findall(r'(?<![\w/…])cmt_\w+\.py', readme)}
+    paths |= {link for link in re.findall(r'\]\(([^)#]+)\)', readme) if '://' not in link}
+    assert {f'configs/cmt/{name}.py' for name in (R50, VOV, LIDAR, CAMERA)} <= paths
+    assert 'tools/train.py' in paths
+    assert sorted(path for path in paths if not (REPO_ROOT / path).exists()) == []
+    # A name that the table shortens: its beginning is that of the line's first.
+    for ending in re.findall(r'…(\w+)', readme):
+        assert any(path.stem.endswith(ending) for path in CONFIGS), ending
