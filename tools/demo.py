@@ -91,9 +91,8 @@ def score(config: str, weights: Path, folder: Path) -> dict[str, float]:
         '--cfg-options',
         f'test_evaluator.jsonfile_prefix={folder / "results"}',
     )
-    # The run's logger keeps the scores under the time at which it started; take the latest.
-    log = max((ROOT / folder).glob('*/*.json'), key=os.path.getmtime)
-    return json.loads(log.read_text().splitlines()[-1])
+    latest = max((ROOT / folder).glob('*/run_info.json'), key=os.path.getmtime)
+    return json.loads(latest.read_text())['scores'][-1]
 
 
 def draw(work_dir: Path) -> Path:

@@ -3,7 +3,7 @@
 _base_ = './cmt_tiny_synthetic.py'
 
 test_pipeline = [
-    *_base_.load_inputs,
+    *_base_.test_pipeline[: len(_base_.load_inputs)],
     dict(type='ModalMask3D', drop='lidar'),
     *_base_.test_pipeline[len(_base_.load_inputs) :],
 ]

@@ -51,7 +51,9 @@ train_pipeline = [
     ),
 ]
 test_pipeline = [
-    *load_inputs,
+    load_inputs[0],
+    dict(**load_inputs[1], test_mode=True),  # the latest sweeps, not a random choice
+    *load_inputs[2:],
     dict(type='PointsRangeFilter', point_cloud_range=_base_.point_cloud_range),
     dict(type='ResizeCropFlipImage', final_dim=image_size, training=False),
     dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=meta_keys),
