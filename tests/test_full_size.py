@@ -1,0 +1,104 @@
+"""The models of the released sizes: their state dicts, and a forward pass on a real keyframe.
+
+Weights are the deterministic ones of the reference folder, so boxes mean nothing; that all sizes
+fit and all numbers are finite is what counts.
+"""
+
+import json
+import runpy
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+import projects.cmt_aqr  # noqa: F401
+from projects.cmt_aqr.datasets.single_frame import make_frame_root
+
+R50 = 'cmt_voxel0100_r50_800x320_cbgs'
+VOV = 'cmt_voxel0075_vov_1600x640_cbgs'
+LIDAR = 'cmt_lidar_voxel0100_cbgs'
+CAMERA = 'cmt_camera_r50_800x320_cbgs'
+# BEV cells, and image tokens of six cameras.
+R50_BEV, R50_IMAGES = 128 * 128, 6 * 20 * 50
+VOV_BEV, VOV_IMAGES = 180 * 180, 6 * 40 * 100
+
+
+class Run(NamedTuple):
+    """What one frame gave."""
+
+    num_tokens: int
+    outputs: dict[str, Tensor]
+    sample: Det3DDataSample
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        yield
+
+
+def read(root: Path, name: str) -> Config:
+    return Config.fromfile(root / 'configs' / 'cmt' / f'{name}.py')
+
+
+def run_on_frame(model: nn.Module, dataset: dict, frame_root: Path) -> Run:
+    """The model's answer to the frame, through the test pipeline of its config."""
+    dataset.data_root = str(frame_root)
+    dataset.metainfo.version = 'v1.0-mini'
+    seen = {}
+    head = model.pts_bbox_head
+    head.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.update(tokens=kwargs['tokens'].shape[1]), with_kwargs=True
+    )
+    head.register_forward_hook(lambda *call: seen.update(outputs=call[-1]))
+    with torch.no_grad():
+        (sample,) = model.eval().test_step(pseudo_collate([DATASETS.build(dataset)[0]]))
+    (outputs,) = seen['outputs']
+    return Run(seen['tokens'], outputs, sample)
+
+
+@pytest.mark.parametrize(('name', 'file'), [(R50, 'cmt_r50'), (VOV, 'cmt_vov')])
+def test_state_dict_is_the_released_one(repo_root, reference, name, file):
+    model = MODELS.build(read(repo_root, name).model)
+    expected = json.loads((reference / f'{file}_state_dict.json').read_text())
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'num_tokens'),
+    [
+        (LIDAR, R50_BEV),
+        (CAMERA, R50_IMAGES),
+        (R50, R50_BEV + R50_IMAGES),
+        (VOV, VOV_BEV + VOV_IMAGES),
+    ],
+)
+def test_runs_on_the_real_frame(repo_root, reference, real_frame, tmp_path, name, num_tokens):
+    cfg = read(repo_root, name)
+    model = MODELS.build(cfg.model)
+    runpy.run_path(str(reference / 'fill.py'))['fill_state_dict'](model, 0)
+    run = run_on_frame(model, cfg.test_dataloader.dataset, make_frame_root(real_frame, tmp_path))
+
+    assert run.num_tokens == num_tokens
+    head = cfg.model.pts_bbox_head
+    shape = (head.transformer.num_layers, 1, head.num_query)
+    channels = dict(center=2, height=1, dim=3, rot=2, vel=2, cls_logits=len(cfg.class_names))
+    assert {key: tuple(value.shape) for key, value in run.outputs.items()} == {
+        key: (*shape, count) for key, count in channels.items()
+    }
+    assert all(value.isfinite().all() for value in run.outputs.values())
+
+    found = run.sample.pred_instances_3d
+    assert 0 < len(found) <= head.box_coder.max_num
+    assert found.bboxes_3d.tensor.shape == (len(found), 9)
+    assert found.bboxes_3d.tensor.isfinite().all()
+    assert ((found.scores_3d >= 0) & (found.scores_3d <= 1)).all()
+    assert set(found.labels_3d.tolist()) <= set(range(len(cfg.class_names)))
