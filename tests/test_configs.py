@@ -148,6 +148,16 @@ def test_training_and_testing_see_images_of_one_size(built):
     assert len(sizes) == uses_images
 
 
+def test_models_of_one_sensor_are_parts_of_the_model_of_both():
+    shapes = {
+        name: {key: value.shape for key, value in MODELS.build(cfg).state_dict().items()}
+        for name, cfg in ((name, read(name).model) for name in (R50, LIDAR, CAMERA))
+    }
+    assert shapes[LIDAR] | shapes[CAMERA] == shapes[R50]
+    shared = {key.split('.')[1] for key in shapes[LIDAR].keys() & shapes[CAMERA].keys()}
+    assert shared == {'bev_embedding', 'reference_points', 'transformer', 'task_heads'}
+
+
 @pytest.mark.parametrize(('name', 'size'), [(R50, (320, 800)), (VOV, (640, 1600))])
 def test_pipelines_of_the_released_sizes(name, size):
     cfg = read(name)
@@ -157,6 +167,7 @@ def test_pipelines_of_the_released_sizes(name, size):
         assert tuple(images.final_dim) == size
         (sweeps,) = (step for step in pipeline if step.type == 'LoadPointsFromMultiSweeps')
         assert sweeps.sweeps_num == 10
+        assert bool(sweeps.get('test_mode')) == (pipeline is val)
     assert cfg.test_dataloader == cfg.val_dataloader
     assert [step.type for step in train][-2:] == ['ResizeCropFlipImage', 'Pack3DDetInputs']
 

@@ -21,7 +21,7 @@ train_pipeline = [
     dict(_base_.pack_train, keys=['points', 'gt_bboxes_3d', 'gt_labels_3d']),
 ]
 test_pipeline = [
-    *_base_.load_points,
+    *_base_.load_latest_points,
     _base_.filter_points,
     dict(_base_.pack_test, keys=['points']),
 ]

@@ -30,6 +30,8 @@ load_points = [
     dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
     dict(type='LoadPointsFromMultiSweeps', sweeps_num=10, use_dim=[0, 1, 2, 3, 4]),
 ]
+# The latest sweeps, where the loader would choose at random of more than ten.
+load_latest_points = [load_points[0], dict(load_points[1], test_mode=True)]
 load_images = [dict(type='LoadMultiViewImages'), dict(type='ComputeLidar2Img')]
 load_boxes = dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)
 move_scene = [
@@ -67,7 +69,7 @@ train_pipeline = [
     augment_images,
     pack_train,
 ]
-test_pipeline = [*load_points, *load_images, filter_points, fit_images, pack_test]
+test_pipeline = [*load_latest_points, *load_images, filter_points, fit_images, pack_test]
 
 dataset = dict(
     type='NuScenesDataset',

@@ -1,7 +1,7 @@
 """CMT with ResNet-50 at 800 x 320 and 0.1 m voxels, as released.
 
 The grid is declared 1024 x 1024 although +-54 m at 0.1 m are 1080 cells: the released weights
-were trained so, and the outermost 2.8 m of the map in x and y are lost to LiDAR.
+were trained so, and what the LiDAR sees beyond 48.4 m to the right or ahead is lost.
 """
 
 point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
