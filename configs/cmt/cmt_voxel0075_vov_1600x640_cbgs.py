@@ -4,12 +4,20 @@ The released model started from an image backbone that FCOS3D had trained: give 
 `load_from`.
 """
 
-_base_ = [
-    '../_base_/default_runtime.py',
-    '../_base_/models/cmt_vov.py',
-    '../_base_/datasets/nuscenes_fusion.py',
-    '../_base_/schedules/cmt_20e.py',
-]
+_base_ = './cmt_voxel0100_r50_800x320_cbgs.py'
+
+model = dict(
+    data_preprocessor=dict(voxel_layer=dict(voxel_size=[0.075, 0.075, 0.2])),
+    img_backbone=dict(
+        _delete_=True,
+        type='VoVNet',
+        spec_name='V-99-eSE',
+        out_features=('stage4', 'stage5'),
+        norm_eval=True,
+    ),
+    img_neck=dict(in_channels=[768, 1024]),
+    pts_middle_encoder=dict(sparse_shape=[41, 1440, 1440]),
+)
 
 image_size = (640, 1600)
 augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.94, 1.25))
@@ -20,7 +28,7 @@ train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_p
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# Half the batch at a lower rate, with a higher peak.
+# Half the batch at a lower rate, which climbs further.
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 param_scheduler = [
     dict(_base_.param_scheduler[0], eta_min_ratio=8),

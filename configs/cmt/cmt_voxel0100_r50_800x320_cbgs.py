@@ -6,7 +6,6 @@ weights as `load_from`.
 
 _base_ = [
     '../_base_/default_runtime.py',
-    '../_base_/models/cmt_r50.py',
     '../_base_/datasets/nuscenes_fusion.py',
     '../_base_/schedules/cmt_20e.py',
 ]

@@ -4,20 +4,16 @@ Ten past sweeps, class-balanced sampling, masked-modal training, and augmentatio
 images. The released models were also trained with objects of other samples pasted into points and
 images; that is left out.
 
-A config takes one file from here and one from `models`, and mmengine forbids a name in both: so the
-classes and the range have names of their own here. They are the models'.
+It stands on the model's config because both need the range and the classes, which stand there.
 """
+
+_base_ = '../models/cmt_r50.py'
 
 data_root = 'data/nuscenes/'
 data_command = (
     'put nuScenes or a link to it at data/nuscenes, then '
     'python tools/create_data.py data/nuscenes --version v1.0-trainval'
 )
-classes = [
-    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
-    'pedestrian', 'traffic_cone',
-]  # fmt: skip
-box_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 image_size = (320, 800)
 
 meta_keys = (
@@ -43,10 +39,10 @@ move_scene = [
     ),
     dict(type='RandomFlip3DAll', flip_ratio_bev_horizontal=0.5, flip_ratio_bev_vertical=0.5),
 ]
-filter_points = dict(type='PointsRangeFilter', point_cloud_range=box_range)
+filter_points = dict(type='PointsRangeFilter', point_cloud_range=_base_.point_cloud_range)
 filter_boxes = [
-    dict(type='ObjectRangeFilter', point_cloud_range=box_range),
-    dict(type='ObjectNameFilter', classes=classes),
+    dict(type='ObjectRangeFilter', point_cloud_range=_base_.point_cloud_range),
+    dict(type='ObjectNameFilter', classes=_base_.class_names),
 ]
 augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.47, 0.625))
 fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
@@ -84,7 +80,7 @@ dataset = dict(
         CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
         CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
     ),
-    metainfo=dict(classes=classes, version='v1.0-trainval'),
+    metainfo=dict(classes=_base_.class_names, version='v1.0-trainval'),
     modality=dict(use_lidar=True, use_camera=True),
     box_type_3d='LiDAR',
 )
