@@ -20,3 +20,6 @@ val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_v
 test_evaluator = val_evaluator
 
 load_from = 'work_dirs/cmt_tiny_lidar_pretrain/epoch_1.pth'
+
+# Stops on the way down a cosine over eleven epochs; `cmt_tiny_synthetic_anneal.py` goes on.
+train_cfg = dict(max_epochs=5)
