@@ -104,6 +104,22 @@ def test_an_empty_sample_does_not_depend_on_its_neighbour(detector):
     torch.testing.assert_close(mixed_map[1], empty_map[1])
 
 
+def test_voxels_outside_of_a_grid_declared_too_small_are_as_none(model_config):
+    config = model_config.copy()
+    config.pts_middle_encoder = {**config.pts_middle_encoder, 'sparse_shape': [21, 128, 128]}
+    detector = MODELS.build(config).eval()
+    far = cloud()
+    far[:, :2] = far[:, :2].abs() / 2 + 12.5  # beyond the first half of the range
+    outside, empty = (
+        detector.data_preprocessor(batch([points, cloud(0)]))['inputs']
+        for points in (far, cloud(0))
+    )
+    assert len(outside['voxels']['voxels'])
+    with torch.no_grad():
+        maps = [detector.extract_pts_feat(x['voxels'], x) for x in (outside, empty)]
+    assert torch.equal(*maps)
+
+
 def test_the_empty_path_leaves_the_encoder_training(detector):
     detector.train()
     inputs = detector.data_preprocessor(batch([cloud(0), cloud(0)]))['inputs']

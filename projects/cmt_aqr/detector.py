@@ -102,7 +102,9 @@ class CmtDetector(Base3DDetector):
         if voxels is None or 'lidar' not in self.pts_bbox_head.modalities:
             return None
         batch_size = len(batch_inputs_dict['points'])
-        if len(voxels['voxels']):
+        # A grid may be declared smaller than the range, as in the released r50 model.
+        grid = voxels['coors'].new_tensor(self.pts_middle_encoder.sparse_shape)
+        if (voxels['coors'][:, 1:] < grid).all(dim=1).any():
             features = self.pts_voxel_encoder(
                 voxels['voxels'], voxels['num_points'], voxels['coors']
             )
