@@ -61,7 +61,7 @@ model = dict(
     ),
 )
 
-max_iters = 500
+max_iters = 1000
 optim_wrapper = dict(paramwise_cfg=None)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
