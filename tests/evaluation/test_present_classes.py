@@ -1,11 +1,16 @@
 """The official score of the real frame's own boxes, through MMDetection3D's dataset and metric."""
 
+import numpy as np
 import pytest
 import torch
 from mmdet3d.datasets import NuScenesDataset
+from nuscenes import NuScenes
+from nuscenes.eval.common.config import config_factory
+from nuscenes.eval.detection.utils import category_to_detection_name
 
 from projects.cmt_aqr.datasets.single_frame import VERSION, make_frame_root
 from projects.cmt_aqr.evaluation import PresentClassesMetric
+from projects.cmt_aqr.evaluation.present_classes import scored_classes
 
 CLASSES = [
     'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
@@ -59,3 +64,28 @@ def test_boxes_in_the_wrong_place_score_nothing(score):
         boxes.tensor[:, :2] += 30
 
     assert score(move)['mAP_present'] < 0.1
+
+
+def test_scored_are_boxes_with_points_in_the_range_of_their_class(synthetic_root):
+    """Counted by hand in the tables: nearer than the class's distance, with a point inside."""
+    nusc = NuScenes(version=VERSION, dataroot=str(synthetic_root), verbose=False)
+    config = config_factory('detection_cvpr_2019')
+    expected = set()
+    for annotation in nusc.sample_annotation:
+        sample = nusc.get('sample', annotation['sample_token'])
+        if nusc.get('scene', sample['scene_token'])['name'] not in ('scene-0103', 'scene-0916'):
+            continue
+        lidar = nusc.get('sample_data', sample['data']['LIDAR_TOP'])
+        ego = nusc.get('ego_pose', lidar['ego_pose_token'])['translation']
+        distance = np.linalg.norm(np.subtract(annotation['translation'], ego)[:2])
+        name = category_to_detection_name(annotation['category_name'])
+        if distance < config.class_range[name] and annotation['num_lidar_pts']:
+            expected.add(name)
+    assert scored_classes(nusc, 'mini_val', config) == expected
+    assert expected
+
+    for annotation in nusc.sample_annotation:
+        if category_to_detection_name(annotation['category_name']) == 'car':
+            annotation['num_lidar_pts'] = 0
+    assert 'car' in expected
+    assert scored_classes(nusc, 'mini_val', config) == expected - {'car'}
