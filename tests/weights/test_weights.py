@@ -1,0 +1,80 @@
+"""The shipped weights fit the tiny model exactly and find what they were trained to find."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+WEIGHTS = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'
+METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/mAP'
+
+
+@pytest.fixture(scope='module')
+def checkpoint(repo_root):
+    return torch.load(repo_root / WEIGHTS, weights_only=True)
+
+
+def test_every_key_and_shape_is_the_models(repo_root, checkpoint):
+    from mmdet3d.registry import MODELS
+
+    init_default_scope('mmdet3d')
+    config = Config.fromfile(repo_root / 'configs/_base_/models/cmt_tiny.py')
+    expected = MODELS.build(config.model).state_dict()
+    state = checkpoint['state_dict']
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_it_says_how_it_came_about(checkpoint):
+    assert checkpoint['meta']['seed'] == 0
+    assert {'config', 'commit', 'command', 'epoch'} <= checkpoint['meta'].keys()
+
+
+def score(repo_root, data_root, config, work_dir):
+    """Official mAP of the shipped weights on a database, by tools/test.py's own path."""
+    cfg = Config.fromfile(repo_root / 'configs/cmt' / config)
+    root = f'{data_root}/'
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'load_from': str(repo_root / WEIGHTS),
+            'test_dataloader.dataset.data_root': root,
+            'test_dataloader.num_workers': 0,
+            'test_dataloader.persistent_workers': False,
+            'test_evaluator.data_root': root,
+            'test_evaluator.ann_file': f'{root}nuscenes_infos_val.pkl',
+            'train_dataloader': None,
+            'train_cfg': None,
+            'optim_wrapper': None,
+            'param_scheduler': None,
+            'val_dataloader': None,
+            'val_cfg': None,
+            'val_evaluator': None,
+        }
+    )
+    return Runner.from_cfg(cfg).test()[METRIC]
+
+
+@pytest.mark.slow
+def test_official_score_with_both_sensors_and_without_either(repo_root, weights_data, tmp_path):
+    """The foundation's promise, on scenes that nobody trained on."""
+    whole, blind, dark = (
+        score(repo_root, weights_data, f'cmt_tiny_synthetic{end}.py', tmp_path / f'run{end}')
+        for end in ('', '_lidar_drop', '_view_drop')
+    )
+    assert whole >= 0.35
+    assert blind >= 0.08
+    assert dark <= 0.75 * whole
+
+
+@pytest.fixture(scope='module')
+def weights_data(tmp_path_factory):
+    """Two validation scenes of a seed of their own, with images as large as the model wants."""
+    from projects.cmt_aqr.datasets.info_files import create_info_files
+    from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database
+
+    settings = DatabaseSettings(train_scenes=1, val_scenes=2, keyframes=10, sweeps=1, seed=7)
+    root = make_database(tmp_path_factory.mktemp('weights') / 'data', settings)
+    create_info_files(root, version=settings.version)
+    return root
