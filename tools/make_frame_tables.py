@@ -4,8 +4,12 @@ Example:
     python tools/make_frame_tables.py ../shared/nuscenes_frame --out data/real_frame
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
 
 from projects.cmt_aqr.datasets.single_frame import make_frame_root
 
