@@ -2,7 +2,7 @@
 
 Importing this module applies them all, once; no file of an installed package is edited. Each patch
 is one function that names the fault and its upstream thread. A package that is not installed is
-left out, so that ``geometry``, ``transformer`` and ``aqr`` import with torch alone.
+left out, so that ``geometry`` and ``transformer`` import with torch alone.
 
 With these patches no checkpoint can make the process run its code: neither a run's own on resume,
 nor one that comes from elsewhere (``load_from``, ``init_cfg=dict(type='Pretrained')``, a URL).

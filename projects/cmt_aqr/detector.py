@@ -29,8 +29,6 @@ class CmtDetector(Base3DDetector):
         pts_backbone: config of the BEV backbone.
         pts_neck: config of its neck; the head takes the first map that it returns.
         grid_mask: config of an augmentation of the images as the backbone gets them.
-        train_cfg: not used; MMDetection3D's tools pass it.
-        test_cfg: likewise.
         init_cfg: as in mmengine.
 
     Raises:
@@ -49,8 +47,6 @@ class CmtDetector(Base3DDetector):
         pts_backbone: Mapping | None = None,
         pts_neck: Mapping | None = None,
         grid_mask: Mapping | None = None,
-        train_cfg: Mapping | None = None,
-        test_cfg: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
