@@ -16,11 +16,6 @@ data_command = (
 )
 image_size = (320, 800)
 
-meta_keys = (
-    'sample_idx', 'token', 'lidar_path', 'lidar2img', 'img_shape', 'pad_shape', 'box_type_3d',
-    'box_mode_3d', 'dropped_modality',
-)  # fmt: skip
-
 # The stages of the pipelines, for variants to put together anew.
 load_points = [
     dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
@@ -49,9 +44,9 @@ fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=Fal
 pack_train = dict(
     type='Pack3DDetInputs',
     keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
-    meta_keys=meta_keys,
+    meta_keys=_base_.meta_keys,
 )
-pack_test = dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=meta_keys)
+pack_test = dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=_base_.meta_keys)
 
 train_pipeline = [
     *load_points,
@@ -70,16 +65,7 @@ test_pipeline = [*load_latest_points, *load_images, filter_points, fit_images, p
 dataset = dict(
     type='NuScenesDataset',
     data_root=data_root,
-    data_prefix=dict(
-        pts='samples/LIDAR_TOP',
-        sweeps='sweeps/LIDAR_TOP',
-        CAM_FRONT='samples/CAM_FRONT',
-        CAM_FRONT_LEFT='samples/CAM_FRONT_LEFT',
-        CAM_FRONT_RIGHT='samples/CAM_FRONT_RIGHT',
-        CAM_BACK='samples/CAM_BACK',
-        CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
-        CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
-    ),
+    data_prefix=_base_.data_prefix,
     metainfo=dict(classes=_base_.class_names, version='v1.0-trainval'),
     modality=dict(use_lidar=True, use_camera=True),
     box_type_3d='LiDAR',

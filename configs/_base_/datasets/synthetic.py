@@ -13,10 +13,6 @@ data_command = (
 image_size = (64, 176)
 num_sweeps = 1
 
-meta_keys = (
-    'sample_idx', 'token', 'lidar_path', 'lidar2img', 'img_shape', 'pad_shape', 'box_type_3d',
-    'box_mode_3d', 'dropped_modality',
-)  # fmt: skip
 load_inputs = [
     dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
     dict(type='LoadPointsFromMultiSweeps', sweeps_num=num_sweeps, use_dim=[0, 1, 2, 3, 4]),
@@ -47,7 +43,7 @@ train_pipeline = [
     dict(
         type='Pack3DDetInputs',
         keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
-        meta_keys=meta_keys,
+        meta_keys=_base_.meta_keys,
     ),
 ]
 test_pipeline = [
@@ -56,22 +52,13 @@ test_pipeline = [
     *load_inputs[2:],
     dict(type='PointsRangeFilter', point_cloud_range=_base_.point_cloud_range),
     dict(type='ResizeCropFlipImage', final_dim=image_size, training=False),
-    dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=meta_keys),
+    dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=_base_.meta_keys),
 ]
 
 dataset = dict(
     type='NuScenesDataset',
     data_root=data_root,
-    data_prefix=dict(
-        pts='samples/LIDAR_TOP',
-        sweeps='sweeps/LIDAR_TOP',
-        CAM_FRONT='samples/CAM_FRONT',
-        CAM_FRONT_LEFT='samples/CAM_FRONT_LEFT',
-        CAM_FRONT_RIGHT='samples/CAM_FRONT_RIGHT',
-        CAM_BACK='samples/CAM_BACK',
-        CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
-        CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
-    ),
+    data_prefix=_base_.data_prefix,
     metainfo=dict(classes=_base_.class_names, version=version),
     modality=dict(use_lidar=True, use_camera=True),
     box_type_3d='LiDAR',

@@ -4,12 +4,10 @@ The grid is declared 1024 x 1024 although +-54 m at 0.1 m are 1080 cells: the re
 were trained so, and what the LiDAR sees beyond 48.4 m to the right or ahead is lost.
 """
 
+_base_ = '../nuscenes.py'
+
 point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 voxel_size = [0.1, 0.1, 0.2]
-class_names = [
-    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
-    'pedestrian', 'traffic_cone',
-]  # fmt: skip
 code_weights = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]
 
 model = dict(
@@ -69,7 +67,7 @@ model = dict(
     pts_bbox_head=dict(
         type='CmtHead',
         point_cloud_range=point_cloud_range,
-        tasks=[class_names],
+        tasks=[_base_.class_names],
         in_channels=512,
         hidden_dim=256,
         num_query=900,
