@@ -4,7 +4,7 @@ Ten past sweeps, class-balanced sampling, masked-modal training, and augmentatio
 images. The released models were also trained with objects of other samples pasted into points and
 images; that is left out.
 
-It stands on the model's config because both need the range and the classes, which stand there.
+It stands on the model's config because both need the range, which stands there.
 """
 
 _base_ = '../models/cmt_r50.py'

@@ -1,6 +1,6 @@
 """The synthetic nuScenes database as the tiny model takes it.
 
-It stands on the model's config because both need the range and the classes, which stand there.
+It stands on the model's config because both need the range, which stands there.
 """
 
 _base_ = '../models/cmt_tiny.py'
