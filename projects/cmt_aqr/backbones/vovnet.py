@@ -19,7 +19,8 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..freezing import FreezePolicy, freeze
 
 FIRST_STAGE = 2  # the published names count the stem as stage 1
 
@@ -193,15 +194,9 @@ class VoVNet(BaseModule):
             raise ValueError(f'VoVNet num_stages {num_stages} is not in 1 to {len(spec.blocks)}')
         self.stage_names = [f'stage{FIRST_STAGE + i}' for i in range(num_stages)]
         self.out_features = self._checked_outputs(out_features)
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(
-                f'VoVNet frozen_stages {frozen_stages} is not in -1 to {num_stages}: -1 freezes '
-                'nothing, 0 the stem, n the stem and n stages'
-            )
-        self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self._build_layers(spec, input_channels, width)
-        self._freeze()
+        freeze(self, FreezePolicy(frozen_stages=frozen_stages))
 
     def _checked_outputs(self, out_features: Sequence[str]) -> tuple[str, ...]:
         allowed = ['stem', *self.stage_names]
@@ -250,23 +245,6 @@ class VoVNet(BaseModule):
             if name == self.out_features[-1]:
                 break
         return tuple(outputs)
-
-    def _freeze(self) -> None:
-        frozen = ('stem', *self.stage_names)[: self.frozen_stages + 1]
-        for name in frozen:
-            module = getattr(self, name)
-            module.eval()
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> VoVNet:
-        """Sets the mode, but keeps what is frozen, and norms under `norm_eval`, in evaluation."""
-        super().train(mode)
-        self._freeze()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
 
 def _build_stage(
