@@ -1,6 +1,7 @@
 """Fixtures shared by all tests, and the conditions every test runs under."""
 
 import os
+import warnings
 from pathlib import Path
 
 # Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
@@ -9,6 +10,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 pytest_plugins = ['synthetic_fixture']
 
@@ -26,6 +28,14 @@ def _fixed_seed() -> None:
     """Start every test from the same random state, whichever tests ran before it."""
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _default_scope() -> None:
+    """Start every test with MMDetection3D's registries, whichever Runner was built before it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of a change of the scope
+        init_default_scope('mmdet3d')
 
 
 def _shared_folder(name: str) -> Path:

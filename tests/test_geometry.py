@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from projects.cmt_aqr.geometry import (
+    VoxelGrid,
+    bev_cells,
     bev_grid,
     check_range,
     depth_bins,
+    image_cells,
     lift,
     metres_to_unit,
     project,
@@ -88,3 +91,24 @@ def test_token_pixels_stand_at_the_upper_left():
     pixels = token_pixels(3, 5, SHAPE, like=torch.zeros(1))
     assert pixels[:2].tolist() == [[0, 0, 1], [20, 0, 1]]
     assert pixels[5].tolist() == [0, 20, 1]
+
+
+def test_cells_of_the_released_grid_which_is_smaller_than_its_range():
+    # 1024 voxels of 0.1 m in 108 m: by the share of the range the ego would be in cell 64.
+    grid = VoxelGrid(voxel_size=(0.1, 0.1, 0.2), shape=(41, 1024, 1024))
+    limits = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
+    size = grid.cell_size((128, 128))
+    assert size == pytest.approx((0.8, 0.8))
+    cells = bev_cells(torch.tensor([[0.0, 0, 0], [48.4, -54, 0]]), limits, size)
+    torch.testing.assert_close(cells, torch.tensor([[67.5, 67.5], [128, 0]]))
+
+
+def test_the_stride_of_a_map_that_was_rounded_up():
+    grid = VoxelGrid(voxel_size=(0.2, 0.1, 0.3), shape=(21, 900, 500))
+    assert grid.cell_size((113, 63)) == pytest.approx((1.6, 0.8))
+
+
+def test_cells_of_an_image_whose_sides_shrink_differently():
+    pixels = torch.tensor([[40.0, 30, 1], [0, 0, 1]])
+    cells = image_cells(pixels, image_shape=(60, 80), map_shape=(3, 16))
+    assert cells.tolist() == [[8, 1.5], [0, 0]]

@@ -9,8 +9,10 @@ from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
+from projects.cmt_aqr.aqr.bias_generator import SCOPES
+from projects.cmt_aqr.aqr.weight_generator import ACTIVATIONS
 from projects.cmt_aqr.cameras import batch_cameras
-from projects.cmt_aqr.geometry import project, unit_to_metres
+from projects.cmt_aqr.geometry import VoxelGrid, project, unit_to_metres
 from projects.cmt_aqr.head import CmtHead
 
 RANGE = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
@@ -297,3 +299,128 @@ def test_a_head_with_a_local_start_trains_and_predicts():
             images if 'camera' in modalities else None,
         )
         assert all(torch.isfinite(value) for value in head.loss(*inputs, samples).values())
+
+
+# The maps of random_batch: 8 BEV cells of 13.5 m along each axis.
+GRID = VoxelGrid(voxel_size=(1.6875, 1.6875, 8.0), shape=(1, 64, 64))
+
+
+def aqr(scope='global', window='box', **weights):
+    """Options of a router."""
+    return {
+        'windows': {'lidar': 3, 'camera': 2},
+        'weight_generator': {'type': 'AQRWeightGenerator', 'feedforward_channels': 32, **weights},
+        'bias_generator': {'type': 'AttentionBiasGenerator', 'scope': scope, 'window': window},
+    }
+
+
+def routed_head(**options):
+    return make_head(aqr=aqr(**options), voxel_grid=GRID)
+
+
+def wake(head):
+    """Give the router's last layer, which starts at zero, something to say."""
+    for linear in head.aqr_weight_generator.to_weight.values():
+        torch.nn.init.normal_(linear.weight)
+
+
+@pytest.mark.parametrize('activation', ACTIVATIONS)
+@pytest.mark.parametrize('scope', SCOPES)
+@pytest.mark.parametrize('groups', ['modality', 'camera'])
+@pytest.mark.parametrize('window', ['box', 'gaussian'])
+@torch.no_grad()
+def test_a_new_router_leaves_every_box_as_it_was(activation, scope, groups, window, monkeypatch):
+    routed = routed_head(activation=activation, scope=scope, groups=groups, window=window).eval()
+    plain = make_head().eval()
+    missing, unexpected = routed.load_state_dict(plain.state_dict(), strict=False)
+    assert unexpected == []
+    assert {name.split('.')[0] for name in missing} == {
+        'aqr_weight_generator',
+        'attention_bias_generator',
+    }
+    batch = random_batch()
+    boxes = routed.predict(*batch)
+    # Another kernel, the one without a mask, may round otherwise.
+    for ours, theirs in zip(boxes, plain.predict(*batch), strict=True):
+        torch.testing.assert_close(
+            ours.bboxes_3d.tensor, theirs.bboxes_3d.tensor, atol=1e-5, rtol=1e-5
+        )
+        assert torch.equal(ours.labels_3d, theirs.labels_3d)
+
+    def unmasked(query_pos, **options):
+        zeros = query_pos.new_zeros(*query_pos.shape[:2], options['tokens'].shape[1])
+        return transformer(query_pos, **{**options, 'cross_mask': zeros[:, None]})
+
+    transformer = plain.transformer.forward
+    monkeypatch.setattr(plain.transformer, 'forward', unmasked)
+    for ours, theirs in zip(boxes, plain.predict(*batch), strict=True):
+        assert torch.equal(ours.bboxes_3d.tensor, theirs.bboxes_3d.tensor)
+        assert torch.equal(ours.scores_3d, theirs.scores_3d)
+
+
+@pytest.mark.parametrize('scope', SCOPES)
+@pytest.mark.parametrize('groups', ['modality', 'camera'])
+def test_a_router_trains_with_denoising_queries(scope, groups):
+    head = routed_head(scope=scope, groups=groups)
+    wake(head)
+    losses = head.loss(*random_batch())
+    sum(losses.values()).backward()
+    unused = {name for name, p in head.named_parameters() if p.grad is None}
+    assert unused == set()
+    assert head.attention_bias_generator.bias_scale.grad.abs().sum() > 0
+
+
+def test_a_router_that_suppresses_lidar_makes_its_tokens_unseen():
+    """With a bias beyond its usual limit the boxes are those without any LiDAR token."""
+    head = routed_head().eval()
+    torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, -50.0)
+    head.attention_bias_generator.limit = 1e4
+    torch.nn.init.constant_(head.attention_bias_generator.bias_scale, 1e4)
+    bev, images, samples = random_batch()
+    for ours, theirs in zip(
+        head.predict(bev, images, samples), head.predict(None, images, samples), strict=True
+    ):
+        torch.testing.assert_close(
+            ours.bboxes_3d.tensor, theirs.bboxes_3d.tensor, atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize('missing', ['lidar', 'camera'])
+@pytest.mark.parametrize('groups', ['modality', 'camera'])
+def test_a_router_takes_a_batch_without_a_sensor(missing, groups):
+    head = routed_head(scope='both', groups=groups, activation='softmax')
+    wake(head)
+    bev, images, samples = random_batch()
+    inputs = (None, images) if missing == 'lidar' else (bev, None)
+    losses = head.loss(*inputs, samples)
+    assert all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+
+
+def test_a_routed_sample_with_fewer_cameras_equals_itself_alone():
+    head = routed_head(scope='both', groups='camera').eval()
+    wake(head)
+    bev, images, samples = random_batch((2, 2))
+    samples[0].set_metainfo({'lidar2img': samples[0].metainfo['lidar2img'][:1]})
+    batched = head.predict(bev, images, samples)[0]
+    alone = head.predict(bev[:1], images[:1, :1], samples[:1])[0]
+    torch.testing.assert_close(
+        batched.bboxes_3d.tensor, alone.bboxes_3d.tensor, atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            {'modalities': ['lidar']},
+            r"routes between \['lidar', 'camera'\], but modalities is \['l",
+        ),
+        ({'voxel_grid': None}, 'aqr needs voxel_grid'),
+        ({'aqr': {**aqr(), 'windows': {'lidar': 3}}}, "windows is {'lidar': 3}; it must give"),
+        ({'aqr': {**aqr(), 'windows': {'lidar': 3, 'camera': 0}}}, 'cells from 1 on'),
+    ],
+)
+def test_a_wrong_router_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        make_head(**{'aqr': aqr(), 'voxel_grid': GRID, **change})

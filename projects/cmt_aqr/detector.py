@@ -11,6 +11,8 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
+from .geometry import VoxelGrid
+
 
 @MODELS.register_module()
 class CmtDetector(Base3DDetector):
@@ -57,7 +59,8 @@ class CmtDetector(Base3DDetector):
             'pts_backbone': pts_backbone,
             'pts_neck': pts_neck,
         }
-        self.pts_bbox_head = MODELS.build(pts_bbox_head)
+        grid = _voxel_grid(data_preprocessor, pts_middle_encoder)
+        self.pts_bbox_head = MODELS.build({'voxel_grid': grid, **pts_bbox_head})
         for modality, branch in (('camera', camera), ('lidar', lidar)):
             if not self._uses(modality, branch):
                 continue
@@ -166,3 +169,13 @@ class CmtDetector(Base3DDetector):
             )
         encoder.train(training)
         return torch.zeros_like(one) + 0 * sum(p.sum() for p in encoder.parameters())
+
+
+def _voxel_grid(
+    data_preprocessor: Mapping | None, pts_middle_encoder: Mapping | None
+) -> VoxelGrid | None:
+    """The grid as the two parts that make it are configured; ``None`` where either is missing."""
+    voxel_layer = (data_preprocessor or {}).get('voxel_layer')
+    if voxel_layer is None or pts_middle_encoder is None:
+        return None
+    return VoxelGrid(voxel_layer['voxel_size'], pts_middle_encoder['sparse_shape'])

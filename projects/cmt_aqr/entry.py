@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 _REPO_ROOT = Path(__file__).resolve().parents[2]
-_HOOKS = ('FiniteLossHook', 'RunInfoHook')
+_HOOKS = ('FiniteLossHook', 'BiasScaleHook', 'RoutingLogHook', 'RunInfoHook')
 
 
 class UsageError(Exception):

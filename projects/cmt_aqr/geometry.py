@@ -26,6 +26,26 @@ class Projection(NamedTuple):
     """(B, V, Q), bool: in front of the camera and inside the padded image."""
 
 
+class VoxelGrid(NamedTuple):
+    """The grid of voxels from which a BEV map is made."""
+
+    voxel_size: Sequence[float]
+    """metres along x, y and z"""
+    shape: Sequence[int]
+    """voxels along z, y and x"""
+
+    def cell_size(self, map_shape: tuple[int, int]) -> tuple[float, float]:
+        """Metres along x and y of a cell of the BEV map, by the map's height and width.
+
+        The stride is the ratio of grid and map to the nearest whole number: convolutions round
+        the size of their maps up.
+        """
+        strides = [
+            round(grid / cells) for grid, cells in zip(self.shape[1:], map_shape, strict=True)
+        ]
+        return self.voxel_size[0] * strides[1], self.voxel_size[1] * strides[0]
+
+
 def check_range(point_cloud_range: Sequence[float]) -> None:
     """Raise ``ValueError`` unless the range has six numbers, each minimum below its maximum."""
     low, high = point_cloud_range[:3], point_cloud_range[3:]
@@ -106,6 +126,42 @@ def bev_grid(height: int, width: int, like: Tensor) -> Tensor:
     x = (torch.arange(width, **options) + 0.5) / width
     y, x = torch.meshgrid(y, x, indexing='ij')
     return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def bev_cells(
+    points: Tensor, point_cloud_range: Sequence[float], cell_size: tuple[float, float]
+) -> Tensor:
+    """Where points lie on a BEV map, in cells.
+
+    From metres, not from the unit range: a grid may be declared smaller than the range, as in the
+    released r50 model, and its first cell still begins at x_min and y_min.
+
+    Args:
+        points: (..., 3), metres.
+        point_cloud_range: metres.
+        cell_size: metres along x and y.
+
+    Returns:
+        (..., 2): column (along x) and row (along y); 0.5 is the middle of the first.
+    """
+    return (points[..., :2] - points.new_tensor(point_cloud_range[:2])) / points.new_tensor(
+        cell_size
+    )
+
+
+def image_cells(pixels: Tensor, image_shape: tuple[int, int], map_shape: tuple[int, int]) -> Tensor:
+    """Where pixels lie on an image's feature map, in cells.
+
+    Args:
+        pixels: (..., 2 or 3), u and v in pixels of the padded image.
+        image_shape: height and width of the padded image, pixels.
+        map_shape: height and width of the map, cells.
+
+    Returns:
+        (..., 2): column and row; 0.5 is the middle of the first.
+    """
+    cells_per_pixel = [cells / size for cells, size in zip(map_shape, image_shape, strict=True)]
+    return pixels[..., :2] * pixels.new_tensor(cells_per_pixel[::-1])
 
 
 def token_pixels(height: int, width: int, image_shape: tuple[int, int], like: Tensor) -> Tensor:

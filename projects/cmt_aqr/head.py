@@ -17,9 +17,12 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from .aqr import AttentionBias, TokenLayout, Windows, bev_windows, camera_windows
 from .cameras import Cameras, batch_cameras
 from .denoising import DenoisingGenerator, DenoisingQueries
 from .geometry import (
+    Projection,
+    VoxelGrid,
     bev_grid,
     check_range,
     project,
@@ -43,6 +46,8 @@ class Tokens(NamedTuple):
     """(B, K, C), position embedding"""
     present: Tensor | None
     """(B, K), bool, or None where every token is there"""
+    layout: TokenLayout
+    """where the tokens of each sensor lie"""
 
 
 @MODELS.register_module()
@@ -75,10 +80,15 @@ class CmtHead(BaseModule):
         branch_channels: width of the regression branches.
         denoising: options of :class:`~projects.cmt_aqr.denoising.DenoisingGenerator`;
             ``None`` trains without denoising queries.
+        aqr: the Adaptive Query Router: ``weight_generator`` and ``bias_generator``, configs of the
+            two modules, and ``windows``, cells along each side of a query's window, for ``lidar``
+            and ``camera``. ``None`` is plain CMT.
+        voxel_grid: of the points; the detector gives it. Needed by the router with LiDAR.
         init_cfg: as in mmengine.
 
     Raises:
-        ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range.
+        ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range; a
+            router for one modality, or without window sizes or voxel grid.
     """
 
     def __init__(
@@ -101,6 +111,8 @@ class CmtHead(BaseModule):
         local_start: Mapping[str, float] | None = None,
         branch_channels: int = 64,
         denoising: Mapping | None = None,
+        aqr: Mapping | None = None,
+        voxel_grid: VoxelGrid | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -140,6 +152,40 @@ class CmtHead(BaseModule):
             self.make_denoising = DenoisingGenerator(
                 point_cloud_range=point_cloud_range, num_classes=self.num_classes, **denoising
             )
+
+        self.aqr_weight_generator = self.attention_bias_generator = None
+        if aqr is not None:
+            self._build_aqr(**aqr, voxel_grid=voxel_grid)
+
+    def _build_aqr(
+        self,
+        *,
+        weight_generator: Mapping,
+        bias_generator: Mapping,
+        windows: Mapping[str, int],
+        voxel_grid: VoxelGrid | None,
+    ) -> None:
+        if set(self.modalities) != set(MODALITIES):
+            raise ValueError(
+                f'aqr routes between {list(MODALITIES)}, but modalities is '
+                f'{list(self.modalities)}; leave aqr out'
+            )
+        if set(windows) != set(MODALITIES) or min(windows.values()) < 1:
+            raise ValueError(
+                f'aqr.windows is {dict(windows)}; it must give {list(MODALITIES)} a number of '
+                'cells from 1 on'
+            )
+        if voxel_grid is None:
+            raise ValueError(
+                'aqr needs voxel_grid to find the BEV cell of a query; CmtDetector gives it, from '
+                'data_preprocessor.voxel_layer and pts_middle_encoder'
+            )
+        self.window_sizes = dict(windows)
+        self.voxel_grid = voxel_grid
+        self.aqr_weight_generator = MODELS.build(
+            {'embed_dims': self.hidden_dim, **weight_generator}
+        )
+        self.attention_bias_generator = MODELS.build(bias_generator)
 
     def _build_embeddings(self, in_channels: int | None, num_query: int) -> None:
         channels = self.hidden_dim
@@ -195,12 +241,14 @@ class CmtHead(BaseModule):
         cameras = None if images is None else batch_cameras(metas, like=images)
         tokens = self.tokenize(bev, images, cameras)
         reference = self.reference(len(metas), denoising)
+        query_pos = self.embed_queries(reference, cameras)
+        bias = self.route(query_pos, reference, tokens, cameras)
         hidden = self.transformer(
-            self.embed_queries(reference, cameras),
+            query_pos,
             tokens=tokens.features,
             token_pos=tokens.position,
             self_mask=None if denoising is None else denoising.may_look(self.num_query),
-            cross_mask=None if tokens.present is None else tokens.present[:, None, None, :],
+            cross_mask=_cross_mask(bias, tokens.present),
         )
         return [self._place(task_head(hidden), reference) for task_head in self.task_heads]
 
@@ -213,6 +261,7 @@ class CmtHead(BaseModule):
         self, bev: Tensor | None, images: Tensor | None, cameras: Cameras | None
     ) -> Tokens:
         """Flatten the feature maps into one sequence, LiDAR first."""
+        layout = TokenLayout.of(bev, images)
         features, position = [], []
         if bev is not None:
             bev = self.shared_conv(bev)
@@ -229,7 +278,8 @@ class CmtHead(BaseModule):
         return Tokens(
             torch.cat(features, dim=1),
             torch.cat(position, dim=1),
-            _present_tokens(position, cameras),
+            _present_tokens(cameras, layout),
+            layout,
         )
 
     def reference(self, batch_size: int, denoising: DenoisingQueries | None) -> Tensor:
@@ -245,14 +295,74 @@ class CmtHead(BaseModule):
         embedded = self._embed_bev(reference)
         if cameras is None:
             return embedded
-        points = unit_to_metres(reference, self.point_cloud_range)
-        projection = project(points, cameras.lidar2img, cameras.image_shape)
+        projection = self._project(reference, cameras)
         # Only pairs of a camera and a query that it sees are embedded: about one in five.
         sample, camera, query = torch.where(projection.visible & cameras.present[..., None])
         rays = self._embed_rays(
             projection.pixels[sample, camera, query][:, None], cameras.img2lidar[sample, camera]
         )
         return embedded.index_put((sample, query), rays[:, 0].to(embedded), accumulate=True)
+
+    def route(
+        self, query_pos: Tensor, reference: Tensor, tokens: Tokens, cameras: Cameras | None
+    ) -> AttentionBias | None:
+        """Weigh the sensors for each query, denoising queries included, as attention biases.
+
+        Args:
+            query_pos: (B, Q, C), query embedding.
+            reference: (B, Q, 3), in the unit range.
+            tokens: what the queries attend to.
+            cameras: of the batch, or ``None`` without images.
+
+        Returns:
+            ``None`` without a router.
+        """
+        if self.aqr_weight_generator is None:
+            return None
+        windows = self._windows(reference, cameras, tokens.layout)
+        weights = self.aqr_weight_generator(
+            query_pos,
+            tokens.features + tokens.position,
+            tokens.features,
+            layout=tokens.layout,
+            windows=windows,
+            present=None if cameras is None else cameras.present,
+        )
+        groups = tokens.layout.groups(self.aqr_weight_generator.groups, weights.device)
+        return self.attention_bias_generator(weights, groups=groups, windows=windows)
+
+    @torch.no_grad()
+    def _windows(
+        self, reference: Tensor, cameras: Cameras | None, layout: TokenLayout
+    ) -> list[Windows]:
+        """Windows of every query, on the BEV map and in every camera that sees it."""
+        windows = []
+        if layout.bev is not None:
+            windows.append(
+                bev_windows(
+                    unit_to_metres(reference, self.point_cloud_range),
+                    layout,
+                    size=self.window_sizes['lidar'],
+                    point_cloud_range=self.point_cloud_range,
+                    cell_size=self.voxel_grid.cell_size(layout.bev),
+                )
+            )
+        if layout.image is not None:
+            windows.append(
+                camera_windows(
+                    self._project(reference, cameras),
+                    cameras.present,
+                    layout,
+                    size=self.window_sizes['camera'],
+                    image_shape=cameras.image_shape,
+                )
+            )
+        return windows
+
+    def _project(self, reference: Tensor, cameras: Cameras) -> Projection:
+        """(B, Q, 3) in the unit range, as every camera sees it."""
+        points = unit_to_metres(reference, self.point_cloud_range)
+        return project(points, cameras.lidar2img, cameras.image_shape)
 
     def loss(
         self,
@@ -374,14 +484,23 @@ class CmtHead(BaseModule):
             )
 
 
-def _present_tokens(position: Sequence[Tensor], cameras: Cameras | None) -> Tensor | None:
-    """(B, K), bool; the image tokens, which come last, are there where their camera is."""
+def _present_tokens(cameras: Cameras | None, layout: TokenLayout) -> Tensor | None:
+    """(B, K), bool; the tokens of a camera are there where the camera is."""
     if cameras is None or cameras.complete:
         return None
-    *others, images = position
-    per_camera = images.shape[1] // cameras.present.shape[1]
-    present = [cameras.present.new_ones(part.shape[:2]) for part in others]
-    return torch.cat([*present, cameras.present.repeat_interleave(per_camera, dim=1)], dim=1)
+    lidar = cameras.present.new_ones(len(cameras.present), layout.lidar_tokens)
+    images = cameras.present.repeat_interleave(layout.tokens_per_camera, dim=1)
+    return torch.cat([lidar, images], dim=1)
+
+
+def _cross_mask(bias: AttentionBias | None, present: Tensor | None) -> Tensor | None:
+    """Broadcast to (B, H, Q, K): the router's bias; no query looks at a token that is not there."""
+    if bias is None:
+        return None if present is None else present[:, None, None]
+    mask = bias.dense()
+    if present is not None:
+        mask = mask.masked_fill(~present[:, None], -torch.inf)
+    return mask[:, None]
 
 
 def _mlp(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:

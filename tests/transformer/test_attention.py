@@ -51,3 +51,15 @@ def test_dropout_only_in_training():
     assert not torch.equal(attention(x, x, x), attention(x, x, x))
     attention.eval()
     assert torch.equal(attention(x, x, x), attention(x, x, x))
+
+
+@pytest.mark.parametrize('num_groups', [2, 7])
+def test_the_mass_of_groups_is_the_sum_of_their_weights(num_groups):
+    attention = MultiheadAttention(16, num_heads=4)
+    query, key = torch.randn(2, 3, 16), torch.randn(2, 9, 16)
+    groups = torch.arange(9) % num_groups
+    mask = torch.randn(2, 1, 3, 9)
+    q, k = attention.project(query, key)
+    weights = (q @ k.transpose(-1, -2) / 2 + mask).softmax(-1)
+    expected = torch.stack([weights[..., groups == g].sum(-1) for g in range(num_groups)], dim=-1)
+    torch.testing.assert_close(attention.mass(query, key, groups, mask=mask), expected)

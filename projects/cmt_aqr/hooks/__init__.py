@@ -1,6 +1,8 @@
 """Hooks for mmengine's Runner."""
 
+from .bias_scale_hook import BiasScaleHook
 from .finite_loss_hook import FiniteLossHook
+from .routing_log_hook import RoutingLogHook
 from .run_info_hook import RunInfoHook
 
-__all__ = ['FiniteLossHook', 'RunInfoHook']
+__all__ = ['BiasScaleHook', 'FiniteLossHook', 'RoutingLogHook', 'RunInfoHook']

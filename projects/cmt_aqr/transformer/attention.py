@@ -50,15 +50,42 @@ class MultiheadAttention(nn.Module):
         Returns:
             (B, Q, C).
         """
-        weights = self.in_proj_weight.chunk(3)
-        biases = self.in_proj_bias.chunk(3)
-        q, k, v = (
-            self._split_heads(F.linear(x, weight, bias))
-            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        )
+        q, k, v = self.project(query, key, value)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def project(self, *inputs: Tensor) -> list[Tensor]:
+        """Query, key and value (B, N, C), or the first of them, each to (B, H, N, C / H)."""
+        weights = self.in_proj_weight.chunk(3)
+        biases = self.in_proj_bias.chunk(3)
+        return [
+            self._split_heads(F.linear(x, weight, bias))
+            for x, weight, bias in zip(inputs, weights, biases, strict=False)
+        ]
+
+    @torch.no_grad()
+    def mass(
+        self, query: Tensor, key: Tensor, groups: Tensor, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """How much of each query's attention falls on each group of keys.
+
+        Args:
+            query: (B, Q, C), with its position embedding added.
+            key: (B, K, C), likewise.
+            groups: (K,), group of every key, counted from 0.
+            mask: as in :meth:`forward`.
+
+        Returns:
+            (B, H, Q, groups), with the sum 1.
+        """
+        q, k = self.project(query, key)
+        membership = F.one_hot(groups).to(q)  # attention to these values sums up the weights
+        num_groups = membership.shape[1]
+        # Fused kernels want values as wide as keys.
+        padded = F.pad(membership, (0, max(0, k.shape[-1] - num_groups)))
+        value = padded.expand(*k.shape[:2], -1, -1)
+        return F.scaled_dot_product_attention(q, k, value, attn_mask=mask)[..., :num_groups]
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, H, N, C / H)."""

@@ -1,0 +1,30 @@
+"""Keep the scales of attention biases in their range."""
+
+from mmdet3d.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..aqr import AttentionBiasGenerator
+
+
+@HOOKS.register_module()
+class BiasScaleHook(Hook):
+    """Project the scales of every ``AttentionBiasGenerator`` after each training iteration.
+
+    ``tools/train.py`` adds it to every run. It goes before the checkpoint hook, so that no scale
+    out of its range is ever saved.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Put the scales back, wherever in the model they are."""
+        for module in runner.model.modules():
+            if isinstance(module, AttentionBiasGenerator):
+                module.project_scales()

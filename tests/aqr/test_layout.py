@@ -1,0 +1,38 @@
+"""Layout of the tokens, read from the features."""
+
+import pytest
+import torch
+
+from projects.cmt_aqr.aqr import TokenLayout
+from projects.cmt_aqr.aqr.layout import check_grouping
+
+CPU = torch.device('cpu')
+
+
+def test_sizes_come_from_the_features():
+    layout = TokenLayout.of(torch.zeros(2, 48, 3, 5), torch.zeros(2, 4, 8, 2, 6))
+    assert layout == TokenLayout(bev=(3, 5), image=(2, 6), num_cameras=4)
+    assert (layout.lidar_tokens, layout.tokens_per_camera) == (15, 12)
+
+
+def test_groups_of_modalities_and_of_cameras():
+    layout = TokenLayout(bev=(1, 2), image=(1, 3), num_cameras=2)
+    assert layout.groups('modality', CPU).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert layout.groups('camera', CPU).tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+    assert layout.num_groups('modality') == 2
+    assert layout.num_groups('camera') == 3
+
+
+def test_a_sensor_that_is_missing_has_no_tokens_and_keeps_its_group():
+    images_only = TokenLayout.of(None, torch.zeros(1, 2, 8, 1, 2))
+    assert images_only.groups('camera', CPU).tolist() == [1, 1, 2, 2]
+    lidar_only = TokenLayout.of(torch.zeros(1, 8, 1, 2), None)
+    assert lidar_only.groups('modality', CPU).tolist() == [0, 0]
+    assert (lidar_only.num_groups('modality'), lidar_only.num_groups('camera')) == (2, 1)
+
+
+def test_an_unknown_grouping_is_named():
+    with pytest.raises(
+        ValueError, match=r"groups is 'sensor'; it must be one of \['modality', 'cam"
+    ):
+        check_grouping('sensor')

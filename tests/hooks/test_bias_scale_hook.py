@@ -1,0 +1,24 @@
+"""Scales are back in their range when an iteration ends, and before it is saved."""
+
+from types import SimpleNamespace
+
+import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import get_priority
+from torch import nn
+
+from projects.cmt_aqr.aqr import AttentionBiasGenerator
+from projects.cmt_aqr.hooks import BiasScaleHook
+
+
+def test_scales_are_put_back_wherever_they_are():
+    generator = AttentionBiasGenerator(scope='both')
+    with torch.no_grad():
+        generator.bias_scale.copy_(torch.tensor([[-1.0, 2.0], [5.5, 0.5]]))
+    runner = SimpleNamespace(model=nn.Sequential(nn.Linear(1, 1), nn.Sequential(generator)))
+    BiasScaleHook().after_train_iter(runner, 0)
+    assert generator.bias_scale.tolist() == [[0.5, 2.0], [5.0, 0.5]]
+
+
+def test_it_goes_before_the_checkpoint_hook():
+    assert get_priority(BiasScaleHook.priority) < get_priority(CheckpointHook.priority)
