@@ -205,6 +205,78 @@ class TestMatching:
         assert "custom_keys: 'pts_voxel_encoder' has no parameters" in log
 
 
+class ResNet(nn.Module):
+    """Named as one whose layers are known: a stem, three layers and what comes after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ('conv1', 'layer1', 'layer2', 'layer3', 'norm'):
+            self.add_module(name, nn.Linear(1, 1))
+
+
+class TestLayerDecay:
+    @pytest.fixture
+    def model(self) -> Detector:
+        model = Detector()
+        model.img_backbone = ResNet()
+        return model
+
+    def test_rates_fall_from_the_output_to_the_input(self, model):
+        wrapper = build(model, {'img_backbone': dict(lr_mult=0.5, decay_mult=2, layer_decay=0.1)})
+        expected = {
+            'img_backbone stem': (('conv1',), 5e-5),
+            'img_backbone layer 0': (('layer1',), 5e-4),
+            'img_backbone layer 1': (('layer2',), 5e-3),
+            'img_backbone layer 2': (('layer3', 'norm'), 5e-2),
+        }
+        found = groups(model, wrapper)
+        assert list(found) == ['default', *expected]
+        for name, (parts, lr) in expected.items():
+            assert found[name] == within(model, *(f'img_backbone.{part}' for part in parts))
+            assert rates(wrapper)[name] == (pytest.approx(lr), 0.02)
+        multipliers = [group['lr_mult'] for group in wrapper.optimizer.param_groups]
+        assert multipliers == pytest.approx([1, 5e-4, 5e-3, 5e-2, 0.5])
+
+    def test_a_longer_key_has_its_own_rate(self, model):
+        keys = {
+            'img_backbone': dict(layer_decay=0.1),
+            'img_backbone.layer1': dict(lr_mult=0.3),
+        }
+        wrapper = build(model, keys)
+        assert groups(model, wrapper)['img_backbone.layer1'] == within(model, 'img_backbone.layer1')
+        assert rates(wrapper)['img_backbone.layer1'] == (pytest.approx(0.03), 0.01)
+        assert 'img_backbone layer 0' not in rates(wrapper)
+        assert rates(wrapper)['img_backbone stem'] == (pytest.approx(1e-4), 0.01)
+
+    def test_frozen_layers_are_left_out(self, model):
+        model.img_backbone.conv1.requires_grad_(False)
+        model.img_backbone.layer1.requires_grad_(False)
+        wrapper = build(model, {'img_backbone': dict(lr_mult=0.5, layer_decay=0.1)})
+        names = ['default', 'img_backbone layer 1', 'img_backbone layer 2']
+        assert list(groups(model, wrapper)) == names
+
+    @pytest.mark.parametrize('value', [0, -0.5, 1.1, float('nan'), '0.7', True])
+    def test_out_of_range(self, model, value):
+        with pytest.raises(
+            ValueError, match=r"custom_keys\['img_backbone'\]: layer_decay"
+        ) as error:
+            build(model, {'img_backbone': dict(layer_decay=value)})
+        assert f'is {value!r}; it must be a number greater than 0 and up to 1' in str(error.value)
+
+    def test_module_without_known_layers(self, model):
+        with pytest.raises(ValueError, match='those of Conv2d are not known') as error:
+            build(model, {'img_neck': dict(layer_decay=0.7)})
+        assert 'ResNet' in str(error.value)
+
+    def test_key_of_no_single_module(self, model):
+        model.pts_backbone = nn.ModuleDict({'img_backbone': ResNet()})
+        with pytest.raises(ValueError, match='the name of one module') as error:
+            build(model, {'img_backbone': dict(layer_decay=0.7)})
+        assert "['img_backbone', 'pts_backbone.img_backbone']" in str(error.value)
+        with pytest.raises(ValueError, match='the key names none'):
+            build(model, {'bias_scale': dict(layer_decay=0.7)})
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ('key', 'near'),

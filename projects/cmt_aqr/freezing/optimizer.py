@@ -13,6 +13,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from .layers import Layers, classes_with_layers, find_layers, is_within
+
 DEFAULT_GROUP = 'default'
 
 # What a module is called elsewhere -> its names in CMT, which no likeness of spelling would find.
@@ -23,25 +25,38 @@ _CONFUSIONS = {'query_embed': ('bev_embedding', 'rv_embedding')}
 class KeyOptions:
     """What one entry of ``custom_keys`` sets for the parameters it matches.
 
+    Attributes:
+        lr_mult: multiplies the optimizer's ``lr``.
+        decay_mult: multiplies the optimizer's ``weight_decay``.
+        layer_decay: for a key that names a module with ordered layers: the last layer, and what
+            comes after it, gets ``lr_mult``, every layer before it this share of the next one, and
+            the stem this share of layer 0 (Clark et al., ELECTRA, ICLR 2020).
+
     Raises:
-        ValueError: a multiplier is not a finite number from 0 on.
+        ValueError: a multiplier is not a finite number from 0 on, or ``layer_decay`` not one
+            greater than 0 and up to 1.
     """
 
     lr_mult: float = 1.0
     decay_mult: float = 1.0
+    layer_decay: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in ('lr_mult', 'decay_mult'):
+            value = getattr(self, name)
             if not _is_number(value) or value < 0:
-                raise ValueError(
-                    f'{field.name} is {value!r}; it must be a finite number, 0 or greater'
-                )
+                raise ValueError(f'{name} is {value!r}; it must be a finite number, 0 or greater')
+        decay = self.layer_decay
+        if decay is not None and not (_is_number(decay) and 0 < decay <= 1):
+            raise ValueError(
+                f'layer_decay is {decay!r}; it must be a number greater than 0 and up to 1'
+            )
 
 
 class Setting(NamedTuple):
     """The group of a parameter, and what it multiplies the optimizer's ``lr`` and decay by."""
 
+    key: str
     group: str
     lr_mult: float
     decay_mult: float
@@ -62,9 +77,12 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - A key without an effect is an error. One that names a module without parameters, or with
       frozen ones only, is logged.
     - Frozen parameters, those with ``requires_grad=False``, are never in a group.
-    - There is one group a key and one for the rest, each with its ``name`` and ``lr_mult``,
-      ``default`` first and the others by name, however the config orders them: few groups keep
-      optimizers fast, and a fixed order keeps their state right on resume.
+    - There is one group a key, or a layer where layers have rates of their own, and one for the
+      rest, each with its ``name`` and ``lr_mult``. ``default`` comes first and the others follow by
+      key, however the config orders them: few groups keep optimizers fast, and a fixed order keeps
+      their state right on resume.
+    - ``img_backbone=dict(lr_mult=0.01, layer_decay=0.7)`` sets rates by layer, see
+      :class:`KeyOptions`.
 
     Args:
         optim_wrapper_cfg: of the wrapper, with ``optimizer``, whose ``lr`` must be given.
@@ -125,8 +143,7 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(
                 f'every parameter of {type(model).__name__} is frozen: there is nothing to train'
             )
-        in_order = sorted(members, key=lambda setting: (setting.group != DEFAULT_GROUP, setting))
-        return [self._group(setting, members[setting]) for setting in in_order]
+        return [self._group(setting, members[setting]) for setting in sorted(members, key=_order)]
 
     def settings(self, model: nn.Module) -> dict[str, Setting]:
         """Setting of every parameter by name, of frozen ones too, in the model's order.
@@ -142,13 +159,27 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         _check_keys_apply(self.custom_keys, keys, model)
         trainable = {names[0] for parameter, names in aliases.items() if parameter.requires_grad}
         _check_keys_train(self.custom_keys, keys, trainable)
-        return {name: self._setting(matching) for name, matching in keys.items()}
+        encoders = {
+            key: _Encoder.named(key, model)
+            for key, options in self.custom_keys.items()
+            if options.layer_decay is not None
+        }
+        return {
+            names[0]: self._setting(names, keys[names[0]], encoders) for names in aliases.values()
+        }
 
-    def _setting(self, matching: Sequence[str]) -> Setting:
+    def _setting(
+        self, names: Sequence[str], matching: Sequence[str], encoders: Mapping[str, '_Encoder']
+    ) -> Setting:
         if not matching:
-            return Setting(DEFAULT_GROUP, 1.0, 1.0)
-        options = self.custom_keys[matching[0]]
-        return Setting(matching[0], options.lr_mult, options.decay_mult)
+            return Setting(DEFAULT_GROUP, DEFAULT_GROUP, 1.0, 1.0)
+        key = matching[0]
+        options = self.custom_keys[key]
+        if key not in encoders:
+            return Setting(key, key, options.lr_mult, options.decay_mult)
+        layer, distance = encoders[key].place(names)
+        lr_mult = options.lr_mult * options.layer_decay**distance
+        return Setting(key, f'{key} {layer}', lr_mult, options.decay_mult)
 
     def _group(self, setting: Setting, parameters: list[nn.Parameter]) -> dict:
         group = {
@@ -160,6 +191,52 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_wd is not None:
             group['weight_decay'] = self.base_wd * setting.decay_mult
         return group
+
+
+class _Encoder(NamedTuple):
+    """A module with ordered layers, and its name in the model."""
+
+    path: str
+    layers: Layers
+
+    @classmethod
+    def named(cls, key: str, model: nn.Module) -> '_Encoder':
+        """The module that ``key`` names.
+
+        Raises:
+            ValueError: it names none, or several, or one whose layers are not known.
+        """
+        modules = {
+            name: module for name, module in model.named_modules() if f'.{name}'.endswith(f'.{key}')
+        }
+        if len(modules) != 1:
+            raise ValueError(
+                f'custom_keys[{key!r}]: layer_decay needs the name of one module; the key names '
+                f'{sorted(modules) or "none"}'
+            )
+        ((path, module),) = modules.items()
+        layers = find_layers(module)
+        if layers is None:
+            raise ValueError(
+                f'custom_keys[{key!r}]: layer_decay needs ordered layers, but those of '
+                f'{type(module).__name__} are not known; they are known of '
+                f'{", ".join(classes_with_layers())}; add others with register_layers'
+            )
+        return cls(path, layers)
+
+    def place(self, names: Sequence[str]) -> tuple[str, int]:
+        """Layer of a parameter, and how far that is from the last one."""
+        within = [name.removeprefix(f'{self.path}.') for name in names]
+        count = len(self.layers.layers)
+        for index, roots in enumerate([self.layers.stem, *self.layers.layers]):
+            if any(is_within(name, roots) for name in within):
+                return ('stem' if index == 0 else f'layer {index - 1}'), count - index
+        return f'layer {count - 1}', 0
+
+
+def _order(setting: Setting) -> tuple:
+    """Of groups: the default one, then by key, and from the stem to the last layer."""
+    return setting.key != DEFAULT_GROUP, setting.key, setting.lr_mult, setting.group
 
 
 def _is_number(value: object) -> bool:
