@@ -74,8 +74,8 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - A key matches whole dotted components anywhere in a parameter's name: ``transformer`` matches
       ``pts_bbox_head.transformer.norm.weight``, not ``foo_transformer.weight``. The key of most
       components wins, among those the longest, then the alphabet.
-    - A key without an effect is an error. One that names a module without parameters, or with
-      frozen ones only, is logged.
+    - A key without an effect is an error: one that matches nothing, or only what longer keys take.
+      One that names a module without parameters, or with frozen ones only, is logged.
     - Frozen parameters, those with ``requires_grad=False``, are never in a group.
     - There is one group a key, or a layer where layers have rates of their own, and one for the
       rest, each with its ``name`` and ``lr_mult``. ``default`` comes first and the others follow by
@@ -91,9 +91,6 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Raises:
         ValueError: an unknown option, or a value out of its range.
     """
-
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
-        super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
     def _validate_cfg(self) -> None:
         """Called by the base class; reads the options of every key."""
