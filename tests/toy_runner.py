@@ -56,8 +56,17 @@ class CountMetric(BaseMetric):
         return dict(count=float(len(results)))
 
 
-def make_runner(work_dir: Path, *, epochs: int = 1, **options) -> Runner:
-    """Runner that trains and validates for ``epochs`` and saves a checkpoint after each."""
+def make_runner(
+    work_dir: Path, *, epochs: int = 1, model: nn.Module | None = None, **options
+) -> Runner:
+    """Runner that trains and validates for ``epochs`` and saves a checkpoint after each.
+
+    Args:
+        work_dir: of the run.
+        epochs: of two iterations each.
+        model: trained in place of a ``ToyModel``, on the same points.
+        options: further ones of the Runner.
+    """
 
     def loader(shuffle: bool) -> dict:
         sampler = dict(type='DefaultSampler', shuffle=shuffle)
@@ -65,7 +74,7 @@ def make_runner(work_dir: Path, *, epochs: int = 1, **options) -> Runner:
         return dict(dataset=ToyDataset(), batch_size=2, sampler=sampler, collate_fn=collate)
 
     return Runner(
-        model=ToyModel(),
+        model=model or ToyModel(),
         work_dir=str(work_dir),
         train_dataloader=loader(shuffle=True),
         val_dataloader=loader(shuffle=False),

@@ -1,0 +1,454 @@
+"""Every way in which something frozen is not stops a real run and is named."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseModel, BaseModule
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import nn
+from toy_runner import make_runner
+
+from projects.cmt_aqr.freezing import FreezePolicy, freeze
+from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind
+from projects.cmt_aqr.freezing.audit_hook import FreezeAuditHook
+
+
+class Backbone(BaseModule):
+    """One layer, its norm and a dropout."""
+
+    def __init__(self, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.linear = nn.Linear(1, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.norm(self.linear(x)))
+
+
+BACKBONE = {
+    'backbone.linear.weight',
+    'backbone.linear.bias',
+    'backbone.norm.weight',
+    'backbone.norm.bias',
+    'backbone.norm.running_mean',
+    'backbone.norm.running_var',
+    'backbone.norm.num_batches_tracked',
+}
+
+
+class TwoPartModel(BaseModel):
+    """A backbone, frozen or not, and a head."""
+
+    def __init__(self, *, policy: FreezePolicy | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__()
+        self.backbone = Backbone(init_cfg)
+        self.line = nn.Linear(3, 1)
+        if policy is not None:
+            freeze(self.backbone, policy, name='backbone')
+
+    def forward(self, inputs: torch.Tensor, data_samples: torch.Tensor, mode: str = 'tensor'):
+        prediction = self.line(self.backbone(inputs))
+        if mode == 'loss':
+            return dict(loss_line=((prediction - data_samples) ** 2).mean())
+        return [*prediction]
+
+
+class FrozenModel(TwoPartModel):
+    def __init__(self, **options) -> None:
+        super().__init__(policy=FreezePolicy(frozen=True), **options)
+
+
+class Sabotage(Hook):
+    """Does something to the model at one stage of the second iteration."""
+
+    iteration = 1
+
+    def __init__(self, action, stage: str = 'before_train_iter') -> None:
+        self.action = action
+        setattr(self, stage, self._act)
+
+    def _act(self, runner: Runner, *args, **kwargs) -> None:
+        if runner.iter == self.iteration:
+            with torch.no_grad():
+                self.action(runner)
+
+
+def save_checkpoint(path: Path, *, without: str = 'nothing') -> str:
+    """Weights of another model of the same kind, but those whose names begin with ``without``."""
+    state = TwoPartModel().state_dict()
+    for name in [name for name in state if name.startswith(without)]:
+        del state[name]
+    torch.save(dict(state_dict=state), path)
+    return str(path)
+
+
+def runner_of(model: nn.Module, work_dir: Path, *hooks: Hook, audit=None, **options) -> Runner:
+    """Runner with an audit, whose optimizer holds what is trainable alone."""
+    audit = audit or FreezeAuditHook()
+    runner = make_runner(work_dir, model=model, custom_hooks=[*hooks, audit], **options)
+    trainable = [p for p in runner.model.parameters() if p.requires_grad]
+    runner.optim_wrapper = OptimWrapper(torch.optim.AdamW(trainable, lr=0.01))
+    return runner
+
+
+def loaded_runner(model: nn.Module, tmp_path: Path, *hooks: Hook, **options) -> Runner:
+    checkpoint = save_checkpoint(tmp_path / 'cmt.pth')
+    return runner_of(model, tmp_path / 'run', *hooks, load_from=checkpoint, **options)
+
+
+def report_of(runner: Runner) -> dict:
+    return json.loads((Path(runner.log_dir) / 'freeze_audit.json').read_text())
+
+
+def violations_of(runner: Runner) -> dict[Kind, set[str]]:
+    """Train, and return what stopped the run, after checking that all of it was written down."""
+    with pytest.raises(FreezeViolation) as error:
+        runner.train()
+    report = report_of(runner)
+    found = error.value.violations
+    assert report['state'] == 'violated'
+    assert [v['kind'] for v in report['violations']] == [v.kind.title for v in found]
+    for violation in found:
+        assert violation.kind.title in str(error.value)
+        assert violation.kind.remedy in str(error.value)
+        assert violation.details or all(name in str(error.value) for name in violation.names)
+    return {violation.kind: set(violation.names) for violation in found}
+
+
+# What is in order passes.
+
+
+def test_clean_run_passes_and_writes_its_report(tmp_path):
+    runner = loaded_runner(FrozenModel(), tmp_path, epochs=2)
+    runner.train()
+    report = report_of(runner)
+    assert report['state'] == 'passed'
+    assert report['iteration'] == 4
+    assert report['violations'] == []
+    assert report['digest_at_end'] == report['digest']
+    assert report['filled_from'] == {str(tmp_path / 'cmt.pth'): len(BACKBONE)}
+    assert report['unfilled'] == []
+    assert (report['frozen_parameters'], report['frozen_buffers']) == (4, 3)
+    parts = {row['part']: row for row in report['modules']}
+    assert (parts['backbone']['frozen'], parts['backbone']['trainable']) == (12, 0)
+    assert (parts['line']['frozen'], parts['line']['trainable']) == (0, 4)
+    assert parts['line']['rate'] == [0.01, 0.01]
+    assert parts['backbone']['rate'] is None
+
+
+def test_report_is_written_at_the_start(tmp_path):
+    states = []
+    look = Sabotage(lambda runner: states.append(report_of(runner)['state']))
+    loaded_runner(FrozenModel(), tmp_path, look).train()
+    assert states == ['training']
+
+
+def test_table_is_logged_before_training(tmp_path):
+    runner = loaded_runner(FrozenModel(), tmp_path)
+    runner.train()
+    (log,) = Path(runner.log_dir).glob('*.log')
+    row = next(line for line in log.read_text().splitlines() if line.startswith('backbone '))
+    assert row.split() == ['backbone', '12', '0', '0.00', '0.00', '-']
+
+
+def test_nothing_frozen_passes_without_a_word_of_warning(tmp_path):
+    records = []
+    runner = runner_of(TwoPartModel(), tmp_path)
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append
+    runner.logger.addHandler(handler)
+    runner.train()
+    assert [r for r in records if 'audit' in r.pathname or 'froz' in r.getMessage()] == []
+    report = report_of(runner)
+    assert (report['state'], report['frozen_parameters']) == ('passed', 0)
+
+
+def test_training_twice_with_one_runner_needs_no_second_load(tmp_path):
+    runner = loaded_runner(FrozenModel(), tmp_path)
+    runner.train()
+    runner._train_loop = dict(by_epoch=True, max_epochs=1)
+    runner.train()
+    assert report_of(runner)['state'] == 'passed'
+
+
+def test_resume_counts_the_own_checkpoint_as_source(tmp_path):
+    loaded_runner(FrozenModel(), tmp_path).train()
+    runner = runner_of(FrozenModel(), tmp_path / 'run', epochs=2, resume=True)
+    runner.train()
+    report = report_of(runner)
+    assert report['filled_from'] == {f'last checkpoint in {tmp_path / "run"}': len(BACKBONE)}
+    assert (report['state'], report['iteration']) == ('passed', 4)
+
+
+def test_pretrained_init_cfg_counts_as_source(tmp_path):
+    torch.save(dict(state_dict=Backbone().state_dict()), tmp_path / 'backbone.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'backbone.pth'))
+    runner = runner_of(FrozenModel(init_cfg=init_cfg), tmp_path / 'run')
+    runner.train()
+    assert report_of(runner)['filled_from'] == {'init_cfg': len(BACKBONE)}
+
+
+def test_pretrained_init_cfg_that_fits_nothing_does_not_count(tmp_path):
+    torch.save(dict(state_dict={'other.weight': torch.zeros(1)}), tmp_path / 'backbone.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'backbone.pth'))
+    runner = runner_of(FrozenModel(init_cfg=init_cfg), tmp_path / 'run')
+    assert Kind.UNFILLED in violations_of(runner)
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_averaged_model_passes(tmp_path, update_buffers):
+    ema = EMAHook(momentum=0.5, update_buffers=update_buffers)
+    runner = loaded_runner(FrozenModel(), tmp_path, ema, epochs=2)
+    runner.train()
+    assert report_of(runner)['state'] == 'passed'
+
+
+def test_bfloat16_weights_pass(tmp_path):
+    model = FrozenModel()
+    model.backbone.linear.weight.data = model.backbone.linear.weight.data.bfloat16()
+    model.backbone.linear.bias.data = model.backbone.linear.bias.data.bfloat16()
+    model.backbone.linear.register_forward_pre_hook(lambda _, x: (x[0].bfloat16(),))
+    model.backbone.linear.register_forward_hook(lambda _, x, y: y.float())
+    runner = loaded_runner(model, tmp_path)
+    runner.train()
+    assert report_of(runner)['state'] == 'passed'
+
+
+# Not filled from a checkpoint.
+
+
+def test_no_checkpoint_is_refused(tmp_path):
+    runner = runner_of(FrozenModel(), tmp_path)
+    assert violations_of(runner) == {Kind.UNFILLED: BACKBONE}
+    assert runner.iter == 0
+
+
+def test_message_groups_unfilled_tensors_by_module(tmp_path):
+    runner = runner_of(FrozenModel(), tmp_path)
+    with pytest.raises(FreezeViolation, match='backbone: all 7 tensors'):
+        runner.train()
+
+
+def test_half_loaded_checkpoint_is_refused(tmp_path):
+    checkpoint = save_checkpoint(tmp_path / 'half.pth', without='backbone.linear')
+    runner = runner_of(FrozenModel(), tmp_path / 'run', load_from=checkpoint)
+    missing = {'backbone.linear.weight', 'backbone.linear.bias'}
+    assert violations_of(runner) == {Kind.UNFILLED: missing}
+
+
+def test_tensor_of_the_wrong_shape_is_not_filled(tmp_path):
+    state = TwoPartModel().state_dict()
+    state['backbone.linear.weight'] = torch.zeros(3, 2)
+    torch.save(dict(state_dict=state), tmp_path / 'other.pth')
+    runner = runner_of(FrozenModel(), tmp_path / 'run', load_from=str(tmp_path / 'other.pth'))
+    assert violations_of(runner) == {Kind.UNFILLED: {'backbone.linear.weight'}}
+
+
+def test_missing_head_is_no_violation(tmp_path):
+    checkpoint = save_checkpoint(tmp_path / 'backbone.pth', without='line')
+    runner = runner_of(FrozenModel(), tmp_path / 'run', load_from=checkpoint)
+    runner.train()
+    assert report_of(runner)['state'] == 'passed'
+
+
+def test_weights_loaded_before_the_run_initialises_them_do_not_count(tmp_path):
+    runner = runner_of(FrozenModel(), tmp_path / 'run')
+    runner.load_checkpoint(save_checkpoint(tmp_path / 'cmt.pth'))
+    assert violations_of(runner) == {Kind.UNFILLED: BACKBONE}
+
+
+def test_allow_unfilled_lets_named_modules_stay_as_initialised(tmp_path):
+    checkpoint = save_checkpoint(tmp_path / 'half.pth', without='backbone.linear')
+    audit = FreezeAuditHook(allow_unfilled=['linear'])
+    runner = runner_of(FrozenModel(), tmp_path / 'run', audit=audit, load_from=checkpoint)
+    runner.train()
+    assert report_of(runner)['unfilled'] == ['backbone.linear.weight', 'backbone.linear.bias']
+
+
+def test_allow_unfilled_that_matches_nothing_is_an_error(tmp_path):
+    audit = FreezeAuditHook(allow_unfilled=['img_backbone'])
+    runner = loaded_runner(FrozenModel(), tmp_path, audit=audit)
+    with pytest.raises(ValueError, match=r"allow_unfilled 'img_backbone' matches no module.*line"):
+        runner.train()
+
+
+# Sabotage.
+
+
+def test_norm_left_in_training_mode(tmp_path):
+    model = FrozenModel()
+    runner = loaded_runner(model, tmp_path, Sabotage(lambda r: model.backbone.norm.train()))
+    assert violations_of(runner) == {Kind.IN_TRAINING_MODE: {'backbone.norm'}}
+    assert runner.iter == 1
+
+
+def test_norm_in_training_mode_only_during_the_forward_is_seen_by_value(tmp_path):
+    model = FrozenModel()
+    norm = model.backbone.norm
+    norm.register_forward_pre_hook(lambda *_: setattr(norm, 'training', torch.is_grad_enabled()))
+    norm.register_forward_hook(lambda *_: setattr(norm, 'training', False))
+    drifted = {f'backbone.norm.{n}' for n in ('running_mean', 'running_var', 'num_batches_tracked')}
+    assert violations_of(loaded_runner(model, tmp_path)) == {Kind.CHANGED: drifted}
+
+
+def test_norm_without_gradient_is_not_frozen_enough(tmp_path):
+    model = TwoPartModel()
+    model.backbone.requires_grad_(False)
+    modules = {'backbone.norm', 'backbone.dropout'}
+    assert violations_of(loaded_runner(model, tmp_path)) == {Kind.IN_TRAINING_MODE: modules}
+
+
+def test_norm_eval_is_audited_on_trainable_modules(tmp_path):
+    model = TwoPartModel(policy=FreezePolicy(norm_eval=True))
+    change = Sabotage(lambda r: model.backbone.norm.running_mean.add_(1))
+    changed = {'backbone.norm.running_mean'}
+    assert violations_of(loaded_runner(model, tmp_path, change)) == {Kind.CHANGED: changed}
+
+
+@pytest.mark.parametrize('name', ['linear.weight', 'norm.bias', 'norm.running_var'])
+def test_tensor_changed_in_place(tmp_path, name):
+    model = FrozenModel()
+    change = Sabotage(lambda r: model.backbone.state_dict()[name].view(-1)[0].add_(1e-6))
+    runner = loaded_runner(model, tmp_path, change)
+    assert violations_of(runner) == {Kind.CHANGED: {f'backbone.{name}'}}
+    assert not list((tmp_path / 'run').glob('*.pth')), 'a checkpoint was saved before the check'
+
+
+def test_parameter_replaced_by_another(tmp_path):
+    model = FrozenModel()
+
+    def replace(runner: Runner) -> None:
+        model.backbone.linear.weight = nn.Parameter(torch.ones(3, 1), requires_grad=False)
+
+    runner = loaded_runner(model, tmp_path, Sabotage(replace))
+    assert violations_of(runner) == {Kind.CHANGED: {'backbone.linear.weight'}}
+
+
+def test_change_during_the_last_validation(tmp_path):
+    model = FrozenModel()
+    runner = loaded_runner(model, tmp_path)
+
+    class ChangeInValidation(Hook):
+        def after_val_epoch(self, runner, metrics=None):
+            model.backbone.linear.bias.data.zero_()
+
+    runner.register_hook(ChangeInValidation())
+    assert violations_of(runner) == {Kind.CHANGED: {'backbone.linear.bias'}}
+
+
+def test_gradient_let_through_during_the_forward(tmp_path):
+    model = FrozenModel()
+    linear = model.backbone.linear
+    linear.register_forward_pre_hook(lambda *_: setattr(linear.bias, 'requires_grad', True))
+    restore = Sabotage(lambda _: linear.bias.requires_grad_(False), stage='after_train_iter')
+    restore.iteration, restore.priority = 0, 'HIGHEST'
+    runner = loaded_runner(model, tmp_path, restore)
+    assert violations_of(runner) == {Kind.HAS_GRADIENT: {'backbone.linear.bias'}}
+    assert runner.iter == 0
+
+
+def test_parameter_that_requires_a_gradient_again(tmp_path):
+    model = FrozenModel()
+    thaw = Sabotage(lambda r: model.backbone.linear.bias.requires_grad_(True), 'after_train_iter')
+    thaw.priority = 'HIGHEST'
+    runner = loaded_runner(model, tmp_path, thaw)
+    assert violations_of(runner) == {Kind.REQUIRES_GRAD: {'backbone.linear.bias'}}
+
+
+def test_frozen_parameter_in_the_optimizer_from_the_start(tmp_path):
+    model = FrozenModel()
+    runner = loaded_runner(model, tmp_path)
+    runner.optim_wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=0.01))
+    parameters = {f'backbone.{name}' for name, _ in model.backbone.named_parameters()}
+    assert violations_of(runner) == {Kind.IN_OPTIMIZER: parameters}
+    assert runner.iter == 0
+
+
+def test_frozen_parameter_added_to_a_group(tmp_path):
+    model = FrozenModel()
+
+    def add(runner: Runner) -> None:
+        runner.optim_wrapper.param_groups[0]['params'].append(model.backbone.linear.bias)
+
+    runner = loaded_runner(model, tmp_path, Sabotage(add))
+    assert violations_of(runner) == {Kind.IN_OPTIMIZER: {'backbone.linear.bias'}}
+
+
+def test_averaged_model_with_other_frozen_weights(tmp_path):
+    ema = EMAHook(momentum=0.5)
+    model = FrozenModel()
+    change = Sabotage(lambda r: ema.ema_model.module.backbone.linear.weight.mul_(2))
+    found = violations_of(loaded_runner(model, tmp_path, ema, change))
+    assert found == {Kind.AVERAGE_DIFFERS: {'backbone.linear.weight'}}
+
+
+@pytest.mark.parametrize(('interval', 'caught'), [(1, True), (2, True), (3, False)])
+def test_steps_are_checked_every_interval(tmp_path, interval, caught):
+    runner = loaded_runner(FrozenModel(), tmp_path, audit=FreezeAuditHook(interval=interval))
+    runner.register_hook(Sabotage(lambda r: r.model.backbone.dropout.train()))
+    if caught:
+        assert violations_of(runner) == {Kind.IN_TRAINING_MODE: {'backbone.dropout'}}
+    else:
+        runner.train()
+
+
+# What is frozen changes on purpose.
+
+
+def test_rebase_goes_on_from_what_is_frozen_then(tmp_path):
+    model = FrozenModel()
+    audit = FreezeAuditHook()
+
+    class Unfreeze(Hook):
+        priority = 'HIGHEST'
+
+        def before_train_epoch(self, runner: Runner) -> None:
+            if runner.epoch != 1:
+                return
+            freeze(model.backbone, FreezePolicy(), name='backbone')
+            new = dict(params=list(model.backbone.parameters()), initial_lr=0.01)
+            runner.optim_wrapper.optimizer.add_param_group(new)
+            audit.rebase(runner)
+
+    runner = loaded_runner(model, tmp_path, Unfreeze(), audit=audit, epochs=2)
+    before = model.backbone.linear.weight.clone()
+    runner.train()
+    assert not torch.equal(before, model.backbone.linear.weight)
+    report = report_of(runner)
+    assert report['state'] == 'passed'
+    assert report['rebased_at_iteration'] == [2]
+    assert report['frozen_parameters'] == 0
+
+
+def test_rebase_checks_what_was_frozen_until_then(tmp_path):
+    model = FrozenModel()
+    audit = FreezeAuditHook()
+
+    def change_and_rebase(runner: Runner) -> None:
+        model.backbone.linear.bias.zero_()
+        audit.rebase(runner)
+
+    runner = loaded_runner(model, tmp_path, Sabotage(change_and_rebase), audit=audit)
+    assert violations_of(runner) == {Kind.CHANGED: {'backbone.linear.bias'}}
+    assert runner.iter == 1
+
+
+# Options.
+
+
+@pytest.mark.parametrize('interval', [0, -1, 1.5, True, '1'])
+def test_interval_must_be_a_whole_number(interval):
+    with pytest.raises(ValueError, match=r'interval .* must be a whole number from 1 on'):
+        FreezeAuditHook(interval=interval)
+
+
+@pytest.mark.parametrize('patterns', ['img_backbone', [1]])
+def test_allow_unfilled_must_be_a_list_of_patterns(patterns):
+    with pytest.raises(ValueError, match=r'allow_unfilled .* must be a list of patterns'):
+        FreezeAuditHook(allow_unfilled=patterns)
