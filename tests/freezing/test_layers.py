@@ -2,97 +2,77 @@
 
 import pytest
 import torch
-from mmdet.models import FPN, ResNet, ResNetV1d
-from mmdet3d.models import SECOND, SECONDFPN, HardSimpleVFE, SparseEncoder
+from freezable import (
+    cpfpn,
+    dinov2,
+    resnet,
+    second,
+    second_fpn,
+    siglip,
+    sparse_encoder,
+    transformer,
+    vovnet,
+)
+from mmdet.models import FPN, ResNetV1d
+from mmdet3d.models import HardSimpleVFE
 from torch import nn
 
-from projects.cmt_aqr.backbones import CmtSparseEncoder, VoVNet
+from projects.cmt_aqr.backbones import CmtSparseEncoder
 from projects.cmt_aqr.freezing import FreezePolicy, Layers, freeze, layers, register_layers
 from projects.cmt_aqr.freezing.layers import find_layers
-from projects.cmt_aqr.necks import CPFPN
-from projects.cmt_aqr.transformer import CmtTransformer
 
-transformers = pytest.importorskip('transformers')
 
-RESNET_LAYERS = (('layer1',), ('layer2',), ('layer3',), ('layer4',))
-SPARSE = dict(in_channels=5, sparse_shape=[21, 32, 32])
-SPARSE_LAYERS = Layers(
+def one_each(pattern: str, indices: range) -> tuple[tuple[str], ...]:
+    return tuple((pattern.format(i),) for i in indices)
+
+
+RESNET_STEM = ('conv1', 'bn1', 'relu', 'maxpool')
+TWO_STAGES = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
+SPARSE_ENCODER = Layers(
     stem=('conv_input',),
-    layers=(
-        ('encoder_layers.encoder_layer1',),
-        ('encoder_layers.encoder_layer2',),
-        ('encoder_layers.encoder_layer3',),
-        ('encoder_layers.encoder_layer4',),
-        ('conv_out',),
-    ),
+    layers=(*one_each('encoder_layers.encoder_layer{}', range(1, 5)), ('conv_out',)),
 )
-VIT_SIZE = dict(hidden_size=4, num_attention_heads=2, num_hidden_layers=2, image_size=28)
-VIT_LAYERS = (('encoder.layer.0',), ('encoder.layer.1',))
-VISION_LAYERS = (('encoder.layers.0',), ('encoder.layers.1',))
-
-
-def dinov2() -> nn.Module:
-    return transformers.Dinov2Model(transformers.Dinov2Config(**VIT_SIZE, mlp_ratio=1))
-
-
-def siglip() -> nn.Module:
-    config = transformers.SiglipVisionConfig(**VIT_SIZE, intermediate_size=4)
-    return transformers.SiglipVisionModel(config)
-
+LEVELS = (('lateral_convs.0', 'fpn_convs.0'), ('lateral_convs.1', 'fpn_convs.1'))
 
 EXPECTED = {
-    'ResNet': (
-        lambda: ResNet(depth=18, base_channels=4),
-        Layers(stem=('conv1', 'bn1', 'relu', 'maxpool'), layers=RESNET_LAYERS),
-    ),
+    'ResNet': (resnet, Layers(stem=RESNET_STEM, layers=one_each('layer{}', range(1, 5)))),
     'ResNet of two stages': (
-        lambda: ResNet(
-            18,
-            base_channels=4,
-            num_stages=2,
-            strides=(1, 2),
-            dilations=(1, 1),
-            out_indices=(1,),
-        ),
-        Layers(stem=('conv1', 'bn1', 'relu', 'maxpool'), layers=RESNET_LAYERS[:2]),
+        lambda: resnet(**TWO_STAGES),
+        Layers(stem=RESNET_STEM, layers=one_each('layer{}', range(1, 3))),
     ),
-    'ResNetV1d': (
+    'ResNet with a deep stem': (
         lambda: ResNetV1d(depth=18, base_channels=4),
-        Layers(stem=('stem', 'maxpool'), layers=RESNET_LAYERS),
+        Layers(stem=('stem', 'maxpool'), layers=one_each('layer{}', range(1, 5))),
     ),
-    'VoVNet': (
-        lambda: VoVNet(spec_name='V-19-slim-eSE', width=0.125),
-        Layers(stem=('stem',), layers=(('stage2',), ('stage3',), ('stage4',), ('stage5',))),
-    ),
-    'SparseEncoder': (lambda: SparseEncoder(**SPARSE), SPARSE_LAYERS),
-    'CmtSparseEncoder': (lambda: CmtSparseEncoder(**SPARSE), SPARSE_LAYERS),
-    'SECOND': (
-        lambda: SECOND(4, out_channels=[4, 4], layer_nums=[1, 1], layer_strides=[1, 2]),
-        Layers(layers=(('blocks.0',), ('blocks.1',))),
-    ),
-    'SECONDFPN': (
-        lambda: SECONDFPN(in_channels=[4, 4], out_channels=[4, 4], upsample_strides=[1, 2]),
-        Layers(layers=(('deblocks.0',), ('deblocks.1',))),
-    ),
-    'CPFPN': (
-        lambda: CPFPN(in_channels=[4, 8], out_channels=4, num_outs=2),
-        Layers(layers=(('lateral_convs.0', 'fpn_convs.0'), ('lateral_convs.1', 'fpn_convs.1'))),
-    ),
+    'VoVNet': (vovnet, Layers(stem=('stem',), layers=one_each('stage{}', range(2, 6)))),
+    'SparseEncoder': (sparse_encoder, SPARSE_ENCODER),
+    'CmtSparseEncoder': (lambda: sparse_encoder(CmtSparseEncoder), SPARSE_ENCODER),
+    'SECOND': (second, Layers(layers=one_each('blocks.{}', range(2)))),
+    'SECONDFPN': (second_fpn, Layers(layers=one_each('deblocks.{}', range(2)))),
+    'CPFPN': (cpfpn, Layers(layers=LEVELS)),
     'FPN from level 1 with an extra level': (
         lambda: FPN([4, 8, 8], 4, num_outs=3, start_level=1, add_extra_convs='on_output'),
-        Layers(
-            layers=(('lateral_convs.0', 'fpn_convs.0'), ('lateral_convs.1', 'fpn_convs.1')),
-            rest=('fpn_convs.2',),
-        ),
+        Layers(layers=LEVELS, rest=('fpn_convs.2',)),
     ),
     'CmtTransformer': (
-        lambda: CmtTransformer(8, num_layers=2, num_heads=2, feedforward_channels=8),
-        Layers(layers=(('decoder.layers.0',), ('decoder.layers.1',)), rest=('decoder.post_norm',)),
+        transformer,
+        Layers(layers=one_each('decoder.layers.{}', range(3)), rest=('decoder.post_norm',)),
     ),
-    'DINOv2': (dinov2, Layers(stem=('embeddings',), layers=VIT_LAYERS, rest=('layernorm',))),
+    'DINOv2': (
+        dinov2,
+        Layers(
+            stem=('embeddings',),
+            layers=one_each('encoder.layer.{}', range(12)),
+            rest=('layernorm',),
+        ),
+    ),
     'SigLIP': (
         siglip,
-        Layers(stem=('embeddings',), layers=VISION_LAYERS, rest=('post_layernorm', 'head')),
+        Layers(
+            stem=('embeddings',),
+            layers=one_each('encoder.layers.{}', range(12)),
+            rest=('post_layernorm', 'head'),
+        ),
     ),
 }
 
@@ -109,8 +89,10 @@ def test_other_classes_have_none(module):
 
 
 def test_transformers_model_without_a_stack_has_none():
-    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1])
-    assert find_layers(transformers.ResNetModel(config)) is None
+    from transformers import ResNetConfig, ResNetModel
+
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1])
+    assert find_layers(ResNetModel(config)) is None
 
 
 @pytest.fixture
