@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -370,6 +371,14 @@ def test_frozen_parameter_in_the_optimizer_from_the_start(tmp_path):
     assert runner.iter == 0
 
 
+def test_parameter_of_a_frozen_module_that_trains_from_the_start(tmp_path):
+    model = FrozenModel()
+    model.backbone.linear.bias.requires_grad_(True)
+    bias = {'backbone.linear.bias'}
+    found = violations_of(loaded_runner(model, tmp_path))
+    assert found == {Kind.REQUIRES_GRAD: bias, Kind.IN_OPTIMIZER: bias}
+
+
 def test_frozen_parameter_added_to_a_group(tmp_path):
     model = FrozenModel()
 
@@ -396,6 +405,45 @@ def test_steps_are_checked_every_interval(tmp_path, interval, caught):
         assert violations_of(runner) == {Kind.IN_TRAINING_MODE: {'backbone.dropout'}}
     else:
         runner.train()
+
+
+# Several processes.
+
+
+def train_on_rank(rank: int, folder: Path) -> None:
+    """Train with DDP; the weights of rank 1 alone change during the first epoch."""
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(str(folder / 'store'), 2)
+    torch.distributed.init_process_group('gloo', store=store, rank=rank, world_size=2)
+    model = FrozenModel()
+    change = Sabotage(lambda r: rank == 1 and model.backbone.linear.bias.zero_())
+    change.iteration = 0
+    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    runner = runner_of(
+        model,
+        folder / 'run',
+        change,
+        load_from=str(folder / 'cmt.pth'),
+        launcher='pytorch',
+        cfg=dict(model_wrapper_cfg=wrapper),
+    )
+    try:
+        runner.train()
+    except FreezeViolation as error:
+        torch.save([(v.kind.title, v.names, v.ranks) for v in error.violations], folder / f'{rank}')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_all_processes_stop_at_what_one_has_found(tmp_path):
+    save_checkpoint(tmp_path / 'cmt.pth')
+    torch.multiprocessing.spawn(train_on_rank, args=(tmp_path,), nprocs=2)
+    found = (Kind.CHANGED.title, ('backbone.linear.bias',), (1,))
+    assert torch.load(tmp_path / '0') == torch.load(tmp_path / '1') == [found]
+    (report,) = tmp_path.glob('run/*/freeze_audit.json')
+    (violation,) = json.loads(report.read_text())['violations']
+    assert (violation['names'], violation['ranks']) == (['backbone.linear.bias'], [1])
 
 
 # What is frozen changes on purpose.

@@ -126,7 +126,7 @@ class Frozen:
     """All of a model that must not change, by full dotted names.
 
     Attributes:
-        parameters: those that require no gradient.
+        parameters: those that require no gradient, and those of frozen modules.
         buffers: those of frozen modules, and of norms that stay in evaluation mode.
         modules: those that must be in evaluation mode.
         loadable: names of the parameters and buffers that a checkpoint holds.
@@ -156,20 +156,25 @@ def find_frozen(model: nn.Module) -> Frozen:
     whose parameters are such. Inside those, only modules that behave otherwise in training must be
     in evaluation mode: norms with running statistics, and all kinds of dropout.
     """
-    kept = {**frozen_modules(model), **eval_norms(model)}
+    by_policy = frozen_modules(model)
     by_hand = _without_trainable_parameters(model)
-    still = {**by_hand, **kept}
+    norms = eval_norms(model)
+    parameters = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad or name.rpartition('.')[0] in by_policy
+    }
     buffers, persistent = {}, []
-    for prefix, module in still.items():
+    for prefix, module in {**by_hand, **by_policy, **norms}.items():
         for name, buffer in module.named_buffers(prefix, recurse=False):
             buffers[name] = buffer
             if name.rpartition('.')[2] not in module._non_persistent_buffers_set:
                 persistent.append(name)
-    parameters = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    depending_on_mode = {n: module for n, module in by_hand.items() if _depends_on_mode(module)}
     return Frozen(
         parameters=parameters,
         buffers=buffers,
-        modules={**{n: m for n, m in by_hand.items() if _depends_on_mode(m)}, **kept},
+        modules={**depending_on_mode, **by_policy, **norms},
         loadable=(*parameters, *persistent),
     )
 
@@ -320,27 +325,31 @@ def check_filled(
 # While it trains.
 
 
-def check_step(frozen: Frozen, optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[Violation]:
-    """Find what a training step must not have: gradients, training mode, optimizer membership.
-
-    It reads attributes only and takes well under a millisecond for a model of 1,000 modules.
-    """
-    parameters = frozen.parameters.items()
-    found = {
-        Kind.REQUIRES_GRAD: [name for name, p in parameters if p.requires_grad],
-        Kind.HAS_GRADIENT: [name for name, p in parameters if p.grad is not None],
-        Kind.IN_TRAINING_MODE: [n for n, module in frozen.modules.items() if module.training],
-        Kind.IN_OPTIMIZER: _optimized(frozen, optim_wrapper),
-    }
-    return [Violation(kind, tuple(names)) for kind, names in found.items() if names]
+# Both read attributes only and take well under a millisecond together for 1,000 modules.
 
 
-def check_optimizer(
+def check_parameters(
     frozen: Frozen, optim_wrapper: OptimWrapper | OptimWrapperDict
 ) -> list[Violation]:
-    """Find frozen parameters in the groups of the optimizers."""
-    names = _optimized(frozen, optim_wrapper)
-    return [Violation(Kind.IN_OPTIMIZER, tuple(names))] if names else []
+    """Find frozen parameters that take part in training."""
+    parameters = frozen.parameters.items()
+    return _violations(
+        {
+            Kind.REQUIRES_GRAD: [name for name, p in parameters if p.requires_grad],
+            Kind.HAS_GRADIENT: [name for name, p in parameters if p.grad is not None],
+            Kind.IN_OPTIMIZER: _optimized(frozen, optim_wrapper),
+        }
+    )
+
+
+def check_modes(frozen: Frozen) -> list[Violation]:
+    """Find frozen modules in training mode; before the first ``train()`` of a run, many are."""
+    training = [name for name, module in frozen.modules.items() if module.training]
+    return _violations({Kind.IN_TRAINING_MODE: training})
+
+
+def _violations(found: Mapping[Kind, Sequence[str]]) -> list[Violation]:
+    return [Violation(kind, tuple(names)) for kind, names in found.items() if names]
 
 
 def _optimized(frozen: Frozen, optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[str]:
@@ -397,7 +406,7 @@ def check_values(
         for name, value in expected.items()
         if name not in tensors or digest(tensors[name]) != value
     ]
-    return [Violation(kind, tuple(changed))] if changed else []
+    return _violations({kind: changed})
 
 
 # The table.

@@ -91,7 +91,7 @@ class FreezeAuditHook(Hook):
         """Log the table, check what can be checked before the first step and start the report.
 
         Raises:
-            FreezeViolation: frozen tensors were not filled, or are in the optimizer.
+            FreezeViolation: frozen tensors were not filled, or take part in training.
             ValueError: a pattern of ``allow_unfilled`` matches no module.
         """
         model = _model(runner)
@@ -107,7 +107,7 @@ class FreezeAuditHook(Hook):
             'rebased_at_iteration': [],
         }
         found = audit.check_filled(model, self._frozen, filled, allowed)
-        found += audit.check_optimizer(self._frozen, runner.optim_wrapper)
+        found += audit.check_parameters(self._frozen, runner.optim_wrapper)
         self._stop_together(runner, found)
         self._write(runner, 'training')
 
@@ -124,7 +124,8 @@ class FreezeAuditHook(Hook):
             FreezeViolation: something frozen takes part in training.
         """
         if self.every_n_train_iters(runner, self.interval):
-            self._stop(runner, audit.check_step(self._frozen, runner.optim_wrapper))
+            found = audit.check_parameters(self._frozen, runner.optim_wrapper)
+            self._stop(runner, found + audit.check_modes(self._frozen))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Compare all that is frozen with the start, by value.

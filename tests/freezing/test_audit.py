@@ -1,0 +1,334 @@
+"""What counts as frozen, as filled and as changed, and how it is told."""
+
+import pickle
+import time
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import load_checkpoint
+from spconv.pytorch import SubMConv3d
+from torch import nn
+
+from projects.cmt_aqr.freezing import FreezePolicy, audit, freeze
+from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind, LoadWatch, Violation
+
+
+class Detector(nn.Module):
+    """Module names of CMT, at a few numbers each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.img_backbone = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.1))
+        self.img_neck = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.BatchNorm2d(2))
+        self.pts_voxel_encoder = nn.Identity()
+        self.pts_bbox_head = nn.Module()
+        self.pts_bbox_head.transformer = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1))
+        self.pts_bbox_head.bias_scale = nn.Parameter(torch.ones(1))
+
+
+@pytest.fixture
+def model() -> Detector:
+    return Detector()
+
+
+BACKBONE = {f'img_backbone.{i}.{name}' for i in (0, 1) for name in ('weight', 'bias')}
+STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
+BACKBONE_STATISTICS = {f'img_backbone.1.{name}' for name in STATISTICS}
+NECK_STATISTICS = {f'img_neck.1.{name}' for name in STATISTICS}
+
+
+# What is frozen.
+
+
+def test_nothing_is_frozen_at_first(model):
+    frozen = audit.find_frozen(model)
+    assert not frozen.tensors
+    assert not frozen.modules
+    assert not frozen.loadable
+
+
+def test_frozen_by_policy(model):
+    freeze(model.img_backbone, FreezePolicy(frozen=True))
+    frozen = audit.find_frozen(model)
+    assert set(frozen.parameters) == BACKBONE
+    assert set(frozen.buffers) == BACKBONE_STATISTICS
+    assert set(frozen.modules) == {'img_backbone', *(f'img_backbone.{i}' for i in range(3))}
+    assert set(frozen.loadable) == BACKBONE | BACKBONE_STATISTICS
+
+
+def test_always_trainable_is_not_frozen(model):
+    freeze(model.img_backbone, FreezePolicy(frozen=True, always_trainable=['1']))
+    frozen = audit.find_frozen(model)
+    assert set(frozen.parameters) == {'img_backbone.0.weight', 'img_backbone.0.bias'}
+    assert not frozen.buffers
+    assert set(frozen.modules) == {'img_backbone', 'img_backbone.0', 'img_backbone.2'}
+
+
+def test_frozen_by_hand_asks_evaluation_mode_where_it_matters(model):
+    model.img_backbone.requires_grad_(False)
+    frozen = audit.find_frozen(model)
+    assert set(frozen.parameters) == BACKBONE
+    assert set(frozen.buffers) == BACKBONE_STATISTICS
+    assert set(frozen.modules) == {'img_backbone.1', 'img_backbone.2'}
+
+
+def test_dropout_beside_trainable_parameters_may_train(model):
+    model.pts_bbox_head.bias_scale.requires_grad_(False)
+    frozen = audit.find_frozen(model)
+    assert set(frozen.parameters) == {'pts_bbox_head.bias_scale'}
+    assert not frozen.modules
+
+
+def test_norm_whose_weights_train_under_norm_eval(model):
+    freeze(model.img_neck, FreezePolicy(norm_eval=True))
+    frozen = audit.find_frozen(model)
+    assert not frozen.parameters
+    assert set(frozen.buffers) == set(frozen.loadable) == NECK_STATISTICS
+    assert set(frozen.modules) == {'img_neck.1'}
+
+
+def test_norm_without_running_statistics_may_be_in_training_mode(model):
+    model.img_neck[1] = nn.BatchNorm2d(2, track_running_stats=False)
+    model.img_neck.requires_grad_(False)
+    assert not audit.find_frozen(model).modules
+
+
+def test_parameter_shared_with_a_trainable_module_is_trainable(model):
+    model.copy = nn.Conv2d(2, 2, 1, bias=False)
+    model.copy.weight = model.img_neck[0].weight
+    model.img_neck[1].requires_grad_(False)
+    assert set(audit.find_frozen(model).parameters) == {'img_neck.1.weight', 'img_neck.1.bias'}
+
+
+def test_no_checkpoint_holds_a_buffer_that_is_not_persistent(model):
+    model.img_backbone[0].register_buffer('grid', torch.zeros(2), persistent=False)
+    freeze(model.img_backbone, FreezePolicy(frozen=True))
+    frozen = audit.find_frozen(model)
+    assert set(frozen.buffers) == BACKBONE_STATISTICS | {'img_backbone.0.grid'}
+    assert set(frozen.loadable) == BACKBONE | BACKBONE_STATISTICS
+
+
+# Filled from a checkpoint.
+
+
+def fill(model: nn.Module, state_dict: dict, path) -> dict[str, str]:
+    torch.save(dict(state_dict=state_dict), path)
+    watch = LoadWatch(model, source=path.name)
+    load_checkpoint(model, str(path), map_location='cpu')
+    watch.close()
+    return watch.filled(model)
+
+
+def test_every_tensor_of_a_whole_checkpoint_is_filled(model, tmp_path):
+    state = Detector().state_dict()
+    filled = fill(model, state, tmp_path / 'cmt.pth')
+    assert filled == dict.fromkeys(state, 'cmt.pth')
+
+
+def test_prefix_of_a_wrapped_model_is_no_obstacle(model, tmp_path):
+    state = {f'module.{name}': value for name, value in Detector().state_dict().items()}
+    assert set(fill(model, state, tmp_path / 'cmt.pth')) == set(model.state_dict())
+
+
+def test_missing_tensors_and_wrong_shapes_are_not_filled(model, tmp_path):
+    state = Detector().state_dict()
+    del state['img_backbone.0.bias']
+    state['img_neck.0.weight'] = torch.zeros(2, 1, 1, 1)
+    filled = fill(model, state, tmp_path / 'cmt.pth')
+    assert set(state) - set(filled) == {'img_neck.0.weight'}
+    assert 'img_backbone.0.bias' not in filled
+
+
+def test_nothing_is_seen_after_close_or_on_a_copy(model):
+    watch = LoadWatch(model)
+    copy = pickle.loads(pickle.dumps(Detector()))
+    copy.load_state_dict(model.state_dict())
+    assert watch.filled(model) == watch.filled(copy) == {}
+    watch.close()
+    model.load_state_dict(copy.state_dict())
+    assert watch.filled(model) == {}
+    pickle.dumps(model)
+
+
+def test_sparse_kernel_is_filled_from_either_layout_but_not_from_another_shape(tmp_path):
+    def build() -> nn.Module:
+        return nn.Sequential(SubMConv3d(2, 4, kernel_size=3, bias=False))
+
+    kernel = build().state_dict()['0.weight']
+    kernels = dict(spconv2=kernel, spconv1=kernel.permute(1, 2, 3, 4, 0), other=kernel[:3])
+    filled = {
+        name: set(fill(build(), {'0.weight': kernel}, tmp_path / f'{name}.pth'))
+        for name, kernel in kernels.items()
+    }
+    assert filled == dict(spconv2={'0.weight'}, spconv1={'0.weight'}, other=set())
+
+
+def test_unfilled_tensors_are_grouped_by_module(model):
+    freeze(model.img_backbone, FreezePolicy(frozen=True))
+    freeze(model.img_neck, FreezePolicy(frozen=True))
+    model.pts_bbox_head.transformer[0].requires_grad_(False)
+    frozen = audit.find_frozen(model)
+    filled = {'img_neck.0.weight', 'img_neck.1.weight', 'img_neck.1.bias'}
+    (violation,) = audit.check_filled(model, frozen, filled)
+    assert set(violation.names) == set(frozen.loadable) - filled
+    message = str(FreezeViolation([violation]))
+    assert 'frozen tensors that no checkpoint filled (12):' in message
+    assert 'img_backbone: all 7 tensors' in message
+    statistics = ', '.join(f'img_neck.1.{name}' for name in STATISTICS)
+    assert f'img_neck: 3 of 6 frozen tensors: {statistics}' in message
+    assert 'pts_bbox_head.transformer: all 2 tensors' in message
+    assert 'load_from' in message
+    assert 'allow_unfilled=[...]' in message
+
+
+def test_allowed_modules_may_stay_unfilled(model):
+    freeze(model.img_backbone, FreezePolicy(frozen=True))
+    frozen = audit.find_frozen(model)
+    allowed = audit.matching_modules(model, ['img_backbone.1'])
+    (violation,) = audit.check_filled(model, frozen, (), allowed)
+    assert set(violation.names) == {'img_backbone.0.weight', 'img_backbone.0.bias'}
+    assert audit.check_filled(model, frozen, (), audit.matching_modules(model, ['img_*'])) == []
+
+
+# While it trains.
+
+
+@pytest.fixture
+def frozen_model(model) -> Detector:
+    freeze(model.img_backbone, FreezePolicy(frozen=True))
+    return model
+
+
+def optimizer_of(parameters) -> OptimWrapper:
+    return OptimWrapper(torch.optim.SGD(list(parameters), lr=0.1))
+
+
+def test_all_optimizers_are_searched(frozen_model):
+    wrappers = OptimWrapperDict(
+        neck=optimizer_of(frozen_model.img_neck.parameters()),
+        backbone=optimizer_of([frozen_model.img_backbone[0].bias]),
+    )
+    found = audit.check_parameters(audit.find_frozen(frozen_model), wrappers)
+    assert found == [Violation(Kind.IN_OPTIMIZER, ('img_backbone.0.bias',))]
+
+
+def test_steps_of_a_large_model_are_checked_in_less_than_a_millisecond():
+    def layers(count: int) -> nn.Module:
+        blocks = (nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)) for _ in range(count))
+        return nn.Sequential(*blocks)
+
+    model = nn.Sequential(freeze(layers(300), FreezePolicy(frozen=True)), layers(33))
+    assert sum(1 for _ in model.modules()) == 1002
+    frozen = audit.find_frozen(model)
+    assert (len(frozen.parameters), len(frozen.modules)) == (1200, 901)
+    optim_wrapper = optimizer_of(model[1].parameters())
+    durations = []
+    for _ in range(20):
+        start = time.perf_counter()
+        found = audit.check_parameters(frozen, optim_wrapper) + audit.check_modes(frozen)
+        durations.append(time.perf_counter() - start)
+        assert found == []
+    assert min(durations) < 1e-3
+
+
+# By value.
+
+
+@pytest.mark.parametrize(
+    'tensor',
+    [
+        torch.tensor(1.5),
+        torch.zeros(0),
+        torch.tensor([True, False]),
+        torch.tensor([1, 2]),
+        torch.tensor([1.0, torch.nan]),
+        torch.randn(2, 3).bfloat16(),
+        torch.randn(2, 3, dtype=torch.complex64),
+    ],
+)
+def test_digest_of_any_type_is_of_its_value(tensor):
+    assert audit.digest(tensor) == audit.digest(tensor.clone())
+    if tensor.numel():
+        changed = tensor.clone()
+        changed.view(-1)[0] = 0 if tensor.dtype is torch.bool else 7
+        assert audit.digest(changed) != audit.digest(tensor)
+
+
+def test_digest_tells_one_bit_shape_and_type_but_not_memory_format():
+    tensor = torch.randn(2, 3, 4, 4)
+    nearby = tensor.clone()
+    nearby[0, 0, 0, 0] = torch.nextafter(tensor[0, 0, 0, 0], torch.tensor(9.0))
+    others = [nearby, tensor.view(3, 2, 4, 4), tensor.view(torch.int32)]
+    assert audit.digest(tensor) not in [audit.digest(other) for other in others]
+    assert audit.digest(tensor) == audit.digest(tensor.to(memory_format=torch.channels_last))
+
+
+def test_changed_and_vanished_tensors_are_named(frozen_model):
+    expected = audit.digests(audit.find_frozen(frozen_model).tensors)
+    assert audit.check_values(frozen_model, expected) == []
+    frozen_model.img_backbone[1].running_var.mul_(2)
+    frozen_model.img_backbone[0].bias = None
+    (violation,) = audit.check_values(frozen_model, expected)
+    assert set(violation.names) == {'img_backbone.0.bias', 'img_backbone.1.running_var'}
+
+
+def test_total_digest_depends_on_names_and_values_not_on_order():
+    digest = audit.total_digest(dict(a='1', b='2'))
+    assert digest == audit.total_digest(dict(b='2', a='1'))
+    assert digest != audit.total_digest(dict(a='2', b='1'))
+
+
+# How it is told.
+
+
+def test_message_names_the_first_twenty():
+    names = tuple(f'layer{index}' for index in range(23))
+    message = str(FreezeViolation([Violation(Kind.CHANGED, names)]))
+    assert 'frozen tensors changed in value (23): layer0, layer1,' in message
+    assert 'layer19 and 3 more' in message
+    assert 'layer20' not in message
+
+
+def test_violations_of_several_ranks_are_merged():
+    one, two = Violation(Kind.CHANGED, ('a',)), Violation(Kind.CHANGED, ('a', 'b'))
+    merged = audit.merge_ranks([[], [one], [one, two]])
+    assert [(v.names, v.ranks) for v in merged] == [(('a',), (1, 2)), (('a', 'b'), (2,))]
+    assert 'frozen tensors changed in value (1) (seen by rank 1, 2): a\n' in str(merged[0])
+    assert audit.merge_ranks([[one]]) == [one]
+
+
+def test_violations_travel_between_processes():
+    violation = Violation(Kind.UNFILLED, ('a',), 'details', (0,))
+    assert pickle.loads(pickle.dumps(violation)) == violation
+
+
+def test_rows_count_every_part_of_the_model(frozen_model):
+    head = frozen_model.pts_bbox_head
+    groups = [
+        dict(params=[head.transformer[0].weight], lr=0.5),
+        dict(params=[head.transformer[0].bias], lr=0.25),
+        dict(params=list(frozen_model.img_neck.parameters()), lr=0.125),
+    ]
+    rates = audit.current_rates(OptimWrapper(torch.optim.SGD(groups, lr=1.0)))
+    rows = {row.part: row for row in audit.rows(frozen_model, rates)}
+    assert {part: (row.frozen, row.trainable, row.rate) for part, row in rows.items()} == {
+        'img_backbone': (8, 0, None),
+        'img_neck': (0, 8, (0.125, 0.125)),
+        'pts_voxel_encoder': (0, 0, None),
+        'pts_bbox_head.transformer': (0, 6, (0.25, 0.5)),
+        'pts_bbox_head': (0, 1, None),
+    }
+    assert rows['img_backbone'].frozen_mb == pytest.approx(32e-6)
+    assert rows['pts_bbox_head'].without_rate == ('pts_bbox_head.bias_scale',)
+    table = [' '.join(line.split()) for line in audit.format_table([*rows.values()]).splitlines()]
+    assert table[-3:] == [
+        'pts_bbox_head.transformer 0 6 0.00 0.00 0.25 to 0.5',
+        'pts_bbox_head 0 1 0.00 0.00 1 without',
+        'total 8 15 0.00 0.00',
+    ]
+
+
+def test_table_of_a_model_without_modules():
+    table = audit.format_table(audit.rows(nn.Module(), {})).splitlines()
+    assert ' '.join(table[-1].split()) == 'total 0 0 0.00 0.00'
