@@ -42,6 +42,13 @@ def test_another_policy_replaces_the_first():
     assert 'train' not in vars(module)
 
 
+@pytest.mark.parametrize('mode', [True, False])
+def test_a_module_let_go_takes_the_mode_last_asked_for(mode):
+    module = freeze(second().train(not mode), FreezePolicy(frozen=True)).train(mode)
+    freeze(module, FreezePolicy())
+    assert {m.training for m in module.modules()} == {mode}
+
+
 def test_a_policy_that_is_refused_leaves_the_first_in_place():
     module = freeze(second(), FreezePolicy(frozen_stages=1))
     with pytest.raises(ValueError, match='frozen_stages 3'):
