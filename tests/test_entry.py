@@ -38,6 +38,7 @@ def test_every_run_has_each_hook_once(config_file):
     assert [hook.type for hook in read(config_file).custom_hooks] == [
         'RunInfoHook',
         'FiniteLossHook',
+        'FreezeAuditHook',
         'BiasScaleHook',
         'RoutingLogHook',
     ]
@@ -74,3 +75,19 @@ def test_missing_checkpoint_is_named(tmp_path):
     entry.check_checkpoint('https://example.com/weights.pth')
     (tmp_path / 'some.pth').touch()
     entry.check_checkpoint(str(tmp_path / 'some.pth'))
+
+
+def test_a_dropped_sensor_is_taken_right_after_loading(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    before = [step.type for step in cfg.test_dataloader.dataset.pipeline]
+    entry.drop_sensor(cfg, 'lidar')
+    after = cfg.test_dataloader.dataset.pipeline
+    place = before.index('LoadMultiViewImages') + 1
+    assert after[place] == dict(type='ModalMask3D', drop='lidar')
+    assert [step.type for step in after[:place] + after[place + 1 :]] == before
+
+
+def test_a_sensor_that_is_not_loaded_cannot_be_dropped(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_lidar_voxel0100_cbgs.py')
+    with pytest.raises(entry.UsageError, match=r'--drop camera: .*cbgs\.py loads no camera data'):
+        entry.drop_sensor(cfg, 'camera')

@@ -1,8 +1,8 @@
 """From nothing to an official score: what ``make demo`` runs, each step a command of this project.
 
-Makes the synthetic nuScenes database, trains the tiny CMT for a minute from the shipped weights,
-scores it with the official nuScenes evaluation with both sensors and without either, and draws a
-frame with what was found.
+Makes the synthetic nuScenes database, trains the Adaptive Query Router on the frozen shipped CMT,
+and the same CMT without a router by the same recipe, scores all three with the official nuScenes
+evaluation with both sensors and without either, and draws a frame with what was found.
 """
 
 import argparse
@@ -16,12 +16,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path('data/synthetic_nuscenes')
-CONFIGS = Path('configs/cmt')
-CONDITIONS = {
-    'LiDAR and cameras': 'cmt_tiny_synthetic.py',
-    'view drop (cameras black)': 'cmt_tiny_synthetic_view_drop.py',
-    'LiDAR drop (no points)': 'cmt_tiny_synthetic_lidar_drop.py',
-}
+SHIPPED = Path('projects/cmt_aqr/weights/cmt_tiny_synthetic.pth')
+CMT = Path('configs/cmt/cmt_tiny_synthetic.py')
+FINE_TUNED = Path('configs/cmt/cmt_tiny_synthetic_finetune.py')
+ROUTED = Path('configs/cmt_aqr/cmt_aqr_tiny_synthetic.py')
+CONDITIONS = {'LiDAR and cameras': None, 'view drop': 'camera', 'LiDAR drop': 'lidar'}
 METRIC = 'NuScenes metric/pred_instances_3d_NuScenes'
 
 
@@ -37,18 +36,29 @@ def main() -> int:
     started = time.monotonic()
     try:
         make_data()
-        weights = train(args.work_dir, args.seed)
-        scores = {
-            name: score(config, weights, args.work_dir / Path(config).stem)
-            for name, config in CONDITIONS.items()
+        models = {
+            'CMT as shipped': (CMT, SHIPPED),
+            'CMT fine-tuned': (FINE_TUNED, train(FINE_TUNED, args)),
+            'CMT + AQR': (ROUTED, train(ROUTED, args)),
         }
-        picture = draw(args.work_dir)
+        scores = {
+            name: [
+                score(config, weights, args.work_dir / 'test' / f'{config.stem}_{drop}', drop)
+                for drop in CONDITIONS.values()
+            ]
+            for name, (config, weights) in models.items()
+        }
+        pictures = [draw(args.work_dir, drop) for drop in CONDITIONS.values()]
     except subprocess.CalledProcessError as error:
         command = shlex.join(map(str, error.cmd))
         print(f'demo: stopped, because this failed: {command}', file=sys.stderr)
         return 1
     print(f'\n{table(scores)}\n')
-    print(f'picture: {picture}')
+    print(
+        'leverage: share of query-head pairs with 5 to 95 % of their attention on LiDAR, which alone'
+    )
+    print('a bias can still move from one sensor to the other')
+    print(f'pictures of CMT + AQR: {", ".join(map(str, pictures))}')
     print(f'the demo took {(time.monotonic() - started) / 60:.1f} minutes')
     return 0
 
@@ -71,23 +81,23 @@ def make_data() -> None:
         run('Its info files', 'tools/create_data.py', DATA)
 
 
-def train(work_dir: Path, seed: str) -> Path:
-    """Train for a minute; the checkpoint of the last epoch."""
-    folder = work_dir / 'train'
-    config = CONFIGS / 'cmt_tiny_synthetic_demo.py'
-    run('A minute of training', 'tools/train.py', config, '--work-dir', folder, '--seed', seed)
+def train(config: Path, args: argparse.Namespace) -> Path:
+    """Train from the shipped weights; the checkpoint of the last epoch."""
+    folder = args.work_dir / config.stem
+    run('Training', 'tools/train.py', config, '--work-dir', folder, '--seed', args.seed)
     return Path((ROOT / folder / 'last_checkpoint').read_text().strip())
 
 
-def score(config: str, weights: Path, folder: Path) -> dict[str, float]:
-    """The official scores of one condition."""
+def score(config: Path, weights: Path, folder: Path, drop: str | None) -> dict[str, float]:
+    """The official scores of one model under one condition."""
     run(
         'Official evaluation',
         'tools/test.py',
-        CONFIGS / config,
+        config,
         weights,
         '--work-dir',
         folder,
+        *(['--drop', drop] if drop else []),
         '--cfg-options',
         f'test_evaluator.jsonfile_prefix={folder / "results"}',
     )
@@ -95,10 +105,10 @@ def score(config: str, weights: Path, folder: Path) -> dict[str, float]:
     return json.loads(latest.read_text())['scores'][-1]
 
 
-def draw(work_dir: Path) -> Path:
-    """A validation frame with the boxes found by both sensors together."""
-    picture = work_dir / 'frame.png'
-    results = next((ROOT / work_dir / 'cmt_tiny_synthetic').rglob('results_nusc.json'))
+def draw(work_dir: Path, drop: str | None) -> Path:
+    """A validation frame with the boxes that the routed model found under one condition."""
+    picture = work_dir / (f'without_{drop}.png' if drop else 'frame.png')
+    results = next((ROOT / work_dir / 'test' / f'{ROUTED.stem}_{drop}').rglob('results_nusc.json'))
     token = next(iter(json.loads(results.read_text())['results']))
     run(
         'Picture',
@@ -114,13 +124,18 @@ def draw(work_dir: Path) -> Path:
     return picture
 
 
-def table(scores: dict[str, dict[str, float]]) -> str:
-    """mAP and NDS by condition, as Markdown."""
-    rows = [
-        f'| {name} | {values[f"{METRIC}/mAP"]:.3f} | {values[f"{METRIC}/NDS"]:.3f} |'
-        for name, values in scores.items()
-    ]
-    return '\n'.join(['| tiny CMT, synthetic mini_val | mAP | NDS |', '|---|---|---|', *rows])
+def table(scores: dict[str, list[dict[str, float]]]) -> str:
+    """mAP / NDS by model and condition, and the leverage of a bias, as Markdown."""
+    head = ['synthetic mini_val: mAP / NDS', *CONDITIONS, 'leverage']
+    rows = []
+    for name, by_condition in scores.items():
+        cells = [
+            f'{values[f"{METRIC}/mAP"]:.3f} / {values[f"{METRIC}/NDS"]:.3f}'
+            for values in by_condition
+        ]
+        rows.append([name, *cells, f'{by_condition[0]["leverage"]:.3f}'])
+    lines = [head, ['---'] * len(head), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
 if __name__ == '__main__':

@@ -26,6 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
         action='store_true',
         help='score even if the checkpoint lacks weights of the model or has others',
     )
+    parser.add_argument(
+        '--drop', choices=['lidar', 'camera'], help='take this sensor away: no points, black images'
+    )
     return parser
 
 
@@ -39,6 +42,8 @@ def main() -> None:
         cfg.load_from, cfg.resume = args.checkpoint, False
         entry.check_checkpoint(args.checkpoint)
         entry.check_data(cfg, 'test_dataloader')
+        if args.drop:
+            entry.drop_sensor(cfg, args.drop)
     except entry.UsageError as error:
         parser.exit(2, f'{parser.prog}: {error}\n')
     entry.start_cpu_processes(cfg)

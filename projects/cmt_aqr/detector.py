@@ -11,6 +11,7 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
+from .freezing import build_freezable
 from .geometry import VoxelGrid
 
 
@@ -18,8 +19,9 @@ from .geometry import VoxelGrid
 class CmtDetector(Base3DDetector):
     """Cross Modal Transformer (Yan et al., ICCV 2023) of LiDAR and cameras, or of either.
 
-    A branch that the config leaves out is not built. Attribute names follow the released state
-    dict.
+    A branch that the config leaves out is not built. The config of a backbone, neck or encoder may
+    hold settings of :class:`~projects.cmt_aqr.freezing.FreezePolicy` beside its own arguments.
+    Attribute names follow the released state dict.
 
     Args:
         pts_bbox_head: config of the head.
@@ -34,7 +36,8 @@ class CmtDetector(Base3DDetector):
         init_cfg: as in mmengine.
 
     Raises:
-        ValueError: only a part of a branch is configured, or a branch that the head has no use for.
+        ValueError: only a part of a branch is configured, or a branch that the head has no use
+            for; or a part cannot be frozen as its config says.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class CmtDetector(Base3DDetector):
             if not self._uses(modality, branch):
                 continue
             for name, config in branch.items():
-                self.add_module(name, MODELS.build(config))
+                self.add_module(name, build_freezable(config, MODELS, name=name))
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
 
     def extract_feat(self, batch_inputs_dict: Mapping) -> tuple[Tensor | None, Tensor | None]:

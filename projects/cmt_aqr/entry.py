@@ -14,7 +14,13 @@ import torch
 from mmengine.config import Config, DictAction
 
 _REPO_ROOT = Path(__file__).resolve().parents[2]
-_HOOKS = ('FiniteLossHook', 'BiasScaleHook', 'RoutingLogHook', 'RunInfoHook')
+_HOOKS = (
+    'FiniteLossHook',
+    'FreezeAuditHook',
+    'BiasScaleHook',
+    'RoutingLogHook',
+    'RunInfoHook',
+)
 
 
 class UsageError(Exception):
@@ -72,10 +78,28 @@ def _similar_config(path: Path) -> str:
 
 
 def _add_hooks(cfg: Config) -> None:
-    """Make every run stop at a loss that is not finite and write down what made its results."""
+    """Make every run audited: its losses, what is frozen, where it looks, and what made it."""
     hooks = cfg.get('custom_hooks') or []
     present = {str(hook['type']).rsplit('.', 1)[-1] for hook in hooks}
     cfg.custom_hooks = [*hooks, *(dict(type=name) for name in _HOOKS if name not in present)]
+
+
+def drop_sensor(cfg: Config, sensor: str) -> None:
+    """Let the test run without a sensor: no points, or black images.
+
+    The sensor is taken right after the data were loaded, before anything else is done to them.
+
+    Raises:
+        UsageError: the test pipeline loads no data of this sensor.
+    """
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    loaders = {'lidar': 'LoadPoints', 'camera': 'LoadMultiViewImages'}
+    if not any(step.type.startswith(loaders[sensor]) for step in pipeline):
+        raise UsageError(
+            f'--drop {sensor}: the test pipeline of {cfg.filename} loads no {sensor} data'
+        )
+    loading = [index for index, step in enumerate(pipeline) if step.type.startswith('Load')]
+    pipeline.insert(max(loading) + 1, dict(type='ModalMask3D', drop=sensor))
 
 
 def check_data(cfg: Config, *dataloaders: str) -> None:

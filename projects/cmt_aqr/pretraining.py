@@ -22,6 +22,7 @@ from mmdet3d.structures import BaseInstance3DBoxes, Det3DDataSample
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .freezing import build_freezable
 from .geometry import token_pixels
 
 IGNORED = -1
@@ -168,8 +169,8 @@ class ImageTokenPretrainer(Base3DDetector):
         self.rays_per_side = rays_per_side
         self.background_weight = background_weight
         self.depth_weight = depth_weight
-        self.img_backbone = MODELS.build(img_backbone)
-        self.img_neck = MODELS.build(img_neck)
+        self.img_backbone = build_freezable(img_backbone, MODELS, name='img_backbone')
+        self.img_neck = build_freezable(img_neck, MODELS, name='img_neck')
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
         channels = self.img_neck.out_channels
         self.token_head = nn.Sequential(

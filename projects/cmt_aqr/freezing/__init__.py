@@ -1,13 +1,17 @@
 """Freezing that can be trusted: what is frozen, and that it stays so."""
 
+from .audit_hook import FreezeAuditHook
 from .building import build_freezable, freeze
 from .keeper import eval_norms, frozen_modules
 from .layers import Layers, register_layers
+from .optimizer import StrictOptimWrapperConstructor
 from .policy import FreezePolicy
 
 __all__ = [
+    'FreezeAuditHook',
     'FreezePolicy',
     'Layers',
+    'StrictOptimWrapperConstructor',
     'build_freezable',
     'eval_norms',
     'freeze',

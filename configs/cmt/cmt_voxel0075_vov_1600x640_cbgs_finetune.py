@@ -1,0 +1,15 @@
+"""Recipe A without a router: a trained CMT fine-tuned with its backbones frozen.
+
+Give the trained CMT as `load_from`; the run refuses to start from random frozen weights.
+"""
+
+_base_ = ['./cmt_voxel0075_vov_1600x640_cbgs.py', '../_base_/recipes.py']
+
+model = _base_.recipe_a.model
+optim_wrapper = dict(
+    constructor='StrictOptimWrapperConstructor',
+    optimizer=_base_.finetune_optimizer,
+    paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
+)
+param_scheduler = _base_.finetune_schedule
+train_cfg = dict(max_epochs=_base_.finetune_epochs, val_interval=_base_.finetune_epochs)
