@@ -1,7 +1,6 @@
 """Every way in which something frozen is not stops a real run and is named."""
 
 import json
-import logging
 import os
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from mmengine.runner import Runner
 from torch import nn
 from toy_runner import make_runner
 
-from projects.cmt_aqr.freezing import FreezePolicy, freeze
-from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind
+from projects.cmt_aqr.freezing import FreezePolicy, audit_hook, freeze
+from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind, digests, total_digest
 from projects.cmt_aqr.freezing.audit_hook import FreezeAuditHook
 
 
@@ -132,7 +131,9 @@ def test_clean_run_passes_and_writes_its_report(tmp_path):
     assert report['state'] == 'passed'
     assert report['iteration'] == 4
     assert report['violations'] == []
-    assert report['digest_at_end'] == report['digest']
+    assert report['values_equal_at_end'] is True
+    tensors = {name: runner.model.state_dict()[name] for name in BACKBONE}
+    assert report['digest'] == total_digest(digests(tensors))
     assert report['filled_from'] == {str(tmp_path / 'cmt.pth'): len(BACKBONE)}
     assert report['unfilled'] == []
     assert (report['frozen_parameters'], report['frozen_buffers']) == (4, 3)
@@ -158,14 +159,13 @@ def test_table_is_logged_before_training(tmp_path):
     assert row.split() == ['backbone', '12', '0', '0.00', '0.00', '-']
 
 
-def test_nothing_frozen_passes_without_a_word_of_warning(tmp_path):
-    records = []
+def test_nothing_frozen_passes_with_no_more_than_the_table(tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(audit_hook, 'print_log', lambda text, **options: logged.append(text))
     runner = runner_of(TwoPartModel(), tmp_path)
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = records.append
-    runner.logger.addHandler(handler)
     runner.train()
-    assert [r for r in records if 'audit' in r.pathname or 'froz' in r.getMessage()] == []
+    (table,) = logged
+    assert table.startswith('parameters by module:')
     report = report_of(runner)
     assert (report['state'], report['frozen_parameters']) == ('passed', 0)
 
@@ -444,6 +444,22 @@ def test_all_processes_stop_at_what_one_has_found(tmp_path):
     (report,) = tmp_path.glob('run/*/freeze_audit.json')
     (violation,) = json.loads(report.read_text())['violations']
     assert (violation['names'], violation['ranks']) == (['backbone.linear.bias'], [1])
+
+
+def test_process_that_alone_finds_something_writes_a_report_of_its_own(tmp_path, monkeypatch):
+    model = FrozenModel()
+
+    def fail_on_rank_1(runner: Runner) -> None:
+        monkeypatch.setattr(audit_hook, 'is_main_process', lambda: False)
+        monkeypatch.setattr(audit_hook, 'get_rank', lambda: 1)
+        model.backbone.norm.train()
+
+    runner = loaded_runner(model, tmp_path, Sabotage(fail_on_rank_1))
+    with pytest.raises(FreezeViolation, match=r'backbone\.norm'):
+        runner.train()
+    report = json.loads((Path(runner.log_dir) / 'freeze_audit_rank1.json').read_text())
+    assert report['violations'][0]['names'] == ['backbone.norm']
+    assert report_of(runner)['state'] == 'training'
 
 
 # What is frozen changes on purpose.

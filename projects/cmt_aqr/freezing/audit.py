@@ -72,7 +72,7 @@ class Violation:
     Attributes:
         kind: what is wrong.
         names: full dotted names.
-        details: what the message says of the names; by default the first 20 and their count.
+        details: lines that tell the names; by default the first 20 and how many more there are.
         ranks: the processes that saw it, where there are several.
     """
 

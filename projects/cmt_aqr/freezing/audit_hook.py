@@ -105,6 +105,7 @@ class FreezeAuditHook(Hook):
             'filled_from': dict(Counter(filled[name] for name in loadable if name in filled)),
             'unfilled': [name for name in loadable if name not in filled],
             'rebased_at_iteration': [],
+            'values_equal_at_end': None,
         }
         found = audit.check_filled(model, self._frozen, filled, allowed)
         found += audit.check_parameters(self._frozen, runner.optim_wrapper)
@@ -142,7 +143,7 @@ class FreezeAuditHook(Hook):
             FreezeViolation: something has changed.
         """
         self._stop_together(runner, self._check_values(runner))
-        self._info['digest_at_end'] = self._info['digest']
+        self._info['values_equal_at_end'] = True
         self._write(runner, 'passed')
 
     def rebase(self, runner: Runner) -> None:
