@@ -17,7 +17,7 @@ from torch import nn
 import projects.cmt_aqr  # noqa: F401
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted((REPO_ROOT / 'configs' / 'cmt').glob('*.py'))
+CONFIGS = sorted(REPO_ROOT.glob('configs/cmt*/*.py'))
 R50 = 'cmt_voxel0100_r50_800x320_cbgs'
 VOV = 'cmt_voxel0075_vov_1600x640_cbgs'
 LIDAR = 'cmt_lidar_voxel0100_cbgs'
@@ -34,7 +34,8 @@ def scope():
 
 
 def read(name: str) -> Config:
-    return Config.fromfile(REPO_ROOT / 'configs' / 'cmt' / f'{name}.py')
+    (path,) = (path for path in CONFIGS if path.stem == name)
+    return Config.fromfile(path)
 
 
 @pytest.fixture(scope='module', params=CONFIGS, ids=lambda path: path.stem)
@@ -273,7 +274,9 @@ def test_a_sample_goes_through_the_pipeline(synthetic_root, name, image_size, li
 def test_what_the_readme_names_exists():
     readme = (REPO_ROOT / 'README.md').read_text()
     paths = set(re.findall(r'\b(?:configs|tools)/[\w/.-]+\.(?:py|sh)\b', readme))
-    paths |= {f'configs/cmt/{file}' for file in re.findall(r'(?<![\w/…])cmt_\w+\.py', readme)}
+    folders = {path.name: path.parent.relative_to(REPO_ROOT) for path in CONFIGS}
+    named = re.findall(r'(?<![\w/…])cmt_\w+\.py', readme)
+    paths |= {str(folders.get(file, Path('configs')) / file) for file in named}
     paths |= {link for link in re.findall(r'\]\(([^)#]+)\)', readme) if '://' not in link}
     assert {f'configs/cmt/{name}.py' for name in (R50, VOV, LIDAR, CAMERA)} <= paths
     assert 'tools/train.py' in paths
