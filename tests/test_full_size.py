@@ -16,9 +16,10 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
-import projects.cmt_aqr  # noqa: F401
+from projects.cmt_aqr import entry
 from projects.cmt_aqr.datasets.single_frame import make_frame_root
 
 R50 = 'cmt_voxel0100_r50_800x320_cbgs'
@@ -44,8 +45,8 @@ def scope():
         yield
 
 
-def read(root: Path, name: str) -> Config:
-    return Config.fromfile(root / 'configs' / 'cmt' / f'{name}.py')
+def read(root: Path, name: str, folder: str = 'cmt') -> Config:
+    return Config.fromfile(root / 'configs' / folder / f'{name}.py')
 
 
 def run_on_frame(model: nn.Module, dataset: dict, frame_root: Path) -> Run:
@@ -102,3 +103,44 @@ def test_runs_on_the_real_frame(repo_root, reference, real_frame, tmp_path, name
     assert found.bboxes_3d.tensor.isfinite().all()
     assert ((found.scores_3d >= 0) & (found.scores_3d <= 1)).all()
     assert set(found.labels_3d.tolist()) <= set(range(len(cfg.class_names)))
+
+
+def one_step(cfg: Config, frame_root: Path, work_dir: Path) -> Runner:
+    """A Runner that takes one training step on the frame, with the hooks of every run."""
+    dataset = cfg.train_dataloader.dataset.dataset  # out of its class-balanced wrapper
+    dataset.data_root = str(frame_root)
+    dataset.metainfo.version = 'v1.0-mini'
+    cfg.train_dataloader.dataset = dataset
+    cfg.train_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    for phase in ('val', 'test'):
+        for part in ('dataloader', 'evaluator', 'cfg'):
+            cfg[f'{phase}_{part}'] = None
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    cfg.param_scheduler = None
+    cfg.work_dir = str(work_dir)
+    entry.add_hooks(cfg)
+    return Runner.from_cfg(cfg)
+
+
+@pytest.mark.slow
+def test_a_routed_step_on_the_real_frame_is_audited(repo_root, reference, real_frame, tmp_path):
+    """A checkpoint of plain CMT, recipe A, one step: the decoder and router learn, no more."""
+    plain = MODELS.build(read(repo_root, R50).model)
+    runpy.run_path(str(reference / 'fill.py'))['fill_state_dict'](plain, 0)
+    torch.save({'state_dict': plain.state_dict()}, tmp_path / 'cmt.pth')
+
+    cfg = read(repo_root, 'cmt_aqr_voxel0100_r50_800x320_cbgs', 'cmt_aqr')
+    cfg.load_from = str(tmp_path / 'cmt.pth')
+    runner = one_step(cfg, make_frame_root(real_frame, tmp_path / 'frame'), tmp_path / 'run')
+    runner.train()
+
+    report = json.loads(next(tmp_path.glob('run/*/freeze_audit.json')).read_text())
+    assert report['state'] == 'passed'
+    assert report['unfilled'] == []
+    before, after = plain.state_dict(), runner.model.state_dict()
+    changed = {key for key, value in before.items() if not torch.equal(after[key], value)}
+    frozen = ('img_backbone', 'pts_middle_encoder', 'pts_backbone')
+    assert {key.split('.')[0] for key in changed} == {'img_neck', 'pts_neck', 'pts_bbox_head'}
+    assert not any(key.startswith(frozen) for key in changed)
+    router = runner.model.pts_bbox_head.aqr_weight_generator
+    assert any(linear.weight.abs().max() > 0 for linear in router.to_weight.values())

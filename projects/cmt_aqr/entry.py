@@ -66,7 +66,7 @@ def read_config(args: argparse.Namespace) -> Config:
         cfg.merge_from_dict({'randomness.seed': args.seed})
     if args.deterministic:
         cfg.merge_from_dict({'randomness.deterministic': True})
-    _add_hooks(cfg)
+    add_hooks(cfg)
     return cfg
 
 
@@ -77,7 +77,7 @@ def _similar_config(path: Path) -> str:
     return f'; did you mean {nearest[0]}?' if nearest else f' (in {Path.cwd()})'
 
 
-def _add_hooks(cfg: Config) -> None:
+def add_hooks(cfg: Config) -> None:
     """Make every run audited: its losses, what is frozen, where it looks, and what made it."""
     hooks = cfg.get('custom_hooks') or []
     present = {str(hook['type']).rsplit('.', 1)[-1] for hook in hooks}

@@ -68,6 +68,8 @@ def test_the_figures_by_layer_and_head_are_those_of_the_attention(make_runner, t
     balanced = ((mass > 0.05) & (mass < 0.95)).float().mean(1)
     assert line['leverage'][1] == pytest.approx(balanced.tolist())
     assert metrics.keys() == {'lidar_mass', 'gap', 'leverage'}
+    printed = {name: value.current() for name, value in runner.message_hub.log_scalars.items()}
+    assert printed == {f'test/{name}': value for name, value in metrics.items()}
 
 
 def test_weights_and_scales_of_a_router(make_runner):

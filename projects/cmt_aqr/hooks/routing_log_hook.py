@@ -141,8 +141,7 @@ class RoutingLogHook(Hook):
         """Put what was seen among the numbers of the log."""
         watch = self._stop()
         if watch is not None:
-            for name, value in self._figures(runner, [watch], 'train').items():
-                runner.message_hub.update_scalar(f'train/{name}', value)
+            self._log(runner, self._figures(runner, [watch], 'train'), 'train')
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the last validation."""
@@ -175,13 +174,21 @@ class RoutingLogHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add the figures to the metrics."""
-        if metrics is not None:
-            metrics.update(self._figures(runner, self._tested, 'val'))
+        self._add_to_metrics(runner, metrics, 'val')
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add the figures to the metrics."""
+        self._add_to_metrics(runner, metrics, 'test')
+
+    def _add_to_metrics(self, runner: Runner, metrics: dict[str, float] | None, phase: str) -> None:
+        figures = self._figures(runner, self._tested, phase)
         if metrics is not None:
-            metrics.update(self._figures(runner, self._tested, 'test'))
+            metrics.update(figures)
+        self._log(runner, figures, phase)
+
+    def _log(self, runner: Runner, figures: Mapping[str, float], phase: str) -> None:
+        for name, value in figures.items():  # LoggerHook, which comes later, prints these
+            runner.message_hub.update_scalar(f'{phase}/{name}', value)
 
     def _start(self, runner: Runner) -> None:
         self._stop()  # an iteration that failed may have left one
