@@ -301,34 +301,3 @@ def test_violations_of_several_ranks_are_merged():
 def test_violations_travel_between_processes():
     violation = Violation(Kind.UNFILLED, ('a',), 'details', (0,))
     assert pickle.loads(pickle.dumps(violation)) == violation
-
-
-def test_rows_count_every_part_of_the_model(frozen_model):
-    head = frozen_model.pts_bbox_head
-    groups = [
-        dict(params=[head.transformer[0].weight], lr=0.5),
-        dict(params=[head.transformer[0].bias], lr=0.25),
-        dict(params=list(frozen_model.img_neck.parameters()), lr=0.125),
-    ]
-    rates = audit.current_rates(OptimWrapper(torch.optim.SGD(groups, lr=1.0)))
-    rows = {row.part: row for row in audit.rows(frozen_model, rates)}
-    assert {part: (row.frozen, row.trainable, row.rate) for part, row in rows.items()} == {
-        'img_backbone': (8, 0, None),
-        'img_neck': (0, 8, (0.125, 0.125)),
-        'pts_voxel_encoder': (0, 0, None),
-        'pts_bbox_head.transformer': (0, 6, (0.25, 0.5)),
-        'pts_bbox_head': (0, 1, None),
-    }
-    assert rows['img_backbone'].frozen_mb == pytest.approx(32e-6)
-    assert rows['pts_bbox_head'].without_rate == ('pts_bbox_head.bias_scale',)
-    table = [' '.join(line.split()) for line in audit.format_table([*rows.values()]).splitlines()]
-    assert table[-3:] == [
-        'pts_bbox_head.transformer 0 6 0.00 0.00 0.25 to 0.5',
-        'pts_bbox_head 0 1 0.00 0.00 1 without',
-        'total 8 15 0.00 0.00',
-    ]
-
-
-def test_table_of_a_model_without_modules():
-    table = audit.format_table(audit.rows(nn.Module(), {})).splitlines()
-    assert ' '.join(table[-1].split()) == 'total 0 0 0.00 0.00'

@@ -269,5 +269,5 @@ class TestArguments:
             simulate(GROUPS, [object()], **EPOCH)
 
     def test_no_base_rate(self):
-        with pytest.raises(ValueError, match='every parameter group has a multiplier of 0'):
+        with pytest.raises(ValueError, match='every parameter group has a learning rate of 0'):
             simulate([group('still', 0.0)], None, **EPOCH)

@@ -21,12 +21,13 @@ from torch.utils.hooks import RemovableHandle
 
 from .keeper import eval_norms, frozen_modules
 from .layers import is_within
+from .table import by_part, part_names
 
 _NAMES_SHOWN = 20
 
 
 class Kind(enum.Enum):
-    """What can be wrong with something that is meant to be frozen, and what to do about it."""
+    """What can be wrong with what is frozen and with rates by module, and what to do about it."""
 
     UNFILLED = (
         'frozen tensors that no checkpoint filled',
@@ -59,6 +60,10 @@ class Kind(enum.Enum):
         'frozen tensors that differ in the averaged model (EMA)',
         'frozen tensors must reach the averaged model unchanged; was it resumed from another run?',
     )
+    RATES_OVERRIDDEN = (
+        'schedules that override learning rates by module',
+        'give every end of a schedule as a ratio to its start, as in configs/_base_/schedules',
+    )
 
     def __init__(self, title: str, remedy: str) -> None:
         self.title = title
@@ -90,14 +95,14 @@ class Violation:
 
 
 class FreezeViolation(RuntimeError):  # noqa: N818  (what it is called in logs and reports)
-    """Something that is meant to be frozen is not.
+    """Something that is meant to be frozen is not, or does not get the rate it is meant to.
 
     Attributes:
         violations: all that were found.
     """
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__('what is meant to be frozen is not:\n' + '\n'.join(map(str, violations)))
+        super().__init__('the audit found:\n' + '\n'.join(map(str, violations)))
         self.violations = tuple(violations)
 
 
@@ -312,7 +317,7 @@ def check_filled(
     if not names:
         return []
     parts = part_names(model)
-    unfilled, total = _by_part(names, parts), _by_part(frozen.loadable, parts)
+    unfilled, total = by_part(names, parts), by_part(frozen.loadable, parts)
     lines = [
         f'{part}: all {len(total[part])} tensors'
         if len(missing) == len(total[part]) > 1
@@ -371,6 +376,14 @@ def param_groups(optim_wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[dic
         yield from optim_wrapper.param_groups
 
 
+def check_rates(faults: Sequence[str]) -> list[Violation]:
+    """Violation of what a schedule does to the rates, see :func:`.schedule.plan`."""
+    if not faults:
+        return []
+    details = ''.join(f'\n    {line}' for fault in faults for line in fault.splitlines())
+    return [Violation(Kind.RATES_OVERRIDDEN, ('param_scheduler',), details)]
+
+
 # By value.
 
 
@@ -407,123 +420,6 @@ def check_values(
         if name not in tensors or digest(tensors[name]) != value
     ]
     return _violations({kind: changed})
-
-
-# The table.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Parameters of one part of the model.
-
-    Attributes:
-        part: its name.
-        frozen: numbers in frozen parameters.
-        trainable: numbers in the others.
-        frozen_mb: size of the frozen ones in megabytes (10^6 bytes).
-        trainable_mb: size of the others.
-        rate: lowest and highest learning rate of the trainable ones; ``None`` where none has any.
-        without_rate: names of trainable parameters that no optimizer holds.
-    """
-
-    part: str
-    frozen: int
-    trainable: int
-    frozen_mb: float
-    trainable_mb: float
-    rate: tuple[float, float] | None
-    without_rate: tuple[str, ...]
-
-
-def rows(model: nn.Module, rates: Mapping[int, float]) -> list[Row]:
-    """Count the parameters of each part of the model.
-
-    Args:
-        model: not wrapped.
-        rates: learning rate of each parameter by its ``id``, see :func:`current_rates`.
-    """
-    parameters = dict(model.named_parameters())
-    parts = part_names(model)
-    by_part = {**{part: [] for part in parts}, **_by_part(parameters, parts)}
-    return [_row(part, {n: parameters[n] for n in names}, rates) for part, names in by_part.items()]
-
-
-def current_rates(optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[int, float]:
-    """Learning rate that each parameter's group has now, by the parameter's ``id``."""
-    return {id(p): group['lr'] for group in param_groups(optim_wrapper) for p in group['params']}
-
-
-def _row(part: str, parameters: Mapping[str, nn.Parameter], rates: Mapping[int, float]) -> Row:
-    frozen = [p for p in parameters.values() if not p.requires_grad]
-    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-    found = [rates[id(p)] for p in trainable.values() if id(p) in rates]
-    return Row(
-        part=part,
-        frozen=sum(p.numel() for p in frozen),
-        trainable=sum(p.numel() for p in trainable.values()),
-        frozen_mb=_megabytes(frozen),
-        trainable_mb=_megabytes(trainable.values()),
-        rate=(min(found), max(found)) if found else None,
-        without_rate=tuple(name for name, p in trainable.items() if id(p) not in rates),
-    )
-
-
-def _megabytes(tensors: Iterable[Tensor]) -> float:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
-
-
-def format_table(table: Sequence[Row]) -> str:
-    """The rows as aligned text, with their sum."""
-    head = ('module', 'frozen', 'trainable', 'frozen MB', 'trainable MB', 'learning rate')
-    cells = [
-        (row.part, *_sizes(row.frozen, row.trainable, row.frozen_mb, row.trainable_mb), _rate(row))
-        for row in table
-    ]
-    sums = [sum(column) for column in zip(*map(_numbers, table), strict=True)] or [0, 0, 0.0, 0.0]
-    lines = [head, *cells, ('total', *_sizes(*sums), '')]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return '\n'.join(
-        '  '.join(
-            [line[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        )
-        for line in lines
-    )
-
-
-def _numbers(row: Row) -> tuple[int, int, float, float]:
-    return row.frozen, row.trainable, row.frozen_mb, row.trainable_mb
-
-
-def _sizes(frozen: int, trainable: int, frozen_mb: float, trainable_mb: float) -> tuple[str, ...]:
-    return f'{frozen:,}', f'{trainable:,}', f'{frozen_mb:.2f}', f'{trainable_mb:.2f}'
-
-
-def _rate(row: Row) -> str:
-    lacking = f'{len(row.without_rate)} without' if row.without_rate else ''
-    if row.rate is None:
-        return lacking or '-'
-    low, high = row.rate
-    text = f'{low:.3g}' if low == high else f'{low:.3g} to {high:.3g}'
-    return f'{text}, {lacking}' if lacking else text
-
-
-def part_names(model: nn.Module) -> list[str]:
-    """Parts of the model that a table tells apart: its children, and those of its heads."""
-    names: list[str] = []
-    for name, child in model.named_children():
-        inner = [f'{name}.{n}' for n, _ in child.named_children()] if name.endswith('head') else []
-        names += inner or [name]
-    return names
-
-
-def _by_part(names: Iterable[str], parts: Sequence[str]) -> dict[str, list[str]]:
-    """Sort names of tensors by part; what lies in none counts as its outermost module."""
-    sorted_names: dict[str, list[str]] = {}
-    for name in names:
-        part = next((p for p in parts if is_within(name, (p,))), name.partition('.')[0])
-        sorted_names.setdefault(part, []).append(name)
-    return sorted_names
 
 
 def _join(prefix: str, name: str) -> str:

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from mmdet3d.registry import HOOKS
-from mmengine.dist import all_gather_object, get_rank, is_main_process
-from mmengine.hooks import EMAHook, Hook
+from mmengine.dist import all_gather_object, all_reduce, master_only
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from . import audit
 from .audit import FreezeViolation, Frozen, Kind, LoadWatch, Violation
+from .report import describe_filled, describe_frozen, describe_violations
+from .schedule import Plan, plan, plan_unknown
+from .table import format_table, rows
 
 
 @HOOKS.register_module()
 class FreezeAuditHook(Hook):
     """Check that what is frozen stays frozen; change nothing and trust nothing.
 
-    Before training: every frozen tensor was filled from a checkpoint, and no frozen parameter is in
-    the optimizer; the log gets a table of every module's parameters and learning rates. After each
-    step: frozen parameters have no gradient and are in no optimizer, frozen modules are in
-    evaluation mode. After each epoch and at the end: frozen parameters and buffers, also those of
-    an averaged model (mmengine's ``EMAHook``), are bit for bit what they were at the start. See
-    :func:`~projects.cmt_aqr.freezing.audit.find_frozen` for what counts as frozen.
+    Before training: every frozen tensor was filled from a checkpoint, no frozen parameter is in the
+    optimizer, and no scheduler overrides the rates of single modules; the log gets a table of every
+    module's parameters and of the learning rates that it gets over the run. After each step: frozen
+    parameters have no gradient and are in no optimizer, frozen modules are in evaluation mode.
+    After each epoch, before a checkpoint is saved by iteration or by score, and at the end: frozen
+    parameters and buffers, also those of an averaged model (mmengine's ``EMAHook``), are bit for
+    bit what they were at the start. See :func:`~projects.cmt_aqr.freezing.audit.find_frozen` for
+    what counts as frozen.
 
-    The checks before training, after epochs and at the end are made by all processes together, so
-    that all of them stop at what one has found. A process that finds something after a step
-    raises at once and leaves it to the launcher to end the others. A violation comes before the
-    checkpoint of that step or epoch is saved.
+    All processes check together, and all of them stop at what one has found. A violation comes
+    before the checkpoint of that step, epoch or score is saved.
+
+    Rates over the run are those of the config's ``param_scheduler``. Schedulers that a Runner was
+    given ready built cannot be simulated; the log then says so.
 
     What was found is also written to ``<log_dir>/<report>``, at the start and at the end.
 
@@ -91,7 +96,8 @@ class FreezeAuditHook(Hook):
         """Log the table, check what can be checked before the first step and start the report.
 
         Raises:
-            FreezeViolation: frozen tensors were not filled, or take part in training.
+            FreezeViolation: frozen tensors were not filled, or take part in training; or a
+                scheduler overrides learning rates by module.
             ValueError: a pattern of ``allow_unfilled`` matches no module.
         """
         model = _model(runner)
@@ -99,15 +105,10 @@ class FreezeAuditHook(Hook):
         filled = self._watch.filled(model)
         allowed = audit.matching_modules(model, self.allow_unfilled)
         self._info = {}
-        self._base(runner)
-        loadable = self._frozen.loadable
-        self._info |= {
-            'filled_from': dict(Counter(filled[name] for name in loadable if name in filled)),
-            'unfilled': [name for name in loadable if name not in filled],
-            'rebased_at_iteration': [],
-            'values_equal_at_end': None,
-        }
-        found = audit.check_filled(model, self._frozen, filled, allowed)
+        found = self._base(runner)
+        self._info |= describe_filled(self._frozen, filled)
+        self._info |= {'rebased_at_iteration': [], 'values_equal_at_end': None}
+        found += audit.check_filled(model, self._frozen, filled, allowed)
         found += audit.check_parameters(self._frozen, runner.optim_wrapper)
         self._stop_together(runner, found)
         self._write(runner, 'training')
@@ -119,14 +120,21 @@ class FreezeAuditHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Check gradients, modes and optimizer groups.
+        """Check gradients, modes and optimizer groups, and values before a checkpoint is saved.
 
         Raises:
-            FreezeViolation: something frozen takes part in training.
+            FreezeViolation: something frozen takes part in training, or has changed.
         """
-        if self.every_n_train_iters(runner, self.interval):
-            found = audit.check_parameters(self._frozen, runner.optim_wrapper)
-            self._stop(runner, found + audit.check_modes(self._frozen))
+        due = self.every_n_train_iters(runner, self.interval)
+        saving = any(_saves_now(hook, runner) for hook in runner.hooks)
+        found = []
+        if due:
+            found += audit.check_parameters(self._frozen, runner.optim_wrapper)
+            found += audit.check_modes(self._frozen)
+        if saving:
+            found += self._check_values(runner)
+        if due or saving:
+            self._stop_together(runner, found)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Compare all that is frozen with the start, by value.
@@ -135,6 +143,17 @@ class FreezeAuditHook(Hook):
             FreezeViolation: something has changed.
         """
         self._stop_together(runner, self._check_values(runner))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Compare by value before a checkpoint is saved for its score.
+
+        While training only; a trained model that is just validated was compared with nothing.
+
+        Raises:
+            FreezeViolation: something has changed.
+        """
+        if self._frozen is not None and any(_saves_best(hook) for hook in runner.hooks):
+            self._stop_together(runner, self._check_values(runner))
 
     def after_train(self, runner: Runner) -> None:
         """Compare once more, for a validation came since, and finish the report.
@@ -153,27 +172,25 @@ class FreezeAuditHook(Hook):
         between two steps.
 
         Raises:
-            FreezeViolation: something has changed that was frozen until now.
+            FreezeViolation: something has changed that was frozen until now, or the schedule
+                overrides the rates of what learns from now on.
         """
         self._stop_together(runner, self._check_values(runner))
-        self._base(runner)
+        self._stop_together(runner, self._base(runner))
         self._info['rebased_at_iteration'].append(runner.iter)
         self._write(runner, 'training')
 
-    def _base(self, runner: Runner) -> None:
-        """Take down what is frozen now and its values, and log the table."""
+    def _base(self, runner: Runner) -> list[Violation]:
+        """Take down what is frozen now and its values, and log the table; check the rates."""
         model = _model(runner)
         self._frozen = audit.find_frozen(model)
         self._expected = audit.digests(self._frozen.tensors)
-        table = audit.rows(model, audit.current_rates(runner.optim_wrapper))
-        print_log(f'parameters by module:\n{audit.format_table(table)}', logger='current')
-        self._info |= {
-            'modules': [dataclasses.asdict(row) for row in table],
-            'frozen_parameters': len(self._frozen.parameters),
-            'frozen_buffers': len(self._frozen.buffers),
-            'modules_in_evaluation_mode': len(self._frozen.modules),
-            'digest': audit.total_digest(self._expected),
-        }
+        rates, faults = _plan(runner)
+        table = rows(model, rates)
+        print_log(f'parameters by module:\n{format_table(table)}', logger='current')
+        self._info |= describe_frozen(self._frozen, table)
+        self._info['digest'] = audit.total_digest(self._expected)
+        return audit.check_rates(faults)
 
     def _check_values(self, runner: Runner) -> list[Violation]:
         found = audit.check_values(_model(runner), self._expected)
@@ -187,26 +204,52 @@ class FreezeAuditHook(Hook):
 
     def _stop_together(self, runner: Runner, found: list[Violation]) -> None:
         """Stop all processes if any has found something; all must call it."""
-        self._stop(runner, audit.merge_ranks(all_gather_object(found)))
-
-    def _stop(self, runner: Runner, violations: list[Violation]) -> None:
-        if not violations:
+        # One number for all, every step: what was found is exchanged only if there is anything.
+        anything = torch.tensor(len(found))
+        all_reduce(anything, op='max')
+        if not anything:
             return
+        violations = audit.merge_ranks(all_gather_object(found))
         self._write(runner, 'violated', violations)
         error = FreezeViolation(violations)
         print_log(str(error), logger='current', level=logging.ERROR)
         raise error
 
+    @master_only
     def _write(self, runner: Runner, state: str, violations: Sequence[Violation] = ()) -> None:
-        """Write the report; of the other processes only those that alone have found something."""
-        path = Path(runner.log_dir) / self.report
-        if not is_main_process():
-            if not violations or violations[0].ranks:
-                return
-            path = path.with_stem(f'{path.stem}_rank{get_rank()}')
-        found = [{'kind': v.kind.title, 'names': v.names, 'ranks': v.ranks} for v in violations]
+        found = describe_violations(violations)
         report = {'state': state, 'iteration': runner.iter, **self._info, 'violations': found}
+        path = Path(runner.log_dir) / self.report
         path.write_text(json.dumps(report, indent=2) + '\n')
+
+
+def _plan(runner: Runner) -> Plan:
+    """The rates of a run; those of its start alone where its schedulers are not in its config."""
+    config = runner.cfg.get('param_scheduler')
+    if runner.param_schedulers and not config:
+        print_log(
+            'the schedulers of this run were built before it and cannot be simulated: only the '
+            'learning rates of its start are known, and not whether they keep their ratios',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return plan_unknown(runner.optim_wrapper)
+    loop = runner.train_loop
+    by_iteration = isinstance(loop, IterBasedTrainLoop)
+    length = dict(max_iters=loop.max_iters) if by_iteration else dict(max_epochs=loop.max_epochs)
+    return plan(runner.optim_wrapper, config, epoch_length=len(loop.dataloader), **length)
+
+
+def _saves_now(hook: Hook, runner: Runner) -> bool:
+    """Whether mmengine's hook saves a checkpoint after this iteration."""
+    if not isinstance(hook, CheckpointHook) or hook.by_epoch:
+        return False
+    last = hook.save_last and hook.is_last_train_iter(runner)
+    return last or hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
+
+
+def _saves_best(hook: Hook) -> bool:
+    return isinstance(hook, CheckpointHook) and hook.save_best is not None
 
 
 def _model(runner: Runner) -> nn.Module:

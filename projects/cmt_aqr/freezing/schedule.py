@@ -6,12 +6,12 @@ rate from the first step on. Which scheduler does so is seen from the rates, not
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
@@ -23,14 +23,29 @@ BASE = '(base)'
 _RELATIVE_TOLERANCE = 1e-3
 _ABSOLUTE_TOLERANCE = 1e-9
 
+# Of OneCycleLR and ReduceOnPlateauLR: a list has one value for each group.
+_OPTIONS_BY_GROUP = ('eta_max', 'min_value')
+
 
 class RateSummary(NamedTuple):
-    """The learning rate of a group over a run."""
+    """The learning rate of a group over a run; ``None`` where only the start is known."""
 
     start: float
-    lowest: float
-    highest: float
-    end: float
+    lowest: float | None = None
+    highest: float | None = None
+    end: float | None = None
+
+
+class Plan(NamedTuple):
+    """What a run will do to the learning rates.
+
+    Attributes:
+        rates: of each parameter by its ``id``.
+        faults: what :func:`check_schedule` has to say against it.
+    """
+
+    rates: dict[int, RateSummary]
+    faults: list[str]
 
 
 class Deviation(NamedTuple):
@@ -68,8 +83,9 @@ def simulate(
     """Learning rate of every group in every iteration of a run.
 
     mmengine's own schedulers are built and stepped as its Runner does, every iteration of the run
-    and all groups at once; 70,000 iterations take about a second. ``ReduceOnPlateauLR`` sees,
-    every ``epoch_length`` iterations, a score that never improves.
+    and all groups at once; 70,000 iterations take about a second, also where every parameter has a
+    group of its own. ``ReduceOnPlateauLR`` sees, every ``epoch_length`` iterations, a score that
+    never improves.
 
     Args:
         param_groups: of the optimizer, before or after schedulers were built on it. Used are
@@ -89,12 +105,14 @@ def simulate(
             groups of one name.
     """
     _check_length(epoch_length, max_epochs, max_iters)
-    names = [*_names(param_groups), BASE]
-    optim_wrapper = _stand_in(param_groups)
+    configs = _as_list(param_scheduler)
+    names = _names(param_groups)
+    leaders = _leaders(param_groups, configs)
+    distinct = sorted(set(leaders))
+    optim_wrapper = _stand_in([param_groups[i] for i in distinct], _base_lr(param_groups))
     ends = {True: max_epochs or 1, False: max_iters or max_epochs * epoch_length}
     schedulers = [
-        _build(config, optim_wrapper, ends=ends, epoch_length=epoch_length)
-        for config in _as_list(param_scheduler)
+        _build(config, optim_wrapper, ends=ends, epoch_length=epoch_length) for config in configs
     ]
     # An optimizer that never stepped would make the schedulers warn.
     optim_wrapper.step()
@@ -103,8 +121,8 @@ def simulate(
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch and max_epochs]
     by_score = [scheduler for scheduler in schedulers if hasattr(scheduler, 'need_val_args')]
-    rates = np.empty((ends[False], len(names)))
     groups = optim_wrapper.param_groups
+    rates = np.empty((ends[False], len(groups)))
     for iteration, row in enumerate(rates):
         row[:] = [group['lr'] for group in groups]
         for scheduler in by_iteration:
@@ -114,7 +132,9 @@ def simulate(
                 scheduler.step()
             for scheduler in by_score:
                 scheduler.step({scheduler.monitor: 0.0})
-    return dict(zip(names, rates.T, strict=True))
+    *columns, base = rates.T
+    by_leader = dict(zip(distinct, columns, strict=True))
+    return {**dict(zip(names, map(by_leader.get, leaders), strict=True)), BASE: base}
 
 
 def check_schedule(
@@ -136,10 +156,73 @@ def check_schedule(
     """
     length = dict(epoch_length=epoch_length, max_epochs=max_epochs, max_iters=max_iters)
     rates = simulate(param_groups, param_scheduler, **length)
+    fault = _fault(rates, param_groups, param_scheduler, length)
+    if fault is not None:
+        raise ValueError(fault)
+    return rates
+
+
+def plan(
+    optim_wrapper: OptimWrapper | OptimWrapperDict,
+    param_scheduler: Mapping | Sequence[Mapping] | None,
+    *,
+    epoch_length: int,
+    max_epochs: int | None = None,
+    max_iters: int | None = None,
+) -> Plan:
+    """Simulate and check the schedule of a run, of each of its optimizers.
+
+    Args:
+        optim_wrapper: before or after schedulers were built on it.
+        param_scheduler: as in a config; for several optimizers one for all, or a dict by name.
+        epoch_length: as :func:`simulate`, and so the others.
+
+    Raises:
+        TypeError, ValueError: as :func:`simulate`.
+    """
+    length = dict(epoch_length=epoch_length, max_epochs=max_epochs, max_iters=max_iters)
+    rates, faults = {}, []
+    for groups, config in _by_optimizer(optim_wrapper, param_scheduler):
+        found = simulate(groups, config, **length)
+        fault = _fault(found, groups, config, length)
+        faults += [] if fault is None else [fault]
+        summaries = summarize(found)
+        for name, group in zip(_names(groups), groups, strict=True):
+            rates.update((id(parameter), summaries[name]) for parameter in group['params'])
+    return Plan(rates, faults)
+
+
+def plan_unknown(optim_wrapper: OptimWrapper | OptimWrapperDict) -> Plan:
+    """What is known of a run whose schedulers cannot be simulated: the rates at its start."""
+    groups = [group for groups, _ in _by_optimizer(optim_wrapper, None) for group in groups]
+    return Plan({id(p): RateSummary(g['lr']) for g in groups for p in g['params']}, [])
+
+
+def _by_optimizer(
+    optim_wrapper: OptimWrapper | OptimWrapperDict,
+    param_scheduler: Mapping | Sequence[Mapping] | None,
+) -> Iterator[tuple[list[dict], Mapping | Sequence[Mapping] | None]]:
+    """Groups and schedule of each optimizer, as ``Runner.build_param_scheduler`` shares them."""
+    if not isinstance(optim_wrapper, OptimWrapperDict):
+        yield optim_wrapper.optimizer.param_groups, param_scheduler
+        return
+    by_name = isinstance(param_scheduler, Mapping) and 'type' not in param_scheduler
+    for name, wrapper in optim_wrapper.items():
+        config = param_scheduler[name] if by_name else param_scheduler
+        yield wrapper.optimizer.param_groups, config
+
+
+def _fault(
+    rates: Mapping[str, np.ndarray],
+    param_groups: Sequence[Mapping],
+    param_scheduler: Mapping | Sequence[Mapping] | None,
+    length: Mapping[str, int | None],
+) -> str | None:
+    """Which schedulers break the ratios, for a group each, and the remedy."""
     multipliers = _multipliers(param_groups)
     deviation = _worst(rates, multipliers)
     if deviation is None:
-        return rates
+        return None
     base_lr = _base_lr(param_groups)
     lines = []
     for index, config in enumerate(_as_list(param_scheduler)):
@@ -147,9 +230,8 @@ def check_schedule(
         if found is not None:
             kind = _type_name(config)
             lines.append(f'param_scheduler[{index}], {kind}: {found}; {_remedy(config, base_lr)}')
-    raise ValueError(
-        'the schedule overrides the learning rates of parameter groups\n'
-        + '\n'.join(lines or [str(deviation)])
+    return 'the schedule overrides the learning rates of parameter groups\n' + '\n'.join(
+        lines or [str(deviation)]
     )
 
 
@@ -201,7 +283,11 @@ def _check_length(epoch_length: int, max_epochs: int | None, max_iters: int | No
 def _as_list(param_scheduler: Mapping | Sequence[Mapping] | None) -> list[Mapping]:
     if param_scheduler is None:
         return []
-    return [param_scheduler] if not isinstance(param_scheduler, Sequence) else [*param_scheduler]
+    configs = [*param_scheduler] if isinstance(param_scheduler, Sequence) else [param_scheduler]
+    for config in configs:
+        if not isinstance(config, Mapping):
+            raise TypeError(f'{config!r} cannot be simulated; give the config of a scheduler')
+    return configs
 
 
 def _type_name(config: Mapping) -> str:
@@ -224,12 +310,11 @@ def _start(group: Mapping) -> float:
 
 
 def _base_lr(param_groups: Sequence[Mapping]) -> float:
-    """The rate that a multiplier of 1 stands for; a multiplier of 0 does not tell."""
+    """The rate that a multiplier of 1 stands for; a rate of 0 does not tell."""
     for group in param_groups:
-        multiplier = group.get('lr_mult', 1.0)
-        if multiplier > 0:
-            return _start(group) / multiplier
-    raise ValueError('every parameter group has a multiplier of 0')
+        if _start(group) > 0:
+            return _start(group) / group.get('lr_mult', 1.0)
+    raise ValueError('every parameter group has a learning rate of 0')
 
 
 def _multipliers(param_groups: Sequence[Mapping]) -> dict[str, float]:
@@ -238,12 +323,21 @@ def _multipliers(param_groups: Sequence[Mapping]) -> dict[str, float]:
     return dict(zip(_names(param_groups), multipliers, strict=True))
 
 
-def _stand_in(param_groups: Sequence[Mapping]) -> OptimWrapper:
+def _leaders(param_groups: Sequence[Mapping], configs: Sequence[Mapping]) -> list[int]:
+    """Of each group, the first that goes the same way; mmengine makes one group a parameter."""
+    by_group = any(isinstance(c.get(k), Sequence) for c in configs for k in _OPTIONS_BY_GROUP)
+    if by_group:
+        return [*range(len(param_groups))]
+    first: dict[float, int] = {}
+    return [first.setdefault(_start(group), i) for i, group in enumerate(param_groups)]
+
+
+def _stand_in(param_groups: Sequence[Mapping], base_lr: float) -> OptimWrapper:
     """An optimizer wrapper with the rates of ``param_groups``, on numbers of its own."""
     groups = [
         {'params': [nn.Parameter(torch.zeros(1))], 'lr': _start(group)} for group in param_groups
     ]
-    optim_wrapper = OptimWrapper(torch.optim.AdamW(groups, lr=_base_lr(param_groups)))
+    optim_wrapper = OptimWrapper(torch.optim.AdamW(groups, lr=base_lr))
     # mmengine itself schedules a base rate beside the groups, but only if there are several.
     if optim_wrapper.base_param_settings is None:
         optim_wrapper.base_param_settings = {**optim_wrapper.optimizer.defaults}
@@ -254,8 +348,6 @@ def _build(
     config: Mapping, optim_wrapper: OptimWrapper, *, ends: Mapping[bool, int], epoch_length: int
 ) -> _ParamScheduler:
     """As ``Runner.build_param_scheduler`` does."""
-    if not isinstance(config, Mapping):
-        raise TypeError(f'{config!r} cannot be simulated; give the config of a scheduler')
     config = copy.deepcopy(config)
     config.setdefault('end', ends[config.get('by_epoch', True)])
     defaults = dict(optimizer=optim_wrapper, epoch_length=epoch_length)
