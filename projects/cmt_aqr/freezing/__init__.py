@@ -6,12 +6,14 @@ from .keeper import eval_norms, frozen_modules
 from .layers import Layers, register_layers
 from .optimizer import StrictOptimWrapperConstructor
 from .policy import FreezePolicy
+from .unfreeze_hook import UnfreezeScheduleHook
 
 __all__ = [
     'FreezeAuditHook',
     'FreezePolicy',
     'Layers',
     'StrictOptimWrapperConstructor',
+    'UnfreezeScheduleHook',
     'build_freezable',
     'eval_norms',
     'freeze',

@@ -38,21 +38,30 @@ def freeze(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) 
         ValueError: the policy does not fit the module. The message names the module, the value
             and what is allowed; nothing has been changed then.
     """
-    label = f'{name} ({type(module).__name__})' if name else type(module).__name__
-    own_stages = _own_frozen_stages(module)
-    if own_stages is not None and not policy.choices():
-        policy = dataclasses.replace(policy, frozen_stages=own_stages)
-    names = resolve(policy, module, label=label)
+    names = plan(module, policy, name=name)
     norm_eval = policy.norm_eval or getattr(module, 'norm_eval', False)
-    if own_stages is not None:
-        _check_own_stages(own_stages, module, names, label)
-
     earlier = keeper_of(module)
     if earlier is not None:
         earlier.release()
     if names.frozen or norm_eval:
         Keeper(module, names, norm_eval=norm_eval).take_hold()
     return module
+
+
+def plan(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) -> FrozenNames:
+    """What :func:`freeze` would freeze; nothing is changed.
+
+    Args and errors: as :func:`freeze`.
+    """
+    label = f'{name} ({type(module).__name__})' if name else type(module).__name__
+    own_stages = _own_frozen_stages(module)
+    if own_stages is None:
+        return resolve(policy, module, label=label)
+    if not policy.choices():
+        policy = dataclasses.replace(policy, frozen_stages=own_stages)
+    names = resolve(policy, module, label=label)
+    _check_own_stages(own_stages, module, names, label)
+    return names
 
 
 def build_freezable(config: Mapping, registry: Registry, *, name: str) -> nn.Module:

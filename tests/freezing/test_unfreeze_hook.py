@@ -1,0 +1,321 @@
+"""Each phase of a schedule trains what it says, and a run resumed in it ends with the same bits."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from freezable import names_below, trainable
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from toy_runner import make_runner
+
+from projects.cmt_aqr.freezing import (
+    FreezeAuditHook,
+    FreezePolicy,
+    UnfreezeScheduleHook,
+    freeze,
+    frozen_modules,
+)
+from projects.cmt_aqr.freezing.schedule import simulate
+
+
+class ResNet(nn.Sequential):
+    """Named as one whose layers are known: a stem and three layers, with norms or without."""
+
+    def __init__(self, *, norm: type[nn.Module] = nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.conv1 = nn.Linear(1, 4)
+        for name in ('layer1', 'layer2', 'layer3'):
+            self.add_module(name, nn.Sequential(nn.Linear(4, 4), norm(4), nn.Tanh()))
+
+
+class Detector(BaseModel):
+    """An encoder to freeze by schedule, a second one, and a head."""
+
+    def __init__(self, *, norm: type[nn.Module] = nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.img_backbone = ResNet(norm=norm)
+        self.pts_backbone = ResNet(norm=norm)
+        self.line = nn.Linear(4, 1)
+
+    def forward(self, inputs: torch.Tensor, data_samples: torch.Tensor, mode: str = 'tensor'):
+        prediction = self.line(self.img_backbone(inputs) + self.pts_backbone(inputs))
+        if mode == 'loss':
+            return dict(loss_line=((prediction - data_samples) ** 2).mean())
+        return [*prediction]
+
+
+# Frozen, the last layer, all but the stem, the last two layers but one norm, all.
+SCHEDULE = {
+    0: dict(frozen=True),
+    1: 1,
+    3: dict(unfreeze_layers=[-1, -2], always_trainable=['layer1.1']),
+    4: dict(unfreeze_layers=[0]),
+    5: {},
+}
+EPOCHS = 6
+STEM, LAYER1, LAYER2, LAYER3 = ('conv1',), ('layer1',), ('layer2',), ('layer3',)
+TRAINED = [
+    (),
+    LAYER3,
+    LAYER3,
+    (*LAYER3, *LAYER2, 'layer1.1'),
+    LAYER1,
+    (*STEM, *LAYER1, *LAYER2, *LAYER3),
+]
+CUSTOM_KEYS = {'img_backbone': dict(lr_mult=0.1), 'img_backbone.layer3': dict(lr_mult=0.5)}
+SCHEDULERS = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3),
+    dict(type='CosineAnnealingLR', T_max=EPOCHS, eta_min_ratio=0.01, convert_to_iter_based=True),
+]
+
+
+def schedule_hook(
+    schedule: Mapping = SCHEDULE, module: str = 'img_backbone'
+) -> UnfreezeScheduleHook:
+    return UnfreezeScheduleHook(module=module, schedule=schedule)
+
+
+def make(
+    work_dir: Path,
+    *hooks: Hook,
+    model: nn.Module | None = None,
+    epochs: int = EPOCHS,
+    **options,
+) -> Runner:
+    """Runner of two iterations an epoch, with momentum, decay, clipping and a moving rate."""
+    torch.manual_seed(0)
+    runner = make_runner(
+        work_dir,
+        model=model or Detector(),
+        epochs=epochs,
+        custom_hooks=[*(hooks or [schedule_hook()])],
+        **options,
+    )
+    runner.optim_wrapper = dict(
+        constructor='StrictOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=0.02, weight_decay=0.1),
+        paramwise_cfg=dict(custom_keys=CUSTOM_KEYS),
+        clip_grad=dict(max_norm=1.0),
+    )
+    runner.param_schedulers = SCHEDULERS
+    return runner
+
+
+def in_optimizer(runner: Runner, model: nn.Module) -> dict[str, set[str]]:
+    """Names of the parameters in each group."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        group['name']: {names[id(parameter)] for parameter in group['params']}
+        for group in runner.optim_wrapper.optimizer.param_groups
+    }
+
+
+def below_encoder(runner: Runner, *roots: str) -> set[str]:
+    return names_below(runner.model, *(f'img_backbone.{root}' for root in roots))
+
+
+class EachEpoch(Hook):
+    """Calls a function at the end of each epoch and keeps what it returns."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, look) -> None:
+        self.look = look
+        self.seen = []
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self.seen.append(self.look(runner))
+
+
+def state_of(runner: Runner) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in runner.model.state_dict().items()}
+
+
+# What trains.
+
+
+def test_each_phase_trains_and_optimizes_what_it_says(tmp_path):
+    trains = EachEpoch(lambda runner: trainable(runner.model.img_backbone))
+    groups = EachEpoch(lambda runner: in_optimizer(runner, runner.model))
+    runner = make(tmp_path, schedule_hook(), trains, groups)
+    runner.train()
+    for epoch, roots in enumerate(TRAINED):
+        expected = names_below(runner.model.img_backbone, *roots)
+        assert trains.seen[epoch] == expected
+        in_encoder = {f'img_backbone.{name}' for name in expected}
+        layer3 = in_encoder & below_encoder(runner, 'layer3')
+        assert groups.seen[epoch] == {
+            'default': names_below(runner.model, 'pts_backbone', 'line'),
+            'img_backbone': in_encoder - layer3,
+            'img_backbone.layer3': layer3,
+        }
+
+
+def test_what_is_frozen_stands_still_and_all_else_moves(tmp_path):
+    states = EachEpoch(state_of)
+    runner = make(tmp_path, schedule_hook(), states)
+    states.seen.append(state_of(runner))
+    runner.train()
+    for epoch, roots in enumerate(TRAINED):
+        before, after = states.seen[epoch : epoch + 2]
+        moved = {name for name in after if not torch.equal(before[name], after[name])}
+        prefixes = tuple(f'img_backbone.{root}.' for root in roots)
+        others = ('pts_backbone.', 'line.')
+        assert moved == {name for name in after if name.startswith((*prefixes, *others))}
+
+
+def test_rates_are_those_of_groups_that_were_there_from_the_start(tmp_path):
+    class Recorder(Hook):
+        rates = []
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+            self.rates.append(runner.optim_wrapper.get_lr()['lr'])
+
+    recorder = Recorder()
+    runner = make(tmp_path, schedule_hook(), recorder)
+    runner.train()
+    due = simulate(
+        runner.optim_wrapper.optimizer.param_groups, SCHEDULERS, epoch_length=2, max_epochs=EPOCHS
+    )
+    for index, (name, multiplier) in enumerate(
+        {'default': 1, 'img_backbone': 0.1, 'img_backbone.layer3': 0.5}.items()
+    ):
+        found = [rates[index] for rates in recorder.rates]
+        assert found == pytest.approx(due[name], rel=1e-12)
+        assert found == pytest.approx(multiplier * due['default'], rel=1e-6)
+
+
+def test_state_is_fresh_for_what_joins_and_kept_for_what_stays(tmp_path):
+    def steps(runner: Runner) -> dict[str, int]:
+        state = runner.optim_wrapper.optimizer.state
+        parameters = dict(runner.model.named_parameters())
+        return {
+            name: int(state[parameters[name]]['step'])
+            for name in ('line.weight', 'img_backbone.layer3.0.weight')
+            if parameters[name] in state
+        }
+
+    seen = EachEpoch(steps)
+    make(tmp_path, schedule_hook(), seen).train()
+    layer3 = [counts.pop('img_backbone.layer3.0.weight', None) for counts in seen.seen]
+    assert layer3 == [None, 2, 4, 6, None, 2]  # it leaves in epoch 4
+    assert seen.seen == [{'line.weight': 2 * epoch} for epoch in range(1, EPOCHS + 1)]
+
+
+def test_a_schedule_may_freeze_more_for_later_epochs(tmp_path):
+    states = EachEpoch(state_of)
+    runner = make(tmp_path, schedule_hook({0: {}, 1: 2, 2: dict(frozen=True)}), states, epochs=3)
+    runner.train()
+    encoder = [name for name in states.seen[0] if name.startswith('img_backbone.')]
+    assert all(torch.equal(states.seen[1][name], states.seen[2][name]) for name in encoder)
+    assert trainable(runner.model.img_backbone) == set()
+    assert 'img_backbone' in frozen_modules(runner.model)
+    optimizer = runner.optim_wrapper.optimizer
+    assert not set(optimizer.state) & set(runner.model.img_backbone.parameters())
+
+
+def test_several_modules_each_by_its_schedule(tmp_path):
+    other = schedule_hook({0: 1, 2: dict(frozen=True)}, 'pts_backbone')
+    trains = EachEpoch(lambda runner: trainable(runner.model))
+    groups = EachEpoch(lambda runner: set().union(*in_optimizer(runner, runner.model).values()))
+    runner = make(tmp_path, schedule_hook({0: {}, 1: 2}), other, trains, groups, epochs=3)
+    runner.train()
+    last_two = below_encoder(runner, 'layer2', 'layer3')
+    layer3 = names_below(runner.model, 'pts_backbone.layer3')
+    head = names_below(runner.model, 'line')
+    assert trains.seen == [
+        names_below(runner.model, 'img_backbone') | layer3 | head,
+        last_two | layer3 | head,
+        last_two | head,
+    ]
+    assert groups.seen == trains.seen
+
+
+def test_norm_eval_of_the_config_holds_in_all_phases(tmp_path):
+    model = Detector()
+    freeze(model.img_backbone, FreezePolicy(norm_eval=True))
+    states = EachEpoch(state_of)
+    make(tmp_path, schedule_hook({0: 1, 1: {}}), states, model=model, epochs=2).train()
+    mean = 'img_backbone.layer3.1.running_mean'
+    assert all(torch.equal(state[mean], torch.zeros(4)) for state in states.seen)
+
+
+def test_what_the_config_freezes_may_stay_frozen(tmp_path):
+    model = Detector()
+    freeze(model.img_backbone, FreezePolicy(frozen_stages=1))
+    runner = make(tmp_path, schedule_hook({0: 1, 1: 2}), model=model, epochs=2)
+    runner.train()
+    assert trainable(model) - names_below(model, 'pts_backbone', 'line') == below_encoder(
+        runner, 'layer2', 'layer3'
+    )
+
+
+# Resuming.
+
+
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory) -> Runner:
+    runner = make(tmp_path_factory.mktemp('whole'))
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize('epoch', range(1, EPOCHS))
+def test_resumed_after_any_epoch_it_ends_with_the_same_bits(tmp_path, whole_run, epoch):
+    checkpoint = Path(whole_run.work_dir) / f'epoch_{epoch}.pth'
+    runner = make(tmp_path, resume=True, load_from=str(checkpoint))
+    with torch.no_grad():  # weights from elsewhere than the checkpoint would show
+        runner.model.line.weight.zero_()
+    runner.train()
+    assert runner.iter == whole_run.iter
+    found, due = runner.model.state_dict(), whole_run.model.state_dict()
+    assert all(torch.equal(found[name], due[name]) for name in due)
+    found, due = runner.optim_wrapper.state_dict(), whole_run.optim_wrapper.state_dict()
+    assert found['param_groups'] == due['param_groups']
+    assert found['state'].keys() == due['state'].keys()
+    for index, state in due['state'].items():
+        assert all(torch.equal(found['state'][index][key], value) for key, value in state.items())
+
+
+def test_resuming_differs_where_the_state_is_lost(tmp_path, whole_run):
+    """What the test above compares does depend on the optimizer's state."""
+
+    class Forget(Hook):
+        def before_train(self, runner: Runner) -> None:
+            runner.optim_wrapper.optimizer.state.clear()
+
+    checkpoint = Path(whole_run.work_dir) / 'epoch_2.pth'
+    runner = make(tmp_path, schedule_hook(), Forget(), resume=True, load_from=str(checkpoint))
+    runner.train()
+    name = 'img_backbone.layer3.0.weight'
+    assert not torch.equal(runner.model.state_dict()[name], whole_run.model.state_dict()[name])
+
+
+def test_checkpoints_of_all_phases_list_the_same_parameters(whole_run):
+    groups = [
+        torch.load(Path(whole_run.work_dir) / f'epoch_{epoch}.pth')['optimizer']['param_groups']
+        for epoch in range(1, EPOCHS + 1)
+    ]
+    members = [[group['params'] for group in epoch] for epoch in groups]
+    assert members == [members[0]] * EPOCHS
+    assert len(members[0][1]) == 10  # of the stem and two layers
+
+
+# The audit.
+
+
+def test_audit_follows_the_schedule(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=Detector().state_dict()), weights)
+    audit = FreezeAuditHook()
+    runner = make(tmp_path / 'run', audit, schedule_hook(), load_from=str(weights))
+    runner.train()
+    report = json.loads((Path(runner.log_dir) / 'freeze_audit.json').read_text())
+    assert report['state'] == 'passed'
+    assert report['rebased_at_iteration'] == [2, 6, 8, 10]
+    assert report['frozen_parameters'] == 0
