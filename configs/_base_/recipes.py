@@ -16,7 +16,7 @@ decoder_rates = dict(
     task_heads=dict(lr_mult=0.8),
 )
 
-# The backbones frozen, the necks almost.
+# A: the backbones frozen, the necks almost.
 recipe_a = dict(
     model=dict(
         img_backbone=frozen_part,
@@ -27,6 +27,44 @@ recipe_a = dict(
         pts_neck=trained_part,
     ),
     rates=dict(img_neck=dict(lr_mult=0.05), pts_neck=dict(lr_mult=0.05), **decoder_rates),
+)
+
+# B: the same with necks that learn faster.
+recipe_b = dict(
+    model=recipe_a['model'],
+    rates=dict(img_neck=dict(lr_mult=0.1), pts_neck=dict(lr_mult=0.1), **decoder_rates),
+)
+
+# C: nothing frozen, the backbones at a low rate.
+recipe_c = dict(
+    model=dict(
+        img_backbone=trained_part,
+        img_neck=trained_part,
+        pts_voxel_encoder=dict(frozen=False),
+        pts_middle_encoder=trained_part,
+        pts_backbone=trained_part,
+        pts_neck=trained_part,
+    ),
+    rates=dict(
+        img_backbone=dict(lr_mult=0.01),
+        pts_voxel_encoder=dict(lr_mult=0.01),
+        pts_middle_encoder=dict(lr_mult=0.01),
+        pts_backbone=dict(lr_mult=0.01),
+        **recipe_b['rates'],
+    ),
+)
+
+# D: features fixed, backbones and necks frozen.
+recipe_d = dict(
+    model=dict(
+        img_backbone=frozen_part,
+        img_neck=frozen_part,
+        pts_voxel_encoder=dict(frozen=True),
+        pts_middle_encoder=frozen_part,
+        pts_backbone=frozen_part,
+        pts_neck=frozen_part,
+    ),
+    rates=decoder_rates,
 )
 
 finetune_optimizer = dict(type='AdamW', lr=1.4e-4, weight_decay=0.01)

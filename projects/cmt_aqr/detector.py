@@ -19,9 +19,9 @@ from .geometry import VoxelGrid
 class CmtDetector(Base3DDetector):
     """Cross Modal Transformer (Yan et al., ICCV 2023) of LiDAR and cameras, or of either.
 
-    A branch that the config leaves out is not built. The config of a backbone, neck or encoder may
-    hold settings of :class:`~projects.cmt_aqr.freezing.FreezePolicy` beside its own arguments.
-    Attribute names follow the released state dict.
+    A branch that the config leaves out is not built. The config of every part may hold settings of
+    :class:`~projects.cmt_aqr.freezing.FreezePolicy` beside its own arguments. Attribute names
+    follow the released state dict.
 
     Args:
         pts_bbox_head: config of the head.
@@ -63,7 +63,9 @@ class CmtDetector(Base3DDetector):
             'pts_neck': pts_neck,
         }
         grid = _voxel_grid(data_preprocessor, pts_middle_encoder)
-        self.pts_bbox_head = MODELS.build({'voxel_grid': grid, **pts_bbox_head})
+        self.pts_bbox_head = build_freezable(
+            {'voxel_grid': grid, **pts_bbox_head}, MODELS, name='pts_bbox_head'
+        )
         for modality, branch in (('camera', camera), ('lidar', lidar)):
             if not self._uses(modality, branch):
                 continue
