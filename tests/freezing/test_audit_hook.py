@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import BaseModel, BaseModule
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -407,17 +407,186 @@ def test_steps_are_checked_every_interval(tmp_path, interval, caught):
         runner.train()
 
 
+# Before a checkpoint is saved.
+
+
+class SavedAt(Hook):
+    """Notes the iteration of each checkpoint, counted from 1."""
+
+    def __init__(self) -> None:
+        self.iterations = []
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self.iterations.append(runner.iter + 1)
+
+
+def by_iteration(runner: Runner, *, max_iters: int = 8, **options) -> Runner:
+    """Train by iterations instead, and save as a `CheckpointHook` with ``options`` says."""
+    runner._train_loop = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
+    runner._hooks = [hook for hook in runner.hooks if not isinstance(hook, CheckpointHook)]
+    runner.register_hook(CheckpointHook(by_epoch=False, **options))
+    return runner
+
+
+@pytest.fixture
+def _no_wait(monkeypatch):
+    """mmengine waits two seconds when an endless loader starts again."""
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
+
+
+@pytest.mark.usefixtures('_no_wait')
+@pytest.mark.parametrize(
+    ('options', 'saved', 'stopped_at'),
+    [
+        (dict(interval=3), [3], 5),
+        (dict(interval=2), [2, 4], 5),
+        (dict(interval=2, save_begin=3), [3], 4),
+        (dict(interval=-1, save_last=True), [], 7),
+        (dict(interval=-1, save_last=False), [], 8),
+    ],
+)
+def test_values_are_compared_where_a_checkpoint_is_saved(tmp_path, options, saved, stopped_at):
+    model = FrozenModel()
+    change = Sabotage(lambda r: model.backbone.linear.bias.zero_())
+    change.iteration = saved[-1] if saved else 1
+    notes = SavedAt()
+    runner = by_iteration(loaded_runner(model, tmp_path, change, notes), **options)
+    assert violations_of(runner) == {Kind.CHANGED: {'backbone.linear.bias'}}
+    assert notes.iterations == saved
+    assert runner.iter == stopped_at
+
+
+@pytest.mark.usefixtures('_no_wait')
+def test_clean_run_by_iteration_saves_and_passes(tmp_path):
+    notes = SavedAt()
+    runner = by_iteration(loaded_runner(FrozenModel(), tmp_path, notes), interval=4)
+    runner.train()
+    assert notes.iterations == [4, 8]
+    assert report_of(runner)['state'] == 'passed'
+
+
+def test_change_during_a_validation_comes_before_its_best_checkpoint(tmp_path):
+    model = FrozenModel()
+
+    class ChangeInValidation(Hook):
+        def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            model.backbone.linear.bias.data.zero_()
+
+    runner = loaded_runner(model, tmp_path, ChangeInValidation())
+    assert violations_of(runner) == {Kind.CHANGED: {'backbone.linear.bias'}}
+    assert [path.name for path in (tmp_path / 'run').glob('*.pth')] == ['epoch_1.pth']
+
+
+def test_validation_alone_is_compared_with_nothing(tmp_path):
+    audit = FreezeAuditHook()
+    runner = loaded_runner(FrozenModel(), tmp_path, audit=audit)
+    audit.after_val_epoch(runner, metrics={'count': 4.0})
+    assert not list((tmp_path / 'run').glob('*/freeze_audit.json'))
+
+
+# Rates.
+
+
+def scheduled(tmp_path: Path, *schedulers: dict, in_config: bool = True) -> Runner:
+    """A run of two epochs whose bias is to learn at a tenth of the rate, and its schedule."""
+    model = FrozenModel()
+    cfg = dict(param_scheduler=list(schedulers)) if in_config else {}
+    runner = loaded_runner(model, tmp_path, epochs=2, cfg=cfg)
+    runner.param_schedulers = list(schedulers)
+    groups = [
+        dict(params=[model.line.weight], name='default', lr=0.01, lr_mult=1.0),
+        dict(params=[model.line.bias], name='line.bias', lr=0.001, lr_mult=0.1),
+    ]
+    runner.optim_wrapper = OptimWrapper(torch.optim.AdamW(groups, lr=0.01))
+    return runner
+
+
+def test_table_has_the_rates_over_the_whole_run(tmp_path):
+    schedule = [
+        dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=2),
+        dict(type='MultiStepLR', milestones=[1], gamma=0.1),
+    ]
+    runner = scheduled(tmp_path, *schedule)
+    runner.train()
+    (line,) = (row for row in report_of(runner)['modules'] if row['part'] == 'line')
+    expected = dict(start=[5e-4, 5e-3], highest=[1e-3, 1e-2], end=[1e-4, 1e-3])
+    assert line['rate'].keys() == expected.keys()
+    for moment, rates in expected.items():
+        assert line['rate'][moment] == pytest.approx(rates), moment
+    (log,) = Path(runner.log_dir).glob('*.log')
+    row = next(text for text in log.read_text().splitlines() if text.startswith('line '))
+    columns = ['0.0005 to 0.005', '0.001 to 0.01', '0.0001 to 0.001']
+    assert row.endswith('  '.join(columns))
+
+
+@pytest.mark.parametrize(
+    ('scheduler', 'remedy'),
+    [
+        (dict(type='CosineAnnealingLR', T_max=2, eta_min=5e-3), 'use eta_min_ratio=0.5'),
+        (
+            dict(type='OneCycleLR', by_epoch=False, eta_max=0.1, total_steps=4),
+            'use two CosineAnnealingLR with eta_min_ratio',
+        ),
+    ],
+    ids=['absolute eta_min', 'one cycle'],
+)
+def test_schedule_that_overrides_a_multiplier_is_refused_with_the_remedy(
+    tmp_path, scheduler, remedy
+):
+    runner = scheduled(tmp_path, scheduler)
+    assert violations_of(runner) == {Kind.RATES_OVERRIDDEN: {'param_scheduler'}}
+    assert runner.iter == 0
+    (violation,) = report_of(runner)['violations']
+    assert (
+        f"param_scheduler[0], {scheduler['type']}: group 'line.bias' is due 0.1"
+        in (violation['details'])
+    )
+    assert remedy in violation['details']
+
+
+@pytest.mark.usefixtures('_no_wait')
+def test_rates_of_a_run_by_iterations(tmp_path):
+    schedule = dict(type='MultiStepLR', by_epoch=False, milestones=[3], gamma=0.1)
+    runner = by_iteration(scheduled(tmp_path, schedule), interval=8)
+    runner.train()
+    (line,) = (row for row in report_of(runner)['modules'] if row['part'] == 'line')
+    assert line['rate']['end'] == pytest.approx([1e-4, 1e-3])
+
+
+def test_schedulers_that_cannot_be_simulated_are_said_to_be(tmp_path):
+    runner = scheduled(tmp_path, dict(type='MultiStepLR', milestones=[1]), in_config=False)
+    runner.train()
+    (line,) = (row for row in report_of(runner)['modules'] if row['part'] == 'line')
+    assert line['rate'] == dict(start=[0.001, 0.01], highest=None, end=None)
+    (log,) = Path(runner.log_dir).glob('*.log')
+    assert 'were built before it and cannot be simulated' in log.read_text()
+
+
+def test_run_without_schedulers_has_one_rate_throughout(tmp_path):
+    runner = scheduled(tmp_path)
+    runner.param_schedulers = None
+    runner.train()
+    (line,) = (row for row in report_of(runner)['modules'] if row['part'] == 'line')
+    assert line['rate'] == {key: [0.001, 0.01] for key in ('start', 'highest', 'end')}
+
+
 # Several processes.
 
 
-def train_on_rank(rank: int, folder: Path) -> None:
-    """Train with DDP; the weights of rank 1 alone change during the first epoch."""
+SABOTAGE = dict(
+    value=lambda model: model.backbone.linear.bias.zero_(),
+    mode=lambda model: model.backbone.norm.train(),
+)
+
+
+def train_on_rank(rank: int, folder: Path, kind: str) -> None:
+    """Train with DDP, sabotaged in the first iteration on rank 1 alone."""
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(str(folder / 'store'), 2)
     torch.distributed.init_process_group('gloo', store=store, rank=rank, world_size=2)
     model = FrozenModel()
-    change = Sabotage(lambda r: rank == 1 and model.backbone.linear.bias.zero_())
+    change = Sabotage(lambda r: SABOTAGE[kind](model) if rank == 1 else None)
     change.iteration = 0
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     runner = runner_of(
@@ -431,19 +600,27 @@ def train_on_rank(rank: int, folder: Path) -> None:
     try:
         runner.train()
     except FreezeViolation as error:
-        torch.save([(v.kind.title, v.names, v.ranks) for v in error.violations], folder / f'{rank}')
+        found = [(v.kind.title, v.names, v.ranks) for v in error.violations]
+        torch.save((found, runner.iter), folder / f'{rank}')
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_all_processes_stop_at_what_one_has_found(tmp_path):
+@pytest.mark.parametrize(
+    ('kind', 'found', 'iteration'),
+    [
+        ('value', (Kind.CHANGED.title, ('backbone.linear.bias',), (1,)), 1),
+        ('mode', (Kind.IN_TRAINING_MODE.title, ('backbone.norm',), (1,)), 0),
+    ],
+    ids=['at the end of an epoch', 'after a step'],
+)
+def test_all_processes_stop_at_what_one_has_found(tmp_path, kind, found, iteration):
     save_checkpoint(tmp_path / 'cmt.pth')
-    torch.multiprocessing.spawn(train_on_rank, args=(tmp_path,), nprocs=2)
-    found = (Kind.CHANGED.title, ('backbone.linear.bias',), (1,))
-    assert torch.load(tmp_path / '0') == torch.load(tmp_path / '1') == [found]
+    torch.multiprocessing.spawn(train_on_rank, args=(tmp_path, kind), nprocs=2)
+    assert torch.load(tmp_path / '0') == torch.load(tmp_path / '1') == ([found], iteration)
     (report,) = tmp_path.glob('run/*/freeze_audit.json')
     (violation,) = json.loads(report.read_text())['violations']
-    assert (violation['names'], violation['ranks']) == (['backbone.linear.bias'], [1])
+    assert (violation['names'], violation['ranks']) == (list(found[1]), [1])
 
 
 # What is frozen changes on purpose.

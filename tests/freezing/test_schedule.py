@@ -7,12 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import nn
 from toy_runner import make_runner
 
 from projects.cmt_aqr.freezing.optimizer import StrictOptimWrapperConstructor  # noqa: F401
-from projects.cmt_aqr.freezing.schedule import BASE, check_schedule, simulate, summarize
+from projects.cmt_aqr.freezing.schedule import (
+    BASE,
+    RateSummary,
+    check_schedule,
+    plan_of_start,
+    plan_rates,
+    simulate,
+    summarize,
+)
 
 EPOCH = dict(epoch_length=10, max_epochs=4)
 
@@ -241,6 +252,64 @@ class TestCheck:
         with warnings.catch_warnings():
             warnings.simplefilter('error', UserWarning)
             check_schedule(GROUPS, [cosine(), dict(type='StepLR', step_size=1)], **EPOCH)
+
+
+def test_hundreds_of_groups_cost_no_more_than_their_different_rates(repo_root):
+    """mmengine's own constructor makes a group of every parameter."""
+    config = own_schedule(repo_root, 'cmt_20e')
+    groups = [dict(lr=1.4e-4 * (1.0, 0.01, 0.1)[index % 3]) for index in range(600)]
+    start = time.perf_counter()
+    rates = check_schedule(groups, config.param_scheduler, epoch_length=3517, max_epochs=20)
+    assert time.perf_counter() - start < 10
+    assert len(rates) == 601
+    np.testing.assert_allclose(rates['group 598'], 0.01 * rates[BASE], rtol=1e-6)
+
+
+class TestPlan:
+    @pytest.fixture
+    def lines(self) -> dict[str, nn.Linear]:
+        return {name: nn.Linear(1, 1) for name in ('fast', 'slow')}
+
+    def wrapper(self, line: nn.Linear, lr: float) -> OptimWrapper:
+        groups = [
+            dict(params=[line.weight], name='weight', lr=lr, lr_mult=1.0),
+            dict(params=[line.bias], name='bias', lr=lr / 2, lr_mult=0.5),
+        ]
+        return OptimWrapper(torch.optim.SGD(groups, lr=lr))
+
+    def test_every_parameter_gets_the_rates_of_its_group(self, lines):
+        wrapper = self.wrapper(lines['fast'], 0.1)
+        rates, faults = plan_rates(wrapper, cosine(eta_min_ratio=0.1), **EPOCH)
+        assert set(rates) == {id(lines['fast'].weight), id(lines['fast'].bias)}
+        assert rates[id(lines['fast'].bias)].start == pytest.approx(0.05)
+        assert rates[id(lines['fast'].bias)].end == pytest.approx(0.005, rel=0.05)
+        assert faults == []
+
+    def test_a_schedule_for_each_of_several_optimizers(self, lines):
+        wrappers = OptimWrapperDict(
+            fast=self.wrapper(lines['fast'], 0.1), slow=self.wrapper(lines['slow'], 0.01)
+        )
+        config = dict(fast=cosine(eta_min_ratio=0.5), slow=[cosine(eta_min=0.004)])
+        rates, (fault,) = plan_rates(wrappers, config, **EPOCH)
+        assert rates[id(lines['fast'].weight)].highest == pytest.approx(0.1)
+        assert rates[id(lines['slow'].weight)].highest == pytest.approx(0.01)
+        assert "group 'bias' is due 0.5 times" in fault
+        assert 'eta_min_ratio=0.4' in fault
+
+    def test_one_schedule_for_several_optimizers(self, lines):
+        wrappers = OptimWrapperDict(
+            fast=self.wrapper(lines['fast'], 0.1), slow=self.wrapper(lines['slow'], 0.01)
+        )
+        rates, faults = plan_rates(wrappers, cosine(eta_min_ratio=0.5), **EPOCH)
+        assert (len(rates), faults) == (4, [])
+        _, faults = plan_rates(wrappers, cosine(eta_min=0.004), **EPOCH)
+        assert len(faults) == 2
+
+    def test_only_the_start_is_known_without_a_schedule(self, lines):
+        rates, faults = plan_of_start(self.wrapper(lines['fast'], 0.1))
+        assert rates[id(lines['fast'].weight)] == RateSummary(0.1, None, None, None)
+        assert rates[id(lines['fast'].bias)] == RateSummary(0.05)
+        assert (len(rates), faults) == (2, [])
 
 
 class TestArguments:

@@ -377,7 +377,7 @@ def param_groups(optim_wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[dic
 
 
 def check_rates(faults: Sequence[str]) -> list[Violation]:
-    """Violation of what a schedule does to the rates, see :func:`.schedule.plan`."""
+    """Violation of what a schedule does to the rates, see :func:`.schedule.plan_rates`."""
     if not faults:
         return []
     details = ''.join(f'\n    {line}' for fault in faults for line in fault.splitlines())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 from . import audit
 from .audit import FreezeViolation, Frozen, Kind, LoadWatch, Violation
 from .report import describe_filled, describe_frozen, describe_violations
-from .schedule import Plan, plan, plan_unknown
+from .schedule import RatePlan, plan_of_start, plan_rates
 from .table import format_table, rows
 
 
@@ -73,6 +73,7 @@ class FreezeAuditHook(Hook):
         self._watch: LoadWatch | None = None
         self._frozen: Frozen | None = None
         self._expected: dict[str, str] = {}
+        self._trained: set[str] = set()
         self._info: dict = {}
 
     def before_run(self, runner: Runner) -> None:
@@ -153,7 +154,7 @@ class FreezeAuditHook(Hook):
             FreezeViolation: something has changed.
         """
         if self._frozen is not None and any(_saves_best(hook) for hook in runner.hooks):
-            self._stop_together(runner, self._check_values(runner))
+            self._stop_together(runner, self._check_values(runner, averages_in_place=True))
 
     def after_train(self, runner: Runner) -> None:
         """Compare once more, for a validation came since, and finish the report.
@@ -164,6 +165,10 @@ class FreezeAuditHook(Hook):
         self._stop_together(runner, self._check_values(runner))
         self._info['values_equal_at_end'] = True
         self._write(runner, 'passed')
+
+    def note_trained(self, names: Iterable[str]) -> None:
+        """Name tensors that trained earlier in this run: an average of them lags behind."""
+        self._trained.update(names)
 
     def rebase(self, runner: Runner) -> None:
         """Go on from what is frozen now; for whoever freezes or unfreezes on purpose.
@@ -192,14 +197,21 @@ class FreezeAuditHook(Hook):
         self._info['digest'] = audit.total_digest(self._expected)
         return audit.check_rates(faults)
 
-    def _check_values(self, runner: Runner) -> list[Violation]:
-        found = audit.check_values(_model(runner), self._expected)
+    def _check_values(self, runner: Runner, *, averages_in_place: bool = False) -> list[Violation]:
+        """Compare with the start.
+
+        Args:
+            runner: of the run.
+            averages_in_place: a validation has put averages, if there are any, into the model.
+        """
+        averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        never_trained = {n: d for n, d in self._expected.items() if n not in self._trained}
+        expected = never_trained if averages and averages_in_place else self._expected
+        found = audit.check_values(_model(runner), expected)
         # Averaging leaves out what no state dict holds.
-        averaged = {name: self._expected[name] for name in self._frozen.loadable}
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                average = hook.ema_model.module
-                found += audit.check_values(average, averaged, Kind.AVERAGE_DIFFERS)
+        loadable = {n: never_trained[n] for n in self._frozen.loadable if n in never_trained}
+        for average in averages:
+            found += audit.check_values(average, loadable, Kind.AVERAGE_DIFFERS)
         return found
 
     def _stop_together(self, runner: Runner, found: list[Violation]) -> None:
@@ -223,7 +235,7 @@ class FreezeAuditHook(Hook):
         path.write_text(json.dumps(report, indent=2) + '\n')
 
 
-def _plan(runner: Runner) -> Plan:
+def _plan(runner: Runner) -> RatePlan:
     """The rates of a run; those of its start alone where its schedulers are not in its config."""
     config = runner.cfg.get('param_scheduler')
     if runner.param_schedulers and not config:
@@ -233,11 +245,11 @@ def _plan(runner: Runner) -> Plan:
             logger='current',
             level=logging.WARNING,
         )
-        return plan_unknown(runner.optim_wrapper)
+        return plan_of_start(runner.optim_wrapper)
     loop = runner.train_loop
     by_iteration = isinstance(loop, IterBasedTrainLoop)
     length = dict(max_iters=loop.max_iters) if by_iteration else dict(max_epochs=loop.max_epochs)
-    return plan(runner.optim_wrapper, config, epoch_length=len(loop.dataloader), **length)
+    return plan_rates(runner.optim_wrapper, config, epoch_length=len(loop.dataloader), **length)
 
 
 def _saves_now(hook: Hook, runner: Runner) -> bool:

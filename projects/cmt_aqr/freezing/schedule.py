@@ -36,7 +36,7 @@ class RateSummary(NamedTuple):
     end: float | None = None
 
 
-class Plan(NamedTuple):
+class RatePlan(NamedTuple):
     """What a run will do to the learning rates.
 
     Attributes:
@@ -162,14 +162,14 @@ def check_schedule(
     return rates
 
 
-def plan(
+def plan_rates(
     optim_wrapper: OptimWrapper | OptimWrapperDict,
     param_scheduler: Mapping | Sequence[Mapping] | None,
     *,
     epoch_length: int,
     max_epochs: int | None = None,
     max_iters: int | None = None,
-) -> Plan:
+) -> RatePlan:
     """Simulate and check the schedule of a run, of each of its optimizers.
 
     Args:
@@ -189,13 +189,13 @@ def plan(
         summaries = summarize(found)
         for name, group in zip(_names(groups), groups, strict=True):
             rates.update((id(parameter), summaries[name]) for parameter in group['params'])
-    return Plan(rates, faults)
+    return RatePlan(rates, faults)
 
 
-def plan_unknown(optim_wrapper: OptimWrapper | OptimWrapperDict) -> Plan:
+def plan_of_start(optim_wrapper: OptimWrapper | OptimWrapperDict) -> RatePlan:
     """What is known of a run whose schedulers cannot be simulated: the rates at its start."""
     groups = [group for groups, _ in _by_optimizer(optim_wrapper, None) for group in groups]
-    return Plan({id(p): RateSummary(g['lr']) for g in groups for p in g['params']}, [])
+    return RatePlan({id(p): RateSummary(g['lr']) for g in groups for p in g['params']}, [])
 
 
 def _by_optimizer(

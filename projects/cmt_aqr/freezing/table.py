@@ -57,7 +57,7 @@ def rows(model: nn.Module, rates: Mapping[int, RateSummary]) -> list[Row]:
 
     Args:
         model: not wrapped.
-        rates: of each parameter by its ``id``, see :func:`.schedule.plan`.
+        rates: of each parameter by its ``id``, see :func:`.schedule.plan_rates`.
     """
     parameters = dict(model.named_parameters())
     parts = part_names(model)
