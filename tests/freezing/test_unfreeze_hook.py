@@ -1,14 +1,20 @@
 """Each phase of a schedule trains what it says, and a run resumed in it ends with the same bits."""
 
+import gc
 import json
+import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from freezable import names_below, trainable
-from mmengine.hooks import Hook
+from mmdet3d.registry import HOOKS
+from mmengine.config import Config
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from toy_runner import make_runner
@@ -20,6 +26,7 @@ from projects.cmt_aqr.freezing import (
     freeze,
     frozen_modules,
 )
+from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind
 from projects.cmt_aqr.freezing.schedule import simulate
 
 
@@ -319,3 +326,212 @@ def test_audit_follows_the_schedule(tmp_path):
     assert report['state'] == 'passed'
     assert report['rebased_at_iteration'] == [2, 6, 8, 10]
     assert report['frozen_parameters'] == 0
+
+
+def test_audit_lets_the_average_of_what_trained_before_differ(tmp_path):
+    def run(work_dir: str, **options) -> dict:
+        hooks = EMAHook(momentum=0.5, update_buffers=True), FreezeAuditHook(), schedule
+        runner = make(tmp_path / work_dir, *hooks, epochs=4, **options)
+        runner.train()
+        return json.loads((Path(runner.log_dir) / 'freeze_audit.json').read_text())
+
+    schedule = schedule_hook({0: {}, 1: 1, 2: dict(frozen=True)})
+    assert run('whole')['state'] == 'passed'
+    checkpoint = str(tmp_path / 'whole' / 'epoch_3.pth')
+    assert run('resumed', resume=True, load_from=checkpoint)['state'] == 'passed'
+
+
+def test_audit_still_sees_an_average_of_what_never_trained_differ(tmp_path):
+    ema = EMAHook(momentum=0.5)
+
+    class Change(Hook):
+        def before_train_epoch(self, runner: Runner) -> None:
+            if runner.epoch == 2:
+                ema.ema_model.module.img_backbone.conv1.weight.data.zero_()
+
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=Detector().state_dict()), weights)
+    hooks = ema, FreezeAuditHook(), schedule_hook({0: 2, 1: 1}), Change()
+    runner = make(tmp_path / 'run', *hooks, epochs=4, load_from=str(weights))
+    with pytest.raises(FreezeViolation) as error:
+        runner.train()
+    (violation,) = error.value.violations
+    assert violation.kind is Kind.AVERAGE_DIFFERS
+    assert violation.names == ('img_backbone.conv1.weight',)
+
+
+# Settings that are refused before the first step.
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'message'),
+    [
+        ([1, 2], r'schedule is \[1, 2\]; it must be a dict of epochs'),
+        ({0: {}, 1.5: {}}, 'schedule has epoch 1.5; it must be a whole number from 0 on'),
+        ({0: {}, '3': {}}, "schedule has epoch '3'; it must be a whole number from 0 on"),
+        ({0: {}, True: {}}, 'schedule has epoch True; it must be a whole number'),
+        ({0: {}, -1: {}}, 'schedule has epoch -1; it must be a whole number'),
+        ({2: {}, 1: {}}, r'schedule has epochs \[1, 2\]; it must say what epoch 0 trains'),
+        ({}, r'schedule has epochs \[\]; it must say what epoch 0 trains'),
+        ({0: -1}, r'schedule\[0\] is -1; it must be a number of layers or a dict of settings'),
+        ({0: [1]}, r'schedule\[0\] is \[1\]; it must be a number of layers or a dict'),
+        (
+            {0: dict(unfreeze=[1])},
+            r"schedule\[0\] has unknown settings \['unfreeze'\]; allowed: unfreeze_layers, fr",
+        ),
+    ],
+)
+def test_schedules_that_are_none(schedule, message):
+    with pytest.raises(ValueError, match=f'UnfreezeScheduleHook of img_backbone: {message}'):
+        schedule_hook(schedule)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'message'),
+    [
+        (
+            {0: {}, 6: {}},
+            'UnfreezeScheduleHook of img_backbone: schedule has epoch 6, but the run ends after '
+            'max_epochs 6: allowed are 0 to 5',
+        ),
+        (
+            {0: {}, 5: 4},
+            r'UnfreezeScheduleHook, epoch 5: img_backbone \(ResNet\): unfreeze_layers -4 out of '
+            'range: it has 3 layers',
+        ),
+        (
+            {0: {}, 5: dict(freeze_ratio=1.5)},
+            r'UnfreezeScheduleHook, epoch 5: img_backbone \(ResNet\): freeze_ratio 1.5 must be',
+        ),
+        (
+            {0: dict(frozen=True), 5: dict(frozen_stages=3, norm_eval=True, frozen=True)},
+            'UnfreezeScheduleHook: no phase trains anything of img_backbone',
+        ),
+    ],
+)
+def test_phases_that_do_not_fit_stop_the_run_before_its_first_step(tmp_path, schedule, message):
+    runner = make(tmp_path, schedule_hook(schedule))
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_unknown_module(tmp_path):
+    runner = make(tmp_path, schedule_hook(module='img_backbonne'))
+    with pytest.raises(
+        ValueError,
+        match="module 'img_backbonne' is not in Detector, which has data_preprocessor, "
+        'img_backbone, pts_backbone, line',
+    ):
+        runner.train()
+
+
+def test_what_the_config_freezes_cannot_be_trained_by_the_schedule(tmp_path):
+    model = Detector()
+    freeze(model.img_backbone, FreezePolicy(frozen_stages=1))
+    runner = make(tmp_path, schedule_hook({0: 1, 4: {}}), model=model)
+    with pytest.raises(ValueError, match='epoch 4: 6 parameters are to train') as error:
+        runner.train()
+    assert 'not in the optimizer, img_backbone.conv1.weight for one' in str(error.value)
+    assert 'freeze img_backbone by the schedule alone' in str(error.value)
+
+
+@pytest.mark.parametrize('module', ['img_backbone', 'img_backbone.layer1'])
+def test_one_schedule_a_module(tmp_path, module):
+    other = schedule_hook({0: {}}, module)
+    with pytest.raises(ValueError, match=f'img_backbone: there is another one of {module}'):
+        make(tmp_path, schedule_hook({0: {}}), other).train()
+
+
+def test_a_run_by_iterations_has_no_epochs(tmp_path):
+    runner = make(tmp_path)
+    runner._train_loop = dict(type='IterBasedTrainLoop', max_iters=4)
+    with pytest.raises(ValueError, match='counts epochs, but the run has iterations only'):
+        runner.train()
+
+
+def test_several_optimizers(tmp_path):
+    runner = make(tmp_path)
+    wrapper = OptimWrapper(torch.optim.SGD(runner.model.parameters(), lr=0.1))
+    runner.optim_wrapper = OptimWrapperDict(all=wrapper)
+    runner.param_schedulers = None
+    with pytest.raises(ValueError, match='needs one optimizer, not an OptimWrapperDict'):
+        runner.train()
+
+
+def test_a_config_with_a_schedule_can_be_dumped_and_read(tmp_path):
+    hook = dict(type='UnfreezeScheduleHook', module='img_backbone', schedule=SCHEDULE)
+    config = Config(dict(custom_hooks=[hook]))
+    config.dump(tmp_path / 'config.py')
+    (read,) = Config.fromfile(tmp_path / 'config.py').custom_hooks
+    assert read.schedule == SCHEDULE
+    built = HOOKS.build(read)
+    assert built.policies == schedule_hook().policies
+
+
+# Several processes.
+
+
+def detector_without_norms() -> Detector:
+    torch.manual_seed(0)
+    return Detector(norm=nn.Identity)
+
+
+def train_on_rank(rank: int, folder: Path) -> None:
+    """Train with DDP on half of each batch, then resume; keep weights and what was wrapped."""
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(str(folder / 'store'), 2)
+    torch.distributed.init_process_group('gloo', store=store, rank=rank, world_size=2)
+    wrappers = EachEpoch(lambda runner: weakref.ref(runner.model))
+    compiled = []
+
+    def train(work_dir: str, **options) -> Runner:
+        wrapper = dict(type='MMDistributedDataParallel', device_ids=None, bucket_cap_mb=3)
+        runner = make(
+            folder / work_dir,
+            schedule_hook(),
+            wrappers,
+            FreezeAuditHook(allow_unfilled=['img_backbone']),
+            model=detector_without_norms(),
+            launcher='pytorch',
+            cfg=dict(model_wrapper_cfg=wrapper),
+            **options,
+        )
+        runner._maybe_compile = compiled.append
+        runner.train()
+        return runner
+
+    whole = train('whole')
+    gc.collect()
+    alive = [ref() is not None for ref in wrappers.seen]
+    checkpoint = str(folder / 'whole' / 'epoch_3.pth')
+    resumed = train('resumed', resume=True, load_from=checkpoint)
+    saved = dict(
+        whole=whole.model.module.state_dict(),
+        resumed=resumed.model.module.state_dict(),
+        alive=alive,
+        wrapper=[type(whole.model).__name__, whole.model.bucket_bytes_cap],
+        compiled=compiled,
+    )
+    torch.save(saved, folder / f'{rank}.pth')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_on_both_halves(tmp_path):
+    torch.multiprocessing.spawn(train_on_rank, args=(tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
+    alone = make(tmp_path / 'alone', model=detector_without_norms())
+    alone._train_dataloader['batch_size'] = 4
+    alone.train()
+    due = alone.model.state_dict()
+    assert first['whole'].keys() == due.keys()
+    for name, tensor in due.items():
+        torch.testing.assert_close(first['whole'][name], tensor)
+        for other in (first['resumed'], second['whole'], second['resumed']):
+            assert torch.equal(first['whole'][name], other[name])
+    assert first['alive'] == [False] * 5 + [True]  # the wrappers of earlier phases are gone
+    assert first['wrapper'] == ['MMDistributedDataParallel', 3 * 2**20]
+    # Each of the wrappers: two before the first step and one for each later phase.
+    assert first['compiled'] == ['train_step'] * (2 + 4 + 2 + 2)

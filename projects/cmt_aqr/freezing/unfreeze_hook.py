@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -20,7 +20,7 @@ from .building import freeze, plan
 from .keeper import keeper_of
 from .layers import is_within
 from .members import keep_trainable, members
-from .policy import FreezePolicy
+from .policy import FreezePolicy, FrozenNames
 
 
 @HOOKS.register_module()
@@ -66,6 +66,8 @@ class UnfreezeScheduleHook(Hook):
     def __init__(self, *, module: str, schedule: Mapping[int, int | Mapping[str, Any]]) -> None:
         self.module = module
         self.policies = _read_schedule(schedule, module)
+        self._frozen: dict[int, FrozenNames] = {}
+        self._phase: int | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Check all phases and begin the one that is due, which in a resumed run may be any.
@@ -84,9 +86,8 @@ class UnfreezeScheduleHook(Hook):
         if runner.epoch == self._phase or runner.epoch not in self.policies:
             return
         self._begin(runner, runner.epoch)
-        for hook in runner.hooks:
-            if isinstance(hook, FreezeAuditHook):
-                hook.rebase(runner)
+        for audit in _audits(runner):
+            audit.rebase(runner)
 
     def _begin(self, runner: Runner, epoch: int) -> None:
         self._phase = epoch
@@ -94,12 +95,22 @@ class UnfreezeScheduleHook(Hook):
         freeze(module, self.policies[epoch], name=self.module)
         keep_trainable(runner.optim_wrapper.optimizer)
         _wrap_anew(runner)
+        for audit in _audits(runner):
+            audit.note_trained(self._trained_before(epoch, module))
         trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
         total = sum(p.numel() for p in module.parameters())
         print_log(
             f'{self.module}: from epoch {epoch} on {trainable:,} of {total:,} parameters train',
             logger='current',
         )
+
+    def _trained_before(self, epoch: int, module: nn.Module) -> Iterator[str]:
+        """Names of the tensors that earlier phases let train, also those before a resumed run."""
+        for start, frozen in self._frozen.items():
+            if start < epoch:
+                for name in module.state_dict():
+                    if not frozen.cover(name):
+                        yield f'{self.module}.{name}'
 
     def _find_module(self, runner: Runner) -> nn.Module:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -130,11 +141,8 @@ class UnfreezeScheduleHook(Hook):
                 f'{where}: schedule has epoch {late[0]}, but the run ends after max_epochs '
                 f'{runner.max_epochs}: allowed are 0 to {runner.max_epochs - 1}'
             )
-        if not isinstance(runner.optim_wrapper, OptimWrapper):
-            raise ValueError(
-                f'{where} needs one optimizer, in an OptimWrapper, not a '
-                f'{type(runner.optim_wrapper).__name__}'
-            )
+        if isinstance(runner.optim_wrapper, OptimWrapperDict):
+            raise ValueError(f'{where} needs one optimizer, not an OptimWrapperDict')
         if is_model_wrapper(runner.model) and not isinstance(runner.model, DistributedDataParallel):
             raise ValueError(
                 f'{where} cannot wrap a model anew in {type(runner.model).__name__}; use '
@@ -151,10 +159,10 @@ class UnfreezeScheduleHook(Hook):
         trained = set()
         for epoch, policy in self.policies.items():
             try:
-                names = plan(module, policy, name=self.module)
+                self._frozen[epoch] = frozen = plan(module, policy, name=self.module)
             except ValueError as error:
                 raise ValueError(f'UnfreezeScheduleHook, epoch {epoch}: {error}') from None
-            trains = [name for name in _not_frozen_otherwise(module) if not names.cover(name)]
+            trains = [name for name in _not_frozen_otherwise(module) if not frozen.cover(name)]
             missing = [name for name in trains if id(module.get_parameter(name)) not in optimized]
             if missing:
                 raise ValueError(
@@ -207,6 +215,10 @@ def _read_phase(phase: object, where: str) -> FreezePolicy:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _audits(runner: Runner) -> list[FreezeAuditHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, FreezeAuditHook)]
 
 
 def _wrap_anew(runner: Runner) -> None:
