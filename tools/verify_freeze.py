@@ -1,0 +1,116 @@
+"""Check what a run will freeze, before it is started: ``python tools/verify_freeze.py CONFIG``.
+
+Model, optimizer and schedule are built from the config and the checkpoint is loaded, but nothing is
+trained. It ends with 0 where all is well, with 1 and what is wrong where a run would be stopped,
+and with 2 where the command cannot run as given.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import json
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from projects.cmt_aqr import entry
+from projects.cmt_aqr.freezing.verify import verify
+
+DEFAULT_EPOCH_LENGTH = 1000
+NEEDED = ('model', 'optim_wrapper', 'train_cfg', 'train_dataloader')
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = entry.make_parser('Check what a run will freeze, without training')
+    parser.add_argument(
+        'checkpoint', nargs='?', help="weights to load; else the config's load_from"
+    )
+    parser.add_argument(
+        '--epoch-length',
+        type=int,
+        help='iterations an epoch, on which the learning rates depend; else as many as one process '
+        f'makes of the training data, and where that is missing {DEFAULT_EPOCH_LENGTH}',
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the report to this file')
+    return parser
+
+
+def main() -> int:
+    """Read the config, check the run it describes, and print what was found."""
+    parser = make_parser()
+    args = parser.parse_args()
+    try:
+        cfg = read_config(args)
+        epoch_length, origin = find_epoch_length(cfg, args.epoch_length)
+    except entry.UsageError as error:
+        parser.exit(2, f'{parser.prog}: {error}\n')
+    report = {
+        'config': args.config,
+        'checkpoint': cfg.get('load_from'),
+        'epoch_length': epoch_length,
+    }
+    try:
+        found = verify(cfg, epoch_length=epoch_length)
+    except ValueError as error:
+        report |= {'state': 'refused', 'error': str(error)}
+        answer = f'{parser.prog}: {args.config} is refused: {error}'
+    else:
+        report |= found.describe()
+        answer = '\n'.join(map(str, found.violations))
+        print(f'\n{args.config} with {cfg.get("load_from") or "no checkpoint"}')
+        print(f'an epoch has {epoch_length} iterations, {origin}\n\n{found}\n')
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + '\n')
+    if answer:
+        print(answer, file=sys.stderr)
+        return 1
+    print('nothing is wrong')
+    return 0
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config with the checkpoint to load.
+
+    Raises:
+        entry.UsageError: the config trains nothing, or a file or a folder does not exist.
+    """
+    if args.epoch_length is not None and args.epoch_length < 1:
+        raise entry.UsageError(f'--epoch-length is {args.epoch_length}; it must be 1 or greater')
+    if args.json and not args.json.parent.is_dir():
+        raise entry.UsageError(f'--json: the folder {args.json.parent} does not exist')
+    cfg = entry.read_config(args)
+    missing = [name for name in NEEDED if not cfg.get(name)]
+    if missing:
+        raise entry.UsageError(
+            f'config {args.config} trains nothing: it has no {", ".join(missing)}'
+        )
+    if args.checkpoint:
+        cfg.load_from = args.checkpoint
+    if cfg.get('load_from'):
+        entry.check_checkpoint(cfg.load_from)
+    return cfg
+
+
+def find_epoch_length(cfg: Config, given: int | None) -> tuple[int, str]:
+    """Iterations an epoch, and where the number comes from."""
+    if given is not None:
+        return given, 'as given'
+    try:
+        entry.check_data(cfg, 'train_dataloader')
+    except entry.UsageError:
+        return DEFAULT_EPOCH_LENGTH, 'assumed, for the training data is not here (--epoch-length)'
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        dataloader = Runner.build_dataloader(cfg.train_dataloader)
+    return len(dataloader), 'as one process makes of the training data (--epoch-length)'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
