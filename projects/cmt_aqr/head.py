@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .aqr import AttentionBias, TokenLayout, Windows, bev_windows, camera_windows
+from .aqr import TokenLayout, Windows, bev_windows, camera_windows
 from .cameras import Cameras, batch_cameras
 from .denoising import DenoisingGenerator, DenoisingQueries
 from .geometry import (
@@ -31,7 +31,14 @@ from .geometry import (
 )
 from .matching.criterion import GroundTruth, SetCriterion, TaskOutput
 from .task_head import CLASS_BRANCH, SeparateTaskHead
-from .transformer import CmtTransformer, Position, ray_code, sine_embedding, start_local
+from .transformer import (
+    AttentionBias,
+    CmtTransformer,
+    Position,
+    ray_code,
+    sine_embedding,
+    start_local,
+)
 
 MODALITIES = ('lidar', 'camera')
 BOX_BRANCHES = {'center': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
@@ -248,7 +255,8 @@ class CmtHead(BaseModule):
             tokens=tokens.features,
             token_pos=tokens.position,
             self_mask=None if denoising is None else denoising.may_look(self.num_query),
-            cross_mask=_cross_mask(bias, tokens.present),
+            bias=bias,
+            present=tokens.present,
         )
         return [self._place(task_head(hidden), reference) for task_head in self.task_heads]
 
@@ -491,16 +499,6 @@ def _present_tokens(cameras: Cameras | None, layout: TokenLayout) -> Tensor | No
     lidar = cameras.present.new_ones(len(cameras.present), layout.lidar_tokens)
     images = cameras.present.repeat_interleave(layout.tokens_per_camera, dim=1)
     return torch.cat([lidar, images], dim=1)
-
-
-def _cross_mask(bias: AttentionBias | None, present: Tensor | None) -> Tensor | None:
-    """Broadcast to (B, H, Q, K): the router's bias; no query looks at a token that is not there."""
-    if bias is None:
-        return None if present is None else present[:, None, None]
-    mask = bias.dense()
-    if present is not None:
-        mask = mask.masked_fill(~present[:, None], -torch.inf)
-    return mask[:, None]
 
 
 def _mlp(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from projects.cmt_aqr.transformer import MultiheadAttention
+from projects.cmt_aqr.transformer import AttentionBias, CrossAttention, MultiheadAttention
+from projects.cmt_aqr.transformer.backends import BACKENDS
 
 
 @pytest.fixture
@@ -53,13 +54,48 @@ def test_dropout_only_in_training():
     assert torch.equal(attention(x, x, x), attention(x, x, x))
 
 
+def make_bias(queries=3, keys=9, num_groups=2, batch_size=2):
+    everywhere = torch.randn(batch_size, queries, num_groups)
+    return AttentionBias(everywhere, torch.arange(keys) % num_groups, (), 5.0)
+
+
 @pytest.mark.parametrize('num_groups', [2, 7])
-def test_the_mass_of_groups_is_the_sum_of_their_weights(num_groups):
-    attention = MultiheadAttention(16, num_heads=4)
+@pytest.mark.parametrize('biased', [False, True])
+def test_the_mass_of_groups_is_the_sum_of_their_weights(num_groups, biased):
+    attention = CrossAttention(16, num_heads=4)
     query, key = torch.randn(2, 3, 16), torch.randn(2, 9, 16)
     groups = torch.arange(9) % num_groups
-    mask = torch.randn(2, 1, 3, 9)
+    bias = make_bias() if biased else None
+    present = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
     q, k = attention.project(query, key)
-    weights = (q @ k.transpose(-1, -2) / 2 + mask).softmax(-1)
+    logits = q @ k.transpose(-1, -2) / 2 + (bias.dense()[:, None] if biased else 0)
+    weights = logits.masked_fill(~present[:, None, None], -torch.inf).softmax(-1)
     expected = torch.stack([weights[..., groups == g].sum(-1) for g in range(num_groups)], dim=-1)
-    torch.testing.assert_close(attention.mass(query, key, groups, mask=mask), expected)
+    mass = attention.mass(query, key, groups, bias=bias, present=present)
+    torch.testing.assert_close(mass, expected)
+
+
+def test_without_a_bias_cross_attention_is_plain():
+    cross, plain = CrossAttention(16, num_heads=4), MultiheadAttention(16, num_heads=4)
+    plain.load_state_dict(cross.state_dict())
+    query, key = torch.randn(2, 3, 16), torch.randn(2, 9, 16)
+    assert torch.equal(cross(query, key, key), plain(query, key, key))
+    present = (torch.arange(9) < 4).expand(2, -1)
+    torch.testing.assert_close(
+        cross(query, key, key, present=present), plain(query, key[:, :4], key[:, :4])
+    )
+
+
+@pytest.mark.parametrize('backend', ['auto', *BACKENDS])
+def test_every_back_end_by_its_name(backend):
+    attention = CrossAttention(16, num_heads=4, backend=backend)
+    query, key, bias = torch.randn(2, 3, 16), torch.randn(2, 9, 16), make_bias()
+    masked = MultiheadAttention(16, num_heads=4)
+    masked.load_state_dict(attention.state_dict())
+    expected = masked(query, key, key, mask=bias.dense()[:, None])
+    torch.testing.assert_close(attention(query, key, key, bias=bias), expected)
+
+
+def test_an_unknown_back_end_is_named():
+    with pytest.raises(ValueError, match=r"attention is 'flex'; it must be 'auto' or one of"):
+        CrossAttention(16, num_heads=4, backend='flex')

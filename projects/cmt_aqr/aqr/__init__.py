@@ -1,13 +1,12 @@
 """The Adaptive Query Router: which sensor a query looks at; imports with torch alone."""
 
-from .bias_generator import AttentionBias, AttentionBiasGenerator
+from .bias_generator import AttentionBiasGenerator
 from .layout import TokenLayout
 from .weight_generator import AQRWeightGenerator
 from .windows import Windows, bev_windows, camera_windows
 
 __all__ = [
     'AQRWeightGenerator',
-    'AttentionBias',
     'AttentionBiasGenerator',
     'TokenLayout',
     'Windows',

@@ -8,36 +8,15 @@ Shapes: B batch, Q queries, K tokens, M token groups, P windows, W cells of a wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..transformer.attention_bias import AttentionBias, WindowBias
 from .windows import Windows
 
 SCOPES = {'global': ('global',), 'local': ('local',), 'both': ('global', 'local')}
 SHAPES = ('box', 'gaussian')
-
-
-class AttentionBias(NamedTuple):
-    """A bias for every pair of a query and a token, without a number for each."""
-
-    everywhere: Tensor
-    """(B, Q, M): for all tokens of a group"""
-    groups: Tensor
-    """(K,): group of every token"""
-    local: tuple[tuple[Windows, Tensor], ...]
-    """windows and (P, W), what is added in them; zero outside of the map"""
-    limit: float
-    """of the sum of both, either sign"""
-
-    def dense(self) -> Tensor:
-        """(B, Q, K): the plain form, against which every other is tested."""
-        bias = self.everywhere[..., self.groups]
-        for windows, added in self.local:
-            place = (windows.sample[:, None], windows.query[:, None], windows.token)
-            bias = bias.index_put(place, added, accumulate=True)
-        return bias.clamp(-self.limit, self.limit)
 
 
 class AttentionBiasGenerator(nn.Module):
@@ -111,15 +90,16 @@ class AttentionBiasGenerator(nn.Module):
         }
         local = ()
         if 'local' in strengths:
-            local = tuple((part, self._in_windows(strengths['local'], part)) for part in windows)
+            local = tuple(self._in_windows(strengths['local'], part) for part in windows)
         everywhere = strengths.get('global', torch.zeros_like(weights))
         return AttentionBias(everywhere, groups, local, self.limit)
 
-    def _in_windows(self, strengths: Tensor, windows: Windows) -> Tensor:
-        """(P, W): strength of each window's query and group in the shape of the window."""
+    def _in_windows(self, strengths: Tensor, windows: Windows) -> WindowBias:
+        """Strength of each window's query and group in the shape of the window."""
         group = windows.group.clamp(max=strengths.shape[-1] - 1)
         strength = strengths[windows.sample, windows.query, group][:, None]
-        return strength * self._shape(windows).to(strength)
+        added = strength * self._shape(windows).to(strength)
+        return WindowBias(windows.sample, windows.query, windows.token, added)
 
     def _shape(self, windows: Windows) -> Tensor:
         """(P, W): 1 or the Gaussian on the map, 0 outside."""

@@ -69,7 +69,7 @@ class _Watch:
     def _attended(self, attention: nn.Module, inputs: tuple, options: dict, out: Tensor) -> None:
         if self._groups is not None:
             query, key = inputs[:2]
-            mass = attention.mass(query, key, self._groups, mask=options['mask']).float()
+            mass = attention.mass(query, key, self._groups, **options).float()
             self._layers.append(mass.transpose(0, 1).flatten(1, 2))  # (H, B * Q, 2)
 
     def _finish(self, head: CmtHead, inputs: tuple, outputs: list) -> None:

@@ -1,4 +1,4 @@
-"""Multi-head attention on ``scaled_dot_product_attention``.
+"""Multi-head attention on ``scaled_dot_product_attention``, plain and under a router's bias.
 
 Shapes: B batch, Q queries, K keys, C channels, H heads.
 """
@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention_bias import AttentionBias
+from .backends import BACKENDS, choose_backend
+
 
 class MultiheadAttention(nn.Module):
     """Multi-head attention with the parameter names of ``torch.nn.MultiheadAttention``.
 
     The names are kept so that released CMT checkpoints load. The library's module is not used
-    because it hides the projected queries and keys, to which the router's bias is attached.
+    because it hides the projected queries and keys, to which a router's bias is attached.
 
     Args:
         embed_dims: C; must be a multiple of ``num_heads``.
@@ -64,17 +67,80 @@ class MultiheadAttention(nn.Module):
             for x, weight, bias in zip(inputs, weights, biases, strict=False)
         ]
 
-    @torch.no_grad()
-    def mass(
-        self, query: Tensor, key: Tensor, groups: Tensor, *, mask: Tensor | None = None
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, H, N, C / H)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class CrossAttention(MultiheadAttention):
+    """Attention of queries to the tokens that are there, under a router's bias.
+
+    Without a bias it is plain attention. It drops no weights.
+
+    Args:
+        embed_dims: C; must be a multiple of ``num_heads``.
+        num_heads: H.
+        backend: what computes attention under a bias, one of
+            :data:`~projects.cmt_aqr.transformer.backends.BACKENDS`, or ``auto``.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``embed_dims``, or there is no such back end.
+    """
+
+    def __init__(self, embed_dims: int, *, num_heads: int, backend: str = 'auto') -> None:
+        super().__init__(embed_dims, num_heads=num_heads)
+        if backend not in ('auto', *BACKENDS):
+            raise ValueError(
+                f"attention is {backend!r}; it must be 'auto' or one of {list(BACKENDS)}"
+            )
+        self.backend = backend
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        bias: AttentionBias | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
-        """How much of each query's attention falls on each group of keys.
+        """Attend from queries to tokens.
 
         Args:
             query: (B, Q, C), with its position embedding added.
             key: (B, K, C), likewise.
-            groups: (K,), group of every key, counted from 0.
-            mask: as in :meth:`forward`.
+            value: (B, K, C).
+            bias: added to the logits; ``None`` for none.
+            present: (B, K), bool: tokens that a sample has; ``None`` for all.
+
+        Returns:
+            (B, Q, C).
+
+        Raises:
+            ValueError: the back end cannot honour the bias.
+        """
+        q, k, v = self.project(query, key, value)
+        out = self._attend(q, k, v, bias, present)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    @torch.no_grad()
+    def mass(
+        self,
+        query: Tensor,
+        key: Tensor,
+        groups: Tensor,
+        *,
+        bias: AttentionBias | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """How much of each query's attention falls on each group of tokens.
+
+        Args:
+            query: (B, Q, C), with its position embedding added.
+            key: (B, K, C), likewise.
+            groups: (K,), group of every token, counted from 0.
+            bias: as in :meth:`forward`.
+            present: as in :meth:`forward`.
 
         Returns:
             (B, H, Q, groups), with the sum 1.
@@ -85,8 +151,18 @@ class MultiheadAttention(nn.Module):
         # Fused kernels want values as wide as keys.
         padded = F.pad(membership, (0, max(0, k.shape[-1] - num_groups)))
         value = padded.expand(*k.shape[:2], -1, -1)
-        return F.scaled_dot_product_attention(q, k, value, attn_mask=mask)[..., :num_groups]
+        return self._attend(q, k, value, bias, present)[..., :num_groups]
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, H, N, C / H)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: AttentionBias | None,
+        present: Tensor | None,
+    ) -> Tensor:
+        if bias is None:
+            mask = None if present is None else present[:, None, None]
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        backend = choose_backend(bias) if self.backend == 'auto' else self.backend
+        return BACKENDS[backend](q, k, v, bias=bias, present=present)

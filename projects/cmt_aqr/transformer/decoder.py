@@ -7,17 +7,16 @@ state dict.
 import torch
 from torch import Tensor, nn
 
-from .attention import MultiheadAttention
+from .attention import CrossAttention, MultiheadAttention
+from .attention_bias import AttentionBias
 
 
 class ResidualAttention(nn.Module):
     """Attention, dropout and the residual connection."""
 
-    def __init__(
-        self, embed_dims: int, *, num_heads: int, attention_dropout: float, dropout: float
-    ) -> None:
+    def __init__(self, attention: MultiheadAttention, *, dropout: float) -> None:
         super().__init__()
-        self.attn = MultiheadAttention(embed_dims, num_heads=num_heads, dropout=attention_dropout)
+        self.attn = attention
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -27,9 +26,10 @@ class ResidualAttention(nn.Module):
         query_pos: Tensor,
         key: Tensor,
         value: Tensor,
-        mask: Tensor | None,
+        **limits: Tensor | AttentionBias | None,
     ) -> Tensor:
-        out = self.attn(query + query_pos, key, value, mask=mask)
+        """``limits`` are the attention's own arguments: which pairs there are, and their bias."""
+        out = self.attn(query + query_pos, key, value, **limits)
         return query + self.dropout(out)
 
 
@@ -52,17 +52,21 @@ class DecoderLayer(nn.Module):
     """
 
     def __init__(
-        self, embed_dims: int, *, num_heads: int, feedforward_channels: int, dropout: float
+        self,
+        embed_dims: int,
+        *,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float,
+        attention: str = 'auto',
     ) -> None:
         super().__init__()
+        attentions = (
+            MultiheadAttention(embed_dims, num_heads=num_heads, dropout=dropout),
+            CrossAttention(embed_dims, num_heads=num_heads, backend=attention),
+        )
         self.attentions = nn.ModuleList(
-            ResidualAttention(
-                embed_dims,
-                num_heads=num_heads,
-                attention_dropout=attention_dropout,
-                dropout=dropout,
-            )
-            for attention_dropout in (dropout, 0.0)
+            ResidualAttention(attention, dropout=dropout) for attention in attentions
         )
         self.ffns = nn.ModuleList([FeedForward(embed_dims, hidden_dims=feedforward_channels)])
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
@@ -75,7 +79,8 @@ class DecoderLayer(nn.Module):
         key: Tensor,
         value: Tensor,
         self_mask: Tensor | None = None,
-        cross_mask: Tensor | None = None,
+        bias: AttentionBias | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
         """Refine the queries; see :meth:`CmtTransformer.forward` for the arguments."""
         self_attention, cross_attention = self.attentions
@@ -84,7 +89,9 @@ class DecoderLayer(nn.Module):
             query, query_pos=query_pos, key=positioned, value=query, mask=self_mask
         )
         query = self.norms[0](query)
-        query = cross_attention(query, query_pos=query_pos, key=key, value=value, mask=cross_mask)
+        query = cross_attention(
+            query, query_pos=query_pos, key=key, value=value, bias=bias, present=present
+        )
         query = self.norms[1](query)
         return self.norms[2](self.ffns[0](query))
 
@@ -98,6 +105,8 @@ class CmtTransformer(nn.Module):
         num_heads: H, of both attentions.
         feedforward_channels: width of the feed-forward network.
         dropout: of self-attention's weights and of both attentions' outputs.
+        attention: back end of cross-attention under a router's bias, see
+            :class:`~projects.cmt_aqr.transformer.attention.CrossAttention`.
     """
 
     def __init__(
@@ -108,6 +117,7 @@ class CmtTransformer(nn.Module):
         num_heads: int = 8,
         feedforward_channels: int = 1024,
         dropout: float = 0.1,
+        attention: str = 'auto',
     ) -> None:
         super().__init__()
         layers = (
@@ -116,6 +126,7 @@ class CmtTransformer(nn.Module):
                 num_heads=num_heads,
                 feedforward_channels=feedforward_channels,
                 dropout=dropout,
+                attention=attention,
             )
             for _ in range(num_layers)
         )
@@ -139,7 +150,8 @@ class CmtTransformer(nn.Module):
         tokens: Tensor,
         token_pos: Tensor,
         self_mask: Tensor | None = None,
-        cross_mask: Tensor | None = None,
+        bias: AttentionBias | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
         """Decode queries that start from zero.
 
@@ -148,8 +160,8 @@ class CmtTransformer(nn.Module):
             tokens: (B, K, C).
             token_pos: (B, K, C), position embedding of the tokens.
             self_mask: (Q, Q), bool, True where a query may look at another.
-            cross_mask: broadcast to (B, H, Q, K); bool or float, see
-                :class:`~projects.cmt_aqr.transformer.attention.MultiheadAttention`.
+            bias: of cross-attention, the same in all layers and heads; ``None`` is plain CMT.
+            present: (B, K), bool: tokens that a sample has; ``None`` for all.
 
         Returns:
             (L, B, Q, C).
@@ -164,7 +176,8 @@ class CmtTransformer(nn.Module):
                 key=key,
                 value=tokens,
                 self_mask=self_mask,
-                cross_mask=cross_mask,
+                bias=bias,
+                present=present,
             )
             outputs.append(self.decoder['post_norm'](query))
         return torch.stack(outputs)
