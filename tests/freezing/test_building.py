@@ -15,6 +15,7 @@ from projects.cmt_aqr.freezing import (
     freeze,
     frozen_modules,
 )
+from projects.cmt_aqr.freezing.building import preview
 
 
 def test_freezing_drops_the_gradient_at_hand():
@@ -40,6 +41,26 @@ def test_another_policy_replaces_the_first():
     assert training(module) == {name for name, _ in module.named_modules()}
     assert frozen_modules(module) == {}
     assert 'train' not in vars(module)
+
+
+@pytest.mark.parametrize(
+    'policy', [FreezePolicy(), FreezePolicy(frozen_stages=1), FreezePolicy(frozen=True)]
+)
+def test_a_preview_tells_what_freezing_does_and_does_nothing(policy):
+    module = freeze(second(), FreezePolicy(frozen_stages=1))
+    before = trainable(module), module.train
+    names = preview(module, policy)
+    assert (trainable(module), module.train) == before
+    freeze(module, policy)
+    everything = {name for name, _ in module.named_parameters()}
+    assert {name for name in everything if names.cover(name)} == everything - trainable(module)
+
+
+def test_a_preview_refuses_what_freezing_refuses():
+    module = resnet(frozen_stages=2)
+    for call in (preview, freeze):
+        with pytest.raises(ValueError, match='was built with its own frozen_stages 2'):
+            call(module, FreezePolicy(frozen_stages=1))
 
 
 @pytest.mark.parametrize('mode', [True, False])

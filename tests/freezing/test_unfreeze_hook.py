@@ -226,19 +226,27 @@ def test_a_schedule_may_freeze_more_for_later_epochs(tmp_path):
     assert not set(optimizer.state) & set(runner.model.img_backbone.parameters())
 
 
+TWO_SCHEDULES = (
+    ({0: {}, 1: 2}, 'img_backbone'),
+    ({0: 1, 1: {}, 2: dict(frozen=True), 3: 1}, 'pts_backbone'),
+)
+
+
 def test_several_modules_each_by_its_schedule(tmp_path):
-    other = schedule_hook({0: 1, 2: dict(frozen=True)}, 'pts_backbone')
+    hooks = [schedule_hook(*schedule) for schedule in TWO_SCHEDULES]
     trains = EachEpoch(lambda runner: trainable(runner.model))
     groups = EachEpoch(lambda runner: set().union(*in_optimizer(runner, runner.model).values()))
-    runner = make(tmp_path, schedule_hook({0: {}, 1: 2}), other, trains, groups, epochs=3)
+    audit = FreezeAuditHook(allow_unfilled=['pts_backbone'])
+    runner = make(tmp_path, audit, *hooks, trains, groups, epochs=4)
     runner.train()
     last_two = below_encoder(runner, 'layer2', 'layer3')
     layer3 = names_below(runner.model, 'pts_backbone.layer3')
     head = names_below(runner.model, 'line')
     assert trains.seen == [
         names_below(runner.model, 'img_backbone') | layer3 | head,
-        last_two | layer3 | head,
+        last_two | names_below(runner.model, 'pts_backbone') | head,
         last_two | head,
+        last_two | layer3 | head,
     ]
     assert groups.seen == trains.seen
 
@@ -279,6 +287,24 @@ def test_resumed_after_any_epoch_it_ends_with_the_same_bits(tmp_path, whole_run,
     with torch.no_grad():  # weights from elsewhere than the checkpoint would show
         runner.model.line.weight.zero_()
     runner.train()
+    assert_same_end(runner, whole_run)
+
+
+@pytest.mark.parametrize('epoch', [1, 2, 3])
+def test_resumed_with_two_schedules_it_ends_with_the_same_bits(tmp_path, epoch):
+    def train(work_dir: str, **options) -> Runner:
+        hooks = [schedule_hook(*schedule) for schedule in TWO_SCHEDULES]
+        runner = make(tmp_path / work_dir, *hooks, epochs=4, **options)
+        runner.train()
+        return runner
+
+    whole = train('whole')
+    checkpoint = str(tmp_path / 'whole' / f'epoch_{epoch}.pth')
+    assert_same_end(train('resumed', resume=True, load_from=checkpoint), whole)
+
+
+def assert_same_end(runner: Runner, whole_run: Runner) -> None:
+    """The same weights, statistics, rates and state of the optimizer, bit for bit."""
     assert runner.iter == whole_run.iter
     found, due = runner.model.state_dict(), whole_run.model.state_dict()
     assert all(torch.equal(found[name], due[name]) for name in due)
@@ -326,6 +352,16 @@ def test_audit_follows_the_schedule(tmp_path):
     assert report['state'] == 'passed'
     assert report['rebased_at_iteration'] == [2, 6, 8, 10]
     assert report['frozen_parameters'] == 0
+
+
+def test_audit_wants_what_the_first_phase_freezes_filled(tmp_path):
+    with pytest.raises(FreezeViolation) as error:
+        make(tmp_path, FreezeAuditHook(), schedule_hook({0: 1, 1: {}})).train()
+    (violation,) = error.value.violations
+    assert violation.kind is Kind.UNFILLED
+    assert {name.rsplit('.', 1)[0] for name in violation.names} == {
+        f'img_backbone.{name}' for name in ('conv1', 'layer1.0', 'layer1.1', 'layer2.0', 'layer2.1')
+    }
 
 
 def test_audit_lets_the_average_of_what_trained_before_differ(tmp_path):

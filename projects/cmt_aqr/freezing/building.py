@@ -38,7 +38,7 @@ def freeze(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) 
         ValueError: the policy does not fit the module. The message names the module, the value
             and what is allowed; nothing has been changed then.
     """
-    names = plan(module, policy, name=name)
+    names = preview(module, policy, name=name)
     norm_eval = policy.norm_eval or getattr(module, 'norm_eval', False)
     earlier = keeper_of(module)
     if earlier is not None:
@@ -48,7 +48,7 @@ def freeze(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) 
     return module
 
 
-def plan(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) -> FrozenNames:
+def preview(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) -> FrozenNames:
     """What :func:`freeze` would freeze; nothing is changed.
 
     Args and errors: as :func:`freeze`.

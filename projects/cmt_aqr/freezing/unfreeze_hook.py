@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .audit_hook import FreezeAuditHook
-from .building import freeze, plan
+from .building import freeze, preview
 from .keeper import keeper_of
 from .layers import is_within
 from .members import keep_trainable, members
@@ -27,37 +27,39 @@ from .policy import FreezePolicy, FrozenNames
 class UnfreezeScheduleHook(Hook):
     """Change what of a module is frozen at the beginning of epochs.
 
-    The module's config freezes nothing that the schedule is ever to train: the optimizer, which is
-    built from what requires a gradient then, has the groups of all phases from the start, each with
-    the rate that its key says. A parameter is in its group while it trains; see
-    :mod:`~projects.cmt_aqr.freezing.members`. So schedulers need no change, newly trainable
-    parameters begin with fresh state, and a checkpoint of any phase resumes in the one that is due.
+    What the schedule is ever to train must not be frozen in the model's config. The optimizer is
+    then built with the groups of all phases, each with the rate that its key says, and a parameter
+    is in its group while it trains; see :mod:`~projects.cmt_aqr.freezing.members`. So schedulers
+    need no change, newly trainable parameters begin with fresh state, what is frozen again leaves
+    the optimizer, and a checkpoint saved in any phase resumes in the one that is due.
 
-    A model wrapped for distributed training is wrapped anew at each phase, for its reducer knows
-    only what was trainable when it was built. A :class:`FreezeAuditHook` follows. A `norm_eval` in
-    the module's config holds in all phases.
+    A model wrapped for distributed training is wrapped anew at each phase, as the Runner did: the
+    reducer knows only what was trainable when it was built. A :class:`FreezeAuditHook` follows.
 
-    Example::
+    Over a config that freezes the whole module, this trains its last layer from epoch 3 on, the
+    last two from epoch 10, and all of it, the stem included, from epoch 15::
 
         model = dict(img_backbone=dict(frozen=False))
         custom_hooks = [
             dict(
                 type='UnfreezeScheduleHook',
                 module='img_backbone',
-                schedule={0: dict(frozen=True), 3: 1, 10: 2},
+                schedule={0: dict(frozen=True), 3: 1, 10: 2, 15: dict(frozen=False)},
             ),
         ]
 
     Args:
         module: dotted name in the model; another hook may have the schedule of another module.
-        schedule: for each epoch, counted from 0, that begins a phase, the settings of a
-            :class:`FreezePolicy`, or the number of layers that train, counted from the output.
-            There must be one for epoch 0.
+        schedule: for each epoch that begins a phase, counted from 0 and with one for 0, the
+            settings of a :class:`FreezePolicy`, or the number of layers that train, counted from
+            the output. Of what the model's config says, only `norm_eval` holds in all phases.
 
     Raises:
         ValueError: the schedule is no such mapping, or, before training: the model has no such
             module; an epoch that the run does not reach; a policy does not fit the module; a
-            parameter that is to train is not in the optimizer; two schedules of one module.
+            parameter that is to train is not in the optimizer; no phase trains anything; two
+            schedules of one module; a run by iterations, with several optimizers, or with a
+            model wrapped in something other than ``DistributedDataParallel``.
     """
 
     # Before the audit, which looks at what is frozen at the start.
@@ -159,7 +161,7 @@ class UnfreezeScheduleHook(Hook):
         trained = set()
         for epoch, policy in self.policies.items():
             try:
-                self._frozen[epoch] = frozen = plan(module, policy, name=self.module)
+                self._frozen[epoch] = frozen = preview(module, policy, name=self.module)
             except ValueError as error:
                 raise ValueError(f'UnfreezeScheduleHook, epoch {epoch}: {error}') from None
             trains = [name for name in _not_frozen_otherwise(module) if not frozen.cover(name)]
@@ -201,7 +203,7 @@ def _read_schedule(schedule: object, module: str) -> dict[int, FreezePolicy]:
 
 def _read_phase(phase: object, where: str) -> FreezePolicy:
     if _is_count(phase):
-        return FreezePolicy(unfreeze_layers=range(-phase, 0))
+        return FreezePolicy(unfreeze_layers=[*range(-phase, 0)])
     if not isinstance(phase, Mapping):
         raise ValueError(
             f'{where} is {phase!r}; it must be a number of layers or a dict of settings'
