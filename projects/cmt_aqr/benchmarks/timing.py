@@ -1,0 +1,90 @@
+"""Timing the sides of a comparison in one run, in turn, so that other load meets all alike.
+
+A side is a callable that does its work once and returns the seconds of each of its phases.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from mmengine.logging import print_log
+
+Times = dict[str, float]
+Side = Callable[[], Times]
+
+
+class Spread(NamedTuple):
+    """What several runs gave, in the unit of each."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Stopwatch:
+    """Seconds of named laps; on a GPU a lap lasts until its work is done.
+
+    Args:
+        device: where the work is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.laps: Times = {}
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        """Time what is done inside; laps of the same name add up."""
+        start = self.now()
+        yield
+        self.laps[name] = self.laps.get(name, 0.0) + self.now() - start
+
+    def now(self) -> float:
+        """Seconds on the clock once the device has done all it was given."""
+        if self.device.type == 'cuda':
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def alternate(sides: Mapping[str, Side], *, rounds: int, warmup: int) -> dict[str, list[Times]]:
+    """Run all sides once a round; every second round in reverse, so that a drift favours none.
+
+    Args:
+        sides: by name.
+        rounds: that count.
+        warmup: rounds before, which do not.
+
+    Returns:
+        for each side its times in the rounds that count.
+
+    Raises:
+        ValueError: fewer than one round, or a negative warm-up.
+    """
+    if rounds < 1 or warmup < 0:
+        raise ValueError(
+            f'rounds ({rounds}) must be 1 or more, and warmup ({warmup}) not less than 0'
+        )
+    times: dict[str, list[Times]] = {name: [] for name in sides}
+    for index in range(warmup + rounds):
+        names = list(sides) if index % 2 == 0 else list(reversed(sides))
+        for name in names:
+            measured = sides[name]()
+            if index >= warmup:
+                times[name].append(measured)
+        print_log(f'round {index + 1} of {warmup + rounds} ({warmup} to warm up)', logger='current')
+    return times
+
+
+def summarize(runs: Sequence[Times]) -> dict[str, Spread]:
+    """Median and extremes of each phase over several runs of one side."""
+    return {
+        phase: Spread(
+            statistics.median(run[phase] for run in runs),
+            min(run[phase] for run in runs),
+            max(run[phase] for run in runs),
+        )
+        for phase in runs[0]
+    }

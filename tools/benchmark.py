@@ -1,0 +1,73 @@
+"""Measure the speed and memory of a part of the project: ``python tools/benchmark.py NAME``.
+
+Every benchmark compares its sides in one run and prints a Markdown table; for a benchmark's own
+options: ``python tools/benchmark.py NAME --help``.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import json
+
+import torch
+
+from projects.cmt_aqr.benchmarks import freeze
+from projects.cmt_aqr.benchmarks.report import machine, machine_line
+from projects.cmt_aqr.entry import UsageError
+
+BENCHMARKS = {'freeze': freeze}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command, with one sub-command for each benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest='benchmark', required=True)
+    for name, benchmark in BENCHMARKS.items():
+        command = commands.add_parser(name, help=benchmark.__doc__.splitlines()[0])
+        _add_common_arguments(command)
+        benchmark.add_arguments(command)
+    return parser
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    cuda = torch.cuda.is_available()
+    parser.add_argument(
+        '--device', type=torch.device, default=torch.device('cuda' if cuda else 'cpu')
+    )
+    parser.add_argument(
+        '--threads', type=int, default=torch.get_num_threads(), help='of torch on the CPU'
+    )
+    parser.add_argument('--rounds', type=int, default=5, help='that count')
+    parser.add_argument('--warmup', type=int, default=1, help='rounds before, which do not')
+    parser.add_argument('--json', type=Path, help='file to write the results to, in full')
+
+
+def main() -> None:
+    """Run one benchmark and print what it found."""
+    parser = make_parser()
+    args = parser.parse_args()
+    for name, least in (('threads', 1), ('rounds', 1), ('warmup', 0)):
+        if getattr(args, name) < least:
+            parser.error(f'--{name} must be {least} or more, got {getattr(args, name)}')
+    facts = machine(args.device, args.threads)
+    try:
+        report = BENCHMARKS[args.benchmark].run(args)
+    except UsageError as error:
+        parser.exit(2, f'{parser.prog}: {error}\n')
+    print(f'{machine_line(facts)}\n\n{report.markdown}')
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        result = {'benchmark': args.benchmark, 'machine': facts, **report.data}
+        args.json.write_text(json.dumps(result, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
