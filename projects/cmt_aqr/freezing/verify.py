@@ -18,7 +18,7 @@ from torch import nn
 from . import audit
 from .audit import Frozen, LoadWatch, Violation
 from .audit_hook import FreezeAuditHook
-from .building import freeze, plan
+from .building import freeze, preview
 from .members import keep_trainable
 from .report import describe_filled, describe_frozen, describe_violations
 from .schedule import plan_rates
@@ -173,7 +173,7 @@ def _begin(schedule: UnfreezeScheduleHook, model: nn.Module, optim_wrapper: Opti
     """Freeze as the first phase of a schedule does; all phases must fit."""
     module = model.get_submodule(schedule.module)
     for policy in schedule.policies.values():
-        plan(module, policy, name=schedule.module)
+        preview(module, policy, name=schedule.module)
     freeze(module, schedule.policies[0], name=schedule.module)
     keep_trainable(optim_wrapper.optimizer)
 
