@@ -32,6 +32,8 @@ class UnfreezeScheduleHook(Hook):
     is in its group while it trains; see :mod:`~projects.cmt_aqr.freezing.members`. So schedulers
     need no change, newly trainable parameters begin with fresh state, what is frozen again leaves
     the optimizer, and a checkpoint saved in any phase resumes in the one that is due.
+    A module without a key in ``custom_keys`` learns at the base rate, which is high for a trained
+    backbone.
 
     A model wrapped for distributed training is wrapped anew at each phase, as the Runner did: the
     reducer knows only what was trainable when it was built. A :class:`FreezeAuditHook` follows.
