@@ -44,6 +44,18 @@ def test_every_run_has_each_hook_once(config_file):
     ]
 
 
+def test_settings_without_effect_are_named_with_what_stands_for_them(config_file):
+    config_file.write_text('lr_config = dict(policy="cyclic")\nevaluation = dict(interval=1)\n')
+    with pytest.raises(entry.UsageError) as error:
+        read(config_file)
+    assert str(error.value) == (
+        f'config {config_file}: lr_config is of MMDetection3D 0.x and has no effect: use '
+        'param_scheduler, with every end as a ratio (eta_min_ratio); evaluation is of '
+        'MMDetection3D 0.x and has no effect: use val_evaluator, and '
+        'train_cfg=dict(val_interval=...)'
+    )
+
+
 def test_missing_config_is_named_with_the_nearest_one():
     with pytest.raises(entry.UsageError, match=r'did you mean configs/cmt/cmt_tiny_synthetic\.py'):
         read(Path('configs/cmt/cmt_tiny_sinthetic.py'))

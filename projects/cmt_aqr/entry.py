@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 
+from .old_settings import find_old_settings
+
 _REPO_ROOT = Path(__file__).resolve().parents[2]
 _HOOKS = (
     'FiniteLossHook',
@@ -51,7 +53,7 @@ def read_config(args: argparse.Namespace) -> Config:
     """Config file with the command line's changes; the work dir is named after it by default.
 
     Raises:
-        UsageError: the file does not exist.
+        UsageError: the file does not exist, or has settings that mmengine would ignore.
     """
     path = Path(args.config)
     if not path.is_file():
@@ -60,6 +62,9 @@ def read_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    old = find_old_settings(cfg.to_dict())
+    if old:
+        raise UsageError(f'config {path}: {"; ".join(old)}')
     if args.work_dir or not cfg.get('work_dir'):
         cfg.work_dir = args.work_dir or str(Path('work_dirs') / path.stem)
     if args.seed is not None:
