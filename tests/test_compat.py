@@ -244,3 +244,17 @@ def test_kernels_of_another_size_are_an_error():
     state = dict(spconv.SparseSequential(spconv.SubMConv3d(4, 8, 3)).state_dict())
     with pytest.raises(RuntimeError, match='size mismatch'):
         spconv.SparseSequential(spconv.SubMConv3d(4, 6, 3)).load_state_dict(state)
+
+
+# Activation checkpointing.
+
+
+def test_what_a_runner_checkpoints_still_learns_from_an_input_without_gradient():
+    from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+
+    model = nn.ModuleDict({'block': nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1))})
+    image = torch.randn(4, 3)
+    expected = torch.autograd.grad(model['block'](image).sum(), model.parameters())
+    turn_on_activation_checkpointing(model, ['block'])
+    found = torch.autograd.grad(model['block'](image).sum(), model.parameters())
+    torch.testing.assert_close(found, expected)

@@ -31,6 +31,7 @@ RATES = {
     'b': dict.fromkeys(NECKS, 0.1) | DECODER,
     'c': dict.fromkeys(BACKBONES, 0.01) | dict.fromkeys(NECKS, 0.1) | DECODER,
     'd': DECODER,
+    'all': dict.fromkeys((*BACKBONES, *NECKS, *DECODER), 1.0),
 }
 ROUTER_RATES = {
     'aqr_weight_generator': 1.0,

@@ -114,6 +114,25 @@ def read_urls_as_weights() -> None:
     _replace(checkpoint, 'load_url', lambda load: functools.partial(load, weights_only=True))
 
 
+def checkpoint_without_reentry() -> None:
+    """Let ``activation_checkpointing=[...]`` of a Runner train what it wraps.
+
+    mmengine 0.10.7 calls ``torch.utils.checkpoint.checkpoint`` in its re-entrant form, which gives
+    the weights inside no gradient where no input needs one: always in a module that takes images,
+    and in any that comes after a frozen one. The other form has no such condition
+    (https://docs.pytorch.org/docs/stable/checkpoint.html); no mmengine thread was found.
+    """
+    if find_spec('mmengine') is None:
+        return
+    from mmengine.runner import activation_checkpointing
+
+    _replace(
+        activation_checkpointing,
+        'checkpoint',
+        lambda checkpoint: functools.partial(checkpoint, use_reentrant=False),
+    )
+
+
 def resume_without_running_config() -> None:
     """Keep ``Runner.resume`` from running the config text found in a checkpoint.
 
@@ -207,6 +226,7 @@ def apply() -> None:
     require_safe_torch_load()
     allow_mmengine_checkpoint_types()
     read_urls_as_weights()
+    checkpoint_without_reentry()
     resume_without_running_config()
     train_spconv_without_cuda()
     load_spconv_kernels_by_shape()

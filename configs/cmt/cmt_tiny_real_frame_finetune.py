@@ -1,0 +1,33 @@
+"""The tiny CMT that knows one real keyframe by heart, fine-tuned by recipe A: no router.
+
+Whole sensors are dropped, which that CMT never saw: the decoder has 300 steps to learn the frame
+without either.
+"""
+
+_base_ = ['./cmt_tiny_real_frame.py', '../_base_/recipes.py']
+
+model = _base_.recipe_a.model
+
+drop_sensors = dict(type='ModalMask3D', lidar_drop_prob=0.25, camera_drop_prob=0.25)
+num_loading = len(_base_.load_inputs) + 1
+train_pipeline = [
+    *_base_.train_pipeline[:num_loading],
+    drop_sensors,
+    *_base_.train_pipeline[num_loading:],
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+max_iters = 300
+optim_wrapper = dict(
+    constructor='StrictOptimWrapperConstructor',
+    optimizer=dict(lr=5e-4),
+    paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=20),
+    dict(_base_.param_scheduler[1], T_max=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=max_iters))
+
+load_from = 'work_dirs/cmt_tiny_real_frame/iter_1000.pth'
