@@ -350,7 +350,7 @@ def test_a_new_router_leaves_every_box_as_it_was(activation, scope, groups, wind
             ours.bboxes_3d.tensor, theirs.bboxes_3d.tensor, atol=1e-5, rtol=1e-5
         )
         assert torch.equal(ours.labels_3d, theirs.labels_3d)
-    assert not seen['bias'].dense().any()
+    assert not seen['routing'].dense().any()
 
 
 @pytest.mark.parametrize('scope', SCOPES)

@@ -32,9 +32,9 @@ from .geometry import (
 from .matching.criterion import GroundTruth, SetCriterion, TaskOutput
 from .task_head import CLASS_BRANCH, SeparateTaskHead
 from .transformer import (
-    AttentionBias,
     CmtTransformer,
     Position,
+    Routing,
     ray_code,
     sine_embedding,
     start_local,
@@ -249,13 +249,13 @@ class CmtHead(BaseModule):
         tokens = self.tokenize(bev, images, cameras)
         reference = self.reference(len(metas), denoising)
         query_pos = self.embed_queries(reference, cameras)
-        bias = self.route(query_pos, reference, tokens, cameras)
+        routing = self.route(query_pos, reference, tokens, cameras)
         hidden = self.transformer(
             query_pos,
             tokens=tokens.features,
             token_pos=tokens.position,
             self_mask=None if denoising is None else denoising.may_look(self.num_query),
-            bias=bias,
+            routing=routing,
             present=tokens.present,
         )
         return [self._place(task_head(hidden), reference) for task_head in self.task_heads]
@@ -313,8 +313,8 @@ class CmtHead(BaseModule):
 
     def route(
         self, query_pos: Tensor, reference: Tensor, tokens: Tokens, cameras: Cameras | None
-    ) -> AttentionBias | None:
-        """Weigh the sensors for each query, denoising queries included, as attention biases.
+    ) -> Routing | None:
+        """Weigh the sensors for each query, denoising queries included, in terms of attention.
 
         Args:
             query_pos: (B, Q, C), query embedding.

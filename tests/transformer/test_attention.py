@@ -71,7 +71,7 @@ def test_the_mass_of_groups_is_the_sum_of_their_weights(num_groups, biased):
     logits = q @ k.transpose(-1, -2) / 2 + (bias.dense()[:, None] if biased else 0)
     weights = logits.masked_fill(~present[:, None, None], -torch.inf).softmax(-1)
     expected = torch.stack([weights[..., groups == g].sum(-1) for g in range(num_groups)], dim=-1)
-    mass = attention.mass(query, key, groups, bias=bias, present=present)
+    mass = attention.mass(query, key, groups, routing=bias, present=present)
     torch.testing.assert_close(mass, expected)
 
 
@@ -93,7 +93,7 @@ def test_every_back_end_by_its_name(backend):
     masked = MultiheadAttention(16, num_heads=4)
     masked.load_state_dict(attention.state_dict())
     expected = masked(query, key, key, mask=bias.dense()[:, None])
-    torch.testing.assert_close(attention(query, key, key, bias=bias), expected)
+    torch.testing.assert_close(attention(query, key, key, routing=bias), expected)
 
 
 def test_an_unknown_back_end_is_named():

@@ -2,87 +2,268 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from projects.cmt_aqr.transformer import AttentionBias, WindowBias
-from projects.cmt_aqr.transformer.backends import dense_attention, folded_attention
+from projects.cmt_aqr.transformer import AttentionBias, AttentionGate, AttentionMix, WindowBias
+from projects.cmt_aqr.transformer.backends import (
+    choose_backend,
+    dense_attention,
+    folded_attention,
+    window_attention,
+)
 
 BATCH, HEADS, QUERIES, WIDTH = 2, 4, 7, 8
+SIDE, CAMERAS = 6, 3  # the BEV map is 6 x 6, each of the images 4 x 6
+SIZES = (SIDE * SIDE, *[4 * SIDE] * CAMERAS)
+TOKENS = sum(SIZES)
+GROUPS = {
+    'modality': (torch.arange(TOKENS) >= SIZES[0]).long(),
+    'camera': torch.arange(1 + CAMERAS).repeat_interleave(torch.tensor(SIZES)),
+}
 
 
-def make_inputs(keys=60, spread=1.0):
-    """Queries, keys and values whose logits spread by about so much."""
+def make_inputs(spread=1.0):
+    """Queries, keys and values, by name; ``spread`` is the standard deviation of the logits."""
     q = torch.randn(BATCH, HEADS, QUERIES, WIDTH) * spread
-    return [q, torch.randn(BATCH, HEADS, keys, WIDTH), torch.randn(BATCH, HEADS, keys, WIDTH)]
+    k, v = torch.randn(2, BATCH, HEADS, TOKENS, WIDTH)
+    return {'q': q, 'k': k, 'v': v}
 
 
-def make_bias(keys=60, num_groups=2):
-    """By group, beyond the limit now and then."""
-    everywhere = 4 * torch.randn(BATCH, QUERIES, num_groups)
-    return AttentionBias(everywhere, torch.arange(keys) * num_groups // keys, (), 5.0)
+def make_weights(grouping='modality'):
+    """The router's, of -1 and 1 too."""
+    weights = 2 * torch.rand(BATCH, QUERIES, int(GROUPS[grouping].max()) + 1) - 1
+    weights[0, 0], weights[0, 1] = -1.0, 1.0
+    return weights
 
 
-def run(attention, inputs, bias, present=None, trainable=('q', 'k', 'v', 'everywhere')):
-    """The output, and the gradient of each input that is trained."""
-    inputs = dict(zip('qkv', (x.detach().clone() for x in inputs), strict=True))
-    everywhere = bias.everywhere.detach().clone()
-    leaves = {**inputs, 'everywhere': everywhere}
-    for name in trainable:
-        leaves[name].requires_grad_()
-    out = attention(**inputs, bias=bias._replace(everywhere=everywhere), present=present)
-    upstream = torch.linspace(-1, 1, out.numel()).sin().view_as(out)
-    out.backward(upstream)
-    return out.detach(), {name: leaves[name].grad for name in trainable}
+def make_window(size, rows, sees, strength, *, first=0, gaussian=False):
+    """A window for each (sample, query) in ``sees``, at random places, cut by the map's border.
+
+    Cells outside of the map stand for its first token and add nothing, as the router has it.
+    """
+    sample, query = torch.tensor(sees).T
+    place = torch.stack(
+        [torch.randint(-1, rows, sample.shape), torch.randint(-1, SIDE, sample.shape)], dim=-1
+    )
+    steps = torch.cartesian_prod(torch.arange(size), torch.arange(size)) - (size - 1) // 2
+    cells = place[:, None] + steps
+    inside = ((cells >= 0) & (cells < torch.tensor([rows, SIDE]))).all(dim=-1)
+    token = first + (cells[..., 0] * SIDE + cells[..., 1]) * inside
+    shape = torch.exp(-steps.square().sum(-1) / 4) if gaussian else torch.ones(len(steps))
+    return WindowBias(sample, query, token, strength[sample, query, None] * shape * inside)
+
+
+def make_windows(weights, **options):
+    """On the BEV map for all queries, which are seen by none, one or two cameras."""
+    everyone = [(sample, query) for sample in range(BATCH) for query in range(QUERIES)]
+    windows = [make_window(3, SIDE, everyone, 5 * weights[..., 0], **options)]
+    for camera, least in enumerate((1, 2)):
+        sees = [(sample, query) for sample, query in everyone if query % 3 >= least]
+        strength = 5 * weights[..., min(1 + camera, weights.shape[-1] - 1)]
+        first = SIZES[0] + camera * SIZES[1]
+        windows.append(make_window(2, 4, sees, strength, first=first, **options))
+    return tuple(windows)
+
+
+def make_bias(grouping='modality', *, everywhere=True, windows=False, gaussian=False):
+    """As the router makes it with all scales at 5; with both scopes it is beyond the limit."""
+    weights = make_weights(grouping)
+    return AttentionBias(
+        5 * weights * everywhere,
+        GROUPS[grouping],
+        make_windows(weights, gaussian=gaussian) if windows else (),
+        5.0,
+    )
+
+
+def make_gate(grouping='modality'):
+    return AttentionGate(1 + make_weights(grouping), GROUPS[grouping])
+
+
+def make_mix(grouping='modality'):
+    return AttentionMix(
+        5 * make_weights(grouping), GROUPS[grouping], 1 + 3 * torch.rand(HEADS), 5.0
+    )
+
+
+def leaves_of(routing):
+    """What of a routing can be trained, by name."""
+    if isinstance(routing, AttentionGate):
+        return {'gains': routing.gains}
+    if isinstance(routing, AttentionMix):
+        return {'bias': routing.bias, 'temperature': routing.temperature}
+    added = {f'added{i}': window.added for i, window in enumerate(routing.windows)}
+    return {'everywhere': routing.everywhere, **added}
+
+
+def with_leaves(routing, leaves):
+    if not isinstance(routing, AttentionBias):
+        return routing._replace(**leaves)
+    # Outside of the map nothing is added, whatever is learned.
+    windows = [
+        window._replace(added=leaves[f'added{i}'] * (window.added != 0))
+        for i, window in enumerate(routing.windows)
+    ]
+    return routing._replace(everywhere=leaves['everywhere'], windows=tuple(windows))
+
+
+def run(attention, inputs, routing, present=None, train='all'):
+    """The output, and the gradient of all that is trained, by name."""
+    inputs = {name: x.detach().clone() for name, x in inputs.items()}
+    leaves = {name: x.detach().clone() for name, x in leaves_of(routing).items()}
+    trained = {**(inputs if train != 'routing' else {}), **(leaves if train != 'inputs' else {})}
+    for x in trained.values():
+        x.requires_grad_()
+    out = attention(**inputs, routing=with_leaves(routing, leaves), present=present)
+    upstream = torch.linspace(-9, 9, out.numel()).sin().view_as(out)
+    gradients = torch.autograd.grad((out * upstream).sum(), list(trained.values()))
+    gradients = dict(zip(trained, gradients, strict=True))
+    added = [gradients.pop(name).flatten() for name in trained if name.startswith('added')]
+    return out.detach(), {**gradients, **({'added': torch.cat(added)} if added else {})}
 
 
 def assert_equal(result, reference, forward=1e-5, gradient=1e-4):
-    """Outputs absolutely; gradients relative to the largest of their kind."""
+    """Outputs absolutely; each gradient relative to its own size."""
     torch.testing.assert_close(result[0], reference[0], atol=forward, rtol=0)
     assert result[1].keys() == reference[1].keys()
     for name, grad in result[1].items():
         expected = reference[1][name]
-        error = (grad - expected).norm() / expected.norm().clamp(min=1e-12)
+        error = (grad - expected).norm() / expected.norm().clamp(min=1e-10)
         assert error <= gradient, f'{name}: {error:.2g}'
 
 
-@pytest.mark.parametrize('num_groups', [2, 7])
-@pytest.mark.parametrize('spread', [1.0, 30.0])
-def test_folded_equals_dense(num_groups, spread):
-    inputs, bias = make_inputs(spread=spread), make_bias(num_groups=num_groups)
-    assert_equal(run(folded_attention, inputs, bias), run(dense_attention, inputs, bias))
+def tolerance(routing, spread):
+    """With wide logits some suppressed windows hold all of a query's attention."""
+    windows = isinstance(routing, AttentionBias) and routing.windows
+    return {'forward': 5e-4, 'gradient': 1e-3} if windows and spread > 1 else {}
 
 
-@pytest.mark.parametrize('trainable', [('everywhere',), ('q', 'k', 'v')])
-def test_folded_where_only_the_bias_or_only_the_rest_is_trained(trainable):
-    inputs, bias = make_inputs(), make_bias()
-    assert_equal(
-        run(folded_attention, inputs, bias, trainable=trainable),
-        run(dense_attention, inputs, bias, trainable=trainable),
-    )
+ROUTINGS = {
+    'global': make_bias,
+    'per camera': lambda: make_bias('camera'),
+    'gate': make_gate,
+    'gate per camera': lambda: make_gate('camera'),
+    'mix': make_mix,
+    'mix per camera': lambda: make_mix('camera'),
+}
+WINDOWED = {
+    'box': lambda: make_bias(everywhere=False, windows=True),
+    'gaussian': lambda: make_bias(everywhere=False, windows=True, gaussian=True),
+    'box per camera': lambda: make_bias('camera', everywhere=False, windows=True),
+    'both': lambda: make_bias(windows=True),
+    'both per camera': lambda: make_bias('camera', windows=True, gaussian=True),
+}
+CASES = [
+    *((folded_attention, name, make) for name, make in ROUTINGS.items()),
+    *((window_attention, name, make) for name, make in {**ROUTINGS, **WINDOWED}.items()),
+]
+every_back_end = pytest.mark.parametrize(
+    ('attention', 'make_routing'),
+    [(attention, make) for attention, _, make in CASES],
+    ids=[f'{attention.__name__}-{name}' for attention, name, _ in CASES],
+)
 
 
-@pytest.mark.parametrize('spread', [1.0, 30.0])
-def test_tokens_that_are_not_there_have_no_part(spread):
-    inputs, bias = make_inputs(spread=spread), make_bias(num_groups=3)
-    present = torch.arange(60).expand(BATCH, -1) < torch.tensor([[60], [35]])
-    result = run(folded_attention, inputs, bias, present)
-    assert_equal(result, run(dense_attention, inputs, bias, present))
-    _, gradients = result
-    assert not gradients['k'][1, :, 35:].any()
-    assert not gradients['v'][1, :, 35:].any()
+@every_back_end
+@pytest.mark.parametrize('spread', [1.0, 10.0])
+@pytest.mark.parametrize('train', ['all', 'routing', 'inputs'])
+def test_equals_dense(attention, make_routing, spread, train):
+    inputs, routing = make_inputs(spread), make_routing()
+    result = run(attention, inputs, routing, train=train)
+    reference = run(dense_attention, inputs, routing, train=train)
+    assert_equal(result, reference, **tolerance(routing, spread))
 
 
-def test_a_zero_bias_is_plain_attention():
-    q, k, v = make_inputs()
-    bias = make_bias()._replace(everywhere=torch.zeros(BATCH, QUERIES, 2))
-    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    out = folded_attention(q, k, v, bias=bias, present=None)
-    torch.testing.assert_close(out, plain, atol=1e-6, rtol=0)
+@every_back_end
+@pytest.mark.parametrize('spread', [1.0, 10.0])
+def test_tokens_that_are_not_there_have_no_part(attention, make_routing, spread):
+    """The second sample lacks two cameras."""
+    inputs, routing = make_inputs(spread), make_routing()
+    last = sum(SIZES[:2])
+    present = torch.arange(TOKENS).expand(BATCH, -1) < torch.tensor([[TOKENS], [last]])
+    result = run(attention, inputs, routing, present)
+    reference = run(dense_attention, inputs, routing, present)
+    assert_equal(result, reference, **tolerance(routing, spread))
+    assert not result[1]['k'][1, :, last:].any()
+    assert not result[1]['v'][1, :, last:].any()
+
+
+@pytest.mark.parametrize('attention', [dense_attention, folded_attention, window_attention])
+@pytest.mark.parametrize('grouping', GROUPS)
+def test_at_their_neutral_value_all_forms_are_plain_attention(attention, grouping):
+    inputs = make_inputs(spread=5.0)
+    plain = F.scaled_dot_product_attention(*inputs.values())
+    zeros, groups = torch.zeros_like(make_weights(grouping)), GROUPS[grouping]
+    routings = [
+        AttentionBias(zeros, groups, (), 5.0),
+        AttentionGate(zeros + 1, groups),
+        AttentionMix(zeros, groups, torch.ones(HEADS), 5.0),
+    ]
+    if attention is not folded_attention:
+        routings.append(AttentionBias(zeros, groups, make_windows(zeros), 5.0))
+    for routing in routings:
+        out = attention(**inputs, routing=routing, present=None)
+        torch.testing.assert_close(out, plain, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize('mass', [0.5, 0.999])
+@pytest.mark.parametrize('strength', [-5.0, 5.0])
+def test_a_window_with_nearly_all_of_the_attention(mass, strength):
+    """By hand: the odds of the window against all else change by e^bias."""
+    keys = torch.zeros(1, 1, 100, 1)
+    inside = 20
+    odds = mass / (1 - mass)
+    keys[..., :inside, :] = torch.tensor(odds * (100 - inside) / inside).log()
+    values = (torch.arange(100) < inside).float()[None, None, :, None]
+    token = torch.arange(inside)[None]
+    zero = torch.zeros(1, dtype=torch.long)
+    window = WindowBias(zero, zero, token, torch.full((1, inside), strength))
+    bias = AttentionBias(torch.zeros(1, 1, 2), (torch.arange(100) < 50).long(), (window,), 5.0)
+    out = window_attention(torch.ones(1, 1, 1, 1), keys, values, routing=bias, present=None)
+    changed = odds * torch.tensor(strength).exp().item()
+    tolerance = 1e-5 if strength > 0 else 5e-4
+    assert out.item() == pytest.approx(changed / (1 + changed), abs=tolerance)
+
+
+@torch.no_grad()
+def test_under_mixed_precision_the_correction_is_float32():
+    """A suppressed window is right to the rounding of bfloat16 inputs, not to e^5 times that."""
+    inputs = {name: x.bfloat16() for name, x in make_inputs(spread=3.0).items()}
+    bias = make_bias(everywhere=False, windows=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = window_attention(**inputs, routing=bias, present=None)
+    assert out.dtype == torch.bfloat16
+    exact = {name: x.double() for name, x in inputs.items()}
+    expected = dense_attention(**exact, routing=bias, present=None)
+    torch.testing.assert_close(out.double(), expected, atol=2e-3, rtol=2**-8)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('make_routing', ROUTINGS.values(), ids=ROUTINGS)
+def test_under_mixed_precision_the_output_keeps_its_type(make_routing):
+    inputs, routing = make_inputs(), make_routing()
+    half = {name: x.bfloat16() for name, x in inputs.items()}
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = folded_attention(**half, routing=routing, present=None)
+    assert out.dtype == torch.bfloat16
+    expected = dense_attention(**inputs, routing=routing, present=None)
+    torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0)
 
 
 def test_folded_refuses_windows():
-    q, k, v = make_inputs()
-    zero = torch.zeros(1, dtype=torch.long)
-    window = WindowBias(zero, zero, zero[:, None], torch.ones(1, 1))
-    bias = make_bias()._replace(windows=(window,))
-    with pytest.raises(ValueError, match="'folded' cannot honour a bias with windows"):
-        folded_attention(q, k, v, bias=bias, present=None)
+    with pytest.raises(ValueError, match="'folded' cannot honour a bias in windows; use 'window'"):
+        folded_attention(**make_inputs(), routing=make_bias(windows=True), present=None)
+
+
+def test_a_mix_of_groups_that_lie_scattered_is_refused():
+    mix = make_mix()._replace(groups=torch.arange(TOKENS) % 2)
+    with pytest.raises(ValueError, match='ascending order'):
+        folded_attention(**make_inputs(), routing=mix, present=None)
+
+
+def test_auto_chooses_by_device_and_scope():
+    cpu = torch.device('cpu')
+    assert choose_backend(make_bias(), cpu) == 'folded'
+    assert choose_backend(make_mix(), cpu) == 'folded'
+    assert choose_backend(make_bias(windows=True), cpu) == 'window'
+    assert choose_backend(make_bias(windows=True), torch.device('xpu')) == 'dense'

@@ -1,4 +1,4 @@
-"""Multi-head attention on ``scaled_dot_product_attention``, plain and under a router's bias.
+"""Multi-head attention on ``scaled_dot_product_attention``, plain and as a router asks for it.
 
 Shapes: B batch, Q queries, K keys, C channels, H heads.
 """
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention_bias import AttentionBias
+from .attention_bias import Routing
 from .backends import BACKENDS, choose_backend
 
 
@@ -73,14 +73,14 @@ class MultiheadAttention(nn.Module):
 
 
 class CrossAttention(MultiheadAttention):
-    """Attention of queries to the tokens that are there, under a router's bias.
+    """Attention of queries to the tokens that are there, as a router asks for it.
 
-    Without a bias it is plain attention. It drops no weights.
+    Without a router it is plain attention. It drops no weights.
 
     Args:
         embed_dims: C; must be a multiple of ``num_heads``.
         num_heads: H.
-        backend: what computes attention under a bias, one of
+        backend: what computes attention as a router asks for it, one of
             :data:`~projects.cmt_aqr.transformer.backends.BACKENDS`, or ``auto``.
 
     Raises:
@@ -101,7 +101,7 @@ class CrossAttention(MultiheadAttention):
         key: Tensor,
         value: Tensor,
         *,
-        bias: AttentionBias | None = None,
+        routing: Routing | None = None,
         present: Tensor | None = None,
     ) -> Tensor:
         """Attend from queries to tokens.
@@ -110,17 +110,17 @@ class CrossAttention(MultiheadAttention):
             query: (B, Q, C), with its position embedding added.
             key: (B, K, C), likewise.
             value: (B, K, C).
-            bias: added to the logits; ``None`` for none.
+            routing: what the router asks for; ``None`` for nothing.
             present: (B, K), bool: tokens that a sample has; ``None`` for all.
 
         Returns:
             (B, Q, C).
 
         Raises:
-            ValueError: the back end cannot honour the bias.
+            ValueError: the back end cannot honour what the router asks for.
         """
         q, k, v = self.project(query, key, value)
-        out = self._attend(q, k, v, bias, present)
+        out = self._attend(q, k, v, routing, present)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     @torch.no_grad()
@@ -130,7 +130,7 @@ class CrossAttention(MultiheadAttention):
         key: Tensor,
         groups: Tensor,
         *,
-        bias: AttentionBias | None = None,
+        routing: Routing | None = None,
         present: Tensor | None = None,
     ) -> Tensor:
         """How much of each query's attention falls on each group of tokens.
@@ -139,11 +139,11 @@ class CrossAttention(MultiheadAttention):
             query: (B, Q, C), with its position embedding added.
             key: (B, K, C), likewise.
             groups: (K,), group of every token, counted from 0.
-            bias: as in :meth:`forward`.
+            routing: as in :meth:`forward`.
             present: as in :meth:`forward`.
 
         Returns:
-            (B, H, Q, groups), with the sum 1.
+            (B, H, Q, groups), with the sum 1, unless a gate scales it.
         """
         q, k = self.project(query, key)
         membership = F.one_hot(groups).to(q)  # attention to these values sums up the weights
@@ -151,18 +151,20 @@ class CrossAttention(MultiheadAttention):
         # Fused kernels want values as wide as keys.
         padded = F.pad(membership, (0, max(0, k.shape[-1] - num_groups)))
         value = padded.expand(*k.shape[:2], -1, -1)
-        return self._attend(q, k, value, bias, present)[..., :num_groups]
+        return self._attend(q, k, value, routing, present)[..., :num_groups]
 
     def _attend(
         self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        bias: AttentionBias | None,
+        routing: Routing | None,
         present: Tensor | None,
     ) -> Tensor:
-        if bias is None:
+        if routing is None:
             mask = None if present is None else present[:, None, None]
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        backend = choose_backend(bias) if self.backend == 'auto' else self.backend
-        return BACKENDS[backend](q, k, v, bias=bias, present=present)
+        backend = self.backend
+        if backend == 'auto':
+            backend = choose_backend(routing, q.device)
+        return BACKENDS[backend](q, k, v, routing=routing, present=present)

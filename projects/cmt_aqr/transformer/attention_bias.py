@@ -1,19 +1,27 @@
 """What a router asks of attention, without a number for every pair of a query and a token.
 
-Shapes: B batch, Q queries, K tokens, M token groups, P windows, W cells of a window.
+There are three forms. A bias is added to the logits; a gate scales the share of each group of
+tokens in the output; a mix sets these shares. Each leaves attention as it is at its neutral value:
+zero, one, and zero with temperature one.
+
+Shapes: B batch, H heads, Q queries, K tokens, M token groups, P windows, W cells of a window.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
+
+LEAST_GAIN = 1e-4
+"""Of a gate: above zero, so that its logarithm is finite."""
 
 
 class WindowBias(NamedTuple):
     """What is added to the bias in the windows of queries on the maps of one sensor.
 
-    A token stands once at most in the windows of a query, save where nothing is added to it.
+    A token stands once at most in the windows of a query, save where ``added`` is the constant 0.
     """
 
     sample: Tensor
@@ -49,3 +57,65 @@ class AttentionBias(NamedTuple):
             place = (window.sample[:, None], window.query[:, None], window.token)
             bias = bias.index_put(place, window.added, accumulate=True)
         return bias.clamp(-self.limit, self.limit)
+
+
+class AttentionGate(NamedTuple):
+    """``out = sum_m g_m p_m o_m``: the share p of each group in the output, scaled by its gain g.
+
+    p_m is the attention's mass on the group, o_m the output of attention within it.
+    """
+
+    gains: Tensor
+    """(B, Q, M)"""
+    groups: Tensor
+    """(K,): group of every token"""
+
+    def of_groups(self) -> Tensor:
+        """(B, Q, M): the gains, kept above zero."""
+        return self.gains.clamp(min=LEAST_GAIN)
+
+
+class AttentionMix(NamedTuple):
+    """``out = sum_m pi_m o_m`` with ``pi = softmax_m(lse_m / temperature + bias_m)``.
+
+    lse_m is the log-sum-exp of the group's logits, o_m the output of attention within it. Above one
+    the temperature brings groups together whose logits lie so far apart that a bias moves nothing.
+    """
+
+    bias: Tensor
+    """(B, Q, M)"""
+    groups: Tensor
+    """(K,): group of every token, in ascending order"""
+    temperature: Tensor
+    """(H,), from 1 on"""
+    limit: float
+    """of a bias, either sign"""
+
+    def shares(self, lse: Tensor, present: Tensor | None) -> Tensor:
+        """Share of each group in the output.
+
+        Args:
+            lse: (B, H, Q, M), log-sum-exp of the logits of each group; any number for a group
+                without a token.
+            present: (B, K), bool: tokens that a sample has; ``None`` for all.
+
+        Returns:
+            (B, H, Q, M), zero for a group without a token.
+        """
+        there = self._groups_there(present)
+        # Filled first, then again: a gradient must not meet infinity.
+        tempered = lse.masked_fill(~there, 0) / self.temperature[:, None, None]
+        bias = self.bias.clamp(-self.limit, self.limit)[:, None]
+        return (tempered + bias).masked_fill(~there, -torch.inf).softmax(dim=-1)
+
+    def _groups_there(self, present: Tensor | None) -> Tensor:
+        """(B or 1, 1, 1, M), bool."""
+        if present is None:
+            present = torch.ones_like(self.groups, dtype=torch.bool)[None]
+        counts = present.new_zeros(len(present), self.bias.shape[-1], dtype=torch.long)
+        counts = counts.index_add(1, self.groups, present.long())
+        return (counts > 0)[:, None, None]
+
+
+Routing: TypeAlias = AttentionBias | AttentionGate | AttentionMix
+"""Any of the three forms."""

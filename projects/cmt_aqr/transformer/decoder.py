@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import CrossAttention, MultiheadAttention
-from .attention_bias import AttentionBias
+from .attention_bias import Routing
 
 
 class ResidualAttention(nn.Module):
@@ -26,9 +26,9 @@ class ResidualAttention(nn.Module):
         query_pos: Tensor,
         key: Tensor,
         value: Tensor,
-        **limits: Tensor | AttentionBias | None,
+        **limits: Tensor | Routing | None,
     ) -> Tensor:
-        """``limits`` are the attention's own arguments: which pairs there are, and their bias."""
+        """``limits`` are the attention's own arguments: what may be looked at, and how much."""
         out = self.attn(query + query_pos, key, value, **limits)
         return query + self.dropout(out)
 
@@ -79,7 +79,7 @@ class DecoderLayer(nn.Module):
         key: Tensor,
         value: Tensor,
         self_mask: Tensor | None = None,
-        bias: AttentionBias | None = None,
+        routing: Routing | None = None,
         present: Tensor | None = None,
     ) -> Tensor:
         """Refine the queries; see :meth:`CmtTransformer.forward` for the arguments."""
@@ -90,7 +90,7 @@ class DecoderLayer(nn.Module):
         )
         query = self.norms[0](query)
         query = cross_attention(
-            query, query_pos=query_pos, key=key, value=value, bias=bias, present=present
+            query, query_pos=query_pos, key=key, value=value, routing=routing, present=present
         )
         query = self.norms[1](query)
         return self.norms[2](self.ffns[0](query))
@@ -105,7 +105,7 @@ class CmtTransformer(nn.Module):
         num_heads: H, of both attentions.
         feedforward_channels: width of the feed-forward network.
         dropout: of self-attention's weights and of both attentions' outputs.
-        attention: back end of cross-attention under a router's bias, see
+        attention: back end of cross-attention with a router, see
             :class:`~projects.cmt_aqr.transformer.attention.CrossAttention`.
     """
 
@@ -150,7 +150,7 @@ class CmtTransformer(nn.Module):
         tokens: Tensor,
         token_pos: Tensor,
         self_mask: Tensor | None = None,
-        bias: AttentionBias | None = None,
+        routing: Routing | None = None,
         present: Tensor | None = None,
     ) -> Tensor:
         """Decode queries that start from zero.
@@ -160,7 +160,8 @@ class CmtTransformer(nn.Module):
             tokens: (B, K, C).
             token_pos: (B, K, C), position embedding of the tokens.
             self_mask: (Q, Q), bool, True where a query may look at another.
-            bias: of cross-attention, the same in all layers and heads; ``None`` is plain CMT.
+            routing: what the router asks of cross-attention, in all layers and heads the same;
+                ``None`` is plain CMT.
             present: (B, K), bool: tokens that a sample has; ``None`` for all.
 
         Returns:
@@ -176,7 +177,7 @@ class CmtTransformer(nn.Module):
                 key=key,
                 value=tokens,
                 self_mask=self_mask,
-                bias=bias,
+                routing=routing,
                 present=present,
             )
             outputs.append(self.decoder['post_norm'](query))

@@ -1,0 +1,51 @@
+"""What a router asks for as further channels of queries and keys.
+
+A query gets the biases of the groups, a key the one-hot code of its group: their product is the
+bias of the pair, and the kernel that computes the attention need not know of it.
+
+Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, M token groups.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attention_bias import AttentionBias
+
+ABSENT = -1e4
+"""Added to the logit of a token that is not there: finite, so that gradients stay so, and far below
+the logits of trained models, which differ by hundreds."""
+
+
+def fold_bias(q: Tensor, k: Tensor, bias: AttentionBias, *, scale: float) -> tuple[Tensor, Tensor]:
+    """Append the bias by group to queries and keys whose products are to be scaled.
+
+    Returns:
+        (B, H, Q, D + M) and (B, H, K, D + M).
+    """
+    codes = F.one_hot(bias.groups, bias.everywhere.shape[-1])
+    return append(q, bias.of_groups() / scale), append(k, codes)
+
+
+def fold_absence(
+    q: Tensor, k: Tensor, present: Tensor | None, *, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Append a channel that takes away the tokens (B, K) that a sample does not have."""
+    if present is None:
+        return q, k
+    penalty = q.new_full((q.shape[2], 1), ABSENT / scale)
+    return append(q, penalty), append(k, ~present[..., None])
+
+
+def append(x: Tensor, channels: Tensor) -> Tensor:
+    """(B, H, N, D) with channels (B, N, more) or (N, more) behind those of every head."""
+    channels = channels.to(x).expand(len(x), -1, -1)[:, None]
+    return torch.cat([x, channels.expand(-1, x.shape[1], -1, -1)], dim=-1)
+
+
+def equally_wide(*inputs: Tensor) -> list[Tensor]:
+    """Zeros behind the channels: kernels want equal widths, and those of a GPU multiples of 8."""
+    width = max(x.shape[-1] for x in inputs)
+    if inputs[0].device.type != 'cpu':
+        width = -(-width // 8) * 8
+    return [F.pad(x, (0, width - x.shape[-1])) for x in inputs]
