@@ -19,7 +19,6 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 max_iters = 300
 optim_wrapper = dict(
-    constructor='StrictOptimWrapperConstructor',
     optimizer=dict(lr=5e-4),
     paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
 )

@@ -8,7 +8,6 @@ _base_ = ['./cmt_tiny_synthetic.py', '../_base_/recipes.py']
 max_epochs = 10
 model = _base_.recipe_a.model
 optim_wrapper = dict(
-    constructor='StrictOptimWrapperConstructor',
     optimizer=dict(lr=5e-4),
     paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
 )

@@ -7,7 +7,6 @@ _base_ = ['./cmt_voxel0075_vov_1600x640_cbgs.py', '../_base_/recipes.py']
 
 model = _base_.recipe_a.model
 optim_wrapper = dict(
-    constructor='StrictOptimWrapperConstructor',
     optimizer=_base_.finetune_optimizer,
     paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
 )

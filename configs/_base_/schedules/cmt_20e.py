@@ -12,6 +12,7 @@ epochs_down = max_epochs - epochs_up
 
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='StrictOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1.4e-4, weight_decay=0.01),
     clip_grad=dict(max_norm=35, norm_type=2),
     paramwise_cfg=dict(

@@ -4,6 +4,7 @@ max_epochs = 11
 
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='StrictOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
     # Trained before, see cmt_tiny_image_pretrain.py.
     paramwise_cfg=dict(
