@@ -305,12 +305,17 @@ def test_a_head_with_a_local_start_trains_and_predicts():
 GRID = VoxelGrid(voxel_size=(1.6875, 1.6875, 8.0), shape=(1, 64, 64))
 
 
-def aqr(scope='global', window='box', **weights):
+def aqr(scope='global', window='box', form='add', **weights):
     """Options of a router."""
     return {
         'windows': {'lidar': 3, 'camera': 2},
         'weight_generator': {'type': 'AQRWeightGenerator', 'feedforward_channels': 32, **weights},
-        'bias_generator': {'type': 'AttentionBiasGenerator', 'scope': scope, 'window': window},
+        'bias_generator': {
+            'type': 'AttentionBiasGenerator',
+            'form': form,
+            'scope': scope,
+            'window': window,
+        },
     }
 
 
@@ -365,6 +370,24 @@ def test_a_router_trains_with_denoising_queries(scope, groups):
     assert head.attention_bias_generator.bias_scale.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize('form', ['gate', 'mix'])
+@pytest.mark.parametrize('groups', ['modality', 'camera'])
+def test_a_new_gate_or_mix_leaves_every_box_and_trains(form, groups):
+    routed, plain = routed_head(form=form, groups=groups), make_head().eval()
+    routed.load_state_dict(plain.state_dict(), strict=False)
+    batch = random_batch()
+    with torch.no_grad():
+        boxes = zip(routed.eval().predict(*batch), plain.predict(*batch), strict=True)
+        for ours, theirs in boxes:
+            torch.testing.assert_close(
+                ours.bboxes_3d.tensor, theirs.bboxes_3d.tensor, atol=1e-5, rtol=1e-5
+            )
+    wake(routed)
+    sum(routed.train().loss(*batch).values()).backward()
+    assert {name for name, p in routed.named_parameters() if p.grad is None} == set()
+    assert all(p.grad.any() for p in routed.attention_bias_generator.parameters())
+
+
 def test_a_router_that_suppresses_lidar_makes_its_tokens_unseen():
     """With a bias beyond its usual limit the boxes are those without any LiDAR token."""
     head = routed_head().eval()
@@ -382,8 +405,9 @@ def test_a_router_that_suppresses_lidar_makes_its_tokens_unseen():
 
 @pytest.mark.parametrize('missing', ['lidar', 'camera'])
 @pytest.mark.parametrize('groups', ['modality', 'camera'])
-def test_a_router_takes_a_batch_without_a_sensor(missing, groups):
-    head = routed_head(scope='both', groups=groups, activation='softmax')
+@pytest.mark.parametrize('form', [{'scope': 'both'}, {'form': 'gate'}, {'form': 'mix'}])
+def test_a_router_takes_a_batch_without_a_sensor(missing, groups, form):
+    head = routed_head(**form, groups=groups, activation='softmax')
     wake(head)
     bev, images, samples = random_batch()
     inputs = (None, images) if missing == 'lidar' else (bev, None)
@@ -392,8 +416,9 @@ def test_a_router_takes_a_batch_without_a_sensor(missing, groups):
     sum(losses.values()).backward()
 
 
-def test_a_routed_sample_with_fewer_cameras_equals_itself_alone():
-    head = routed_head(scope='both', groups='camera').eval()
+@pytest.mark.parametrize('form', [{'scope': 'both'}, {'form': 'gate'}, {'form': 'mix'}])
+def test_a_routed_sample_with_fewer_cameras_equals_itself_alone(form):
+    head = routed_head(**form, groups='camera').eval()
     wake(head)
     bev, images, samples = random_batch((2, 2))
     samples[0].set_metainfo({'lidar2img': samples[0].metainfo['lidar2img'][:1]})

@@ -192,7 +192,9 @@ class CmtHead(BaseModule):
         self.aqr_weight_generator = MODELS.build(
             {'embed_dims': self.hidden_dim, **weight_generator}
         )
-        self.attention_bias_generator = MODELS.build(bias_generator)
+        self.attention_bias_generator = MODELS.build(
+            {'num_heads': self.transformer.num_heads, **bias_generator}
+        )
 
     def _build_embeddings(self, in_channels: int | None, num_query: int) -> None:
         channels = self.hidden_dim

@@ -102,9 +102,39 @@ def test_scales_are_projected_and_keep_their_gradient_at_the_limit():
     torch.testing.assert_close(generator.bias_scale.grad, torch.tensor([[0.4, 0.8]]))
 
 
+def test_a_gate_has_gains_round_one_and_nothing_to_learn():
+    generator = AttentionBiasGenerator(form='gate')
+    gate = generator(torch.tensor([[[0.4, -1.0]]]), groups=GROUPS['modality'], windows=())
+    torch.testing.assert_close(gate.gains, torch.tensor([[[1.4, 0.0]]]))
+    assert (gate.of_groups() > 0).all()
+    assert list(generator.parameters()) == []
+    generator.project_scales()
+
+
+def test_a_mix_has_a_bias_and_a_temperature_for_each_head():
+    generator = AttentionBiasGenerator(form='mix', num_heads=3)
+    weights = torch.tensor([[[0.4, -0.2]]])
+    mix = generator(weights, groups=GROUPS['modality'], windows=())
+    assert mix.bias.tolist() == [[[1.0, -0.5]]]
+    assert mix.temperature.tolist() == [1, 1, 1]
+    assert {name for name, _ in generator.named_parameters()} == {'bias_scale', 'temperature'}
+
+
+def test_temperatures_are_projected():
+    generator = AttentionBiasGenerator(form='mix', num_heads=3)
+    with torch.no_grad():
+        generator.temperature.copy_(torch.tensor([0.2, 1.0, 4.0]))
+    generator.project_scales()
+    assert generator.temperature.tolist() == [1, 1, 4]
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
+        ({'form': 'scale'}, r"form is 'scale'; it must be one of \['add', 'gate', 'mix'\]"),
+        ({'form': 'gate', 'scope': 'both'}, "form='gate' acts on whole sensors: scope is 'both'"),
+        ({'form': 'mix', 'scope': 'local', 'num_heads': 3}, "form='mix' acts on whole sensors"),
+        ({'form': 'mix'}, "form='mix' learns a temperature for each head; it needs num_heads"),
         ({'scope': 'near'}, r"scope is 'near'; it must be one of \['global', 'local', 'both'\]"),
         ({'window': 'disc'}, r"window is 'disc'; it must be one of \['box', 'gaussian'\]"),
         ({'initial_scale': 6.0}, r'initial_scale is 6.0; it must lie within scale_range'),

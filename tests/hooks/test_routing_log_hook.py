@@ -83,8 +83,19 @@ def test_weights_and_scales_of_a_router(make_runner):
     assert logged['scale_global_lidar'] == 2.5
 
 
-def test_the_bias_counts(make_runner):
-    head = routed_head()
+def test_a_gate_has_no_scales_and_a_mix_a_temperature(make_runner):
+    gate = train_once(RoutingLogHook(), make_runner(routed_head(form='gate')))
+    assert not any(name.startswith(('scale_', 'temperature')) for name in gate)
+    head = routed_head(form='mix')
+    torch.nn.init.constant_(head.attention_bias_generator.temperature, 3.0)
+    mix = train_once(RoutingLogHook(), make_runner(head))
+    assert mix['temperature'] == 3
+    assert {'scale_global_lidar', 'scale_global_camera'} <= mix.keys()
+
+
+@pytest.mark.parametrize('form', ['add', 'gate', 'mix'])
+def test_what_the_router_asks_for_counts(make_runner, form):
+    head = routed_head(form=form)
     plain = train_once(RoutingLogHook(), make_runner(head))
     torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, -100.0)
     suppressed = train_once(RoutingLogHook(), make_runner(head))

@@ -1,8 +1,10 @@
-"""Biases of the decoder's cross-attention from the router's weights.
+"""What the router's weights ask of the decoder's cross-attention.
 
-``bias(q, k) = clamp(s_m w_m(q) window_m(q, k), -limit, limit)``, with m the group of token k.
+By default a bias: ``bias(q, k) = clamp(s_m w_m(q) window_m(q, k), -limit, limit)``, with m the
+group of token k. A bias moves little where the logits of the sensors lie far apart, as those of a
+trained CMT do; a gate and a mix act there too.
 
-Shapes: B batch, Q queries, K tokens, M token groups, P windows, W cells of a window.
+Shapes: B batch, H heads, Q queries, K tokens, M token groups, P windows, W cells of a window.
 """
 
 from __future__ import annotations
@@ -12,45 +14,66 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..transformer.attention_bias import AttentionBias, WindowBias
+from ..transformer.attention_bias import (
+    AttentionBias,
+    AttentionGate,
+    AttentionMix,
+    Routing,
+    WindowBias,
+)
 from .windows import Windows
 
 SCOPES = {'global': ('global',), 'local': ('local',), 'both': ('global', 'local')}
 SHAPES = ('box', 'gaussian')
+FORMS = ('add', 'gate', 'mix')
 
 
 class AttentionBiasGenerator(nn.Module):
-    """Turns the weights of queries into attention biases, with a learned scale for each sensor.
+    """Turns the weights of queries into what is asked of attention; zero weights ask for nothing.
 
-    The scales are kept in their range by :meth:`project_scales` after every optimizer step, not
-    by a clamp in the forward pass, which would give a scale at its limit no gradient.
+    Scales and temperatures are kept in their range by :meth:`project_scales` after every optimizer
+    step, not by a clamp in the forward pass, which would give one at its limit no gradient.
 
     Args:
+        form: ``add`` adds biases to the logits; ``gate`` scales the share of each sensor in the
+            output by 1 + weight, and has nothing to learn itself; ``mix`` sets these shares, from
+            the log-sum-exp of each sensor's logits over a learned temperature, and a bias. See
+            :mod:`projects.cmt_aqr.transformer.attention_bias`.
         scope: ``global`` for all tokens of a group, ``local`` for those in the query's windows,
-            ``both`` for the sum of the two with a scale each.
+            ``both`` for the sum of the two with a scale each. A gate or mix is ``global``.
         window: ``box``, one in the whole window, or ``gaussian``, round the query's place.
         sigma: standard deviation of the Gaussian, as a share of the window's side.
-        initial_scale: of every scale.
+        initial_scale: of every scale, by which weights are multiplied to biases.
         scale_range: least and greatest scale.
         limit: of a bias, either sign.
+        num_heads: H of the decoder, each of which has a temperature; the head gives it.
 
     Raises:
-        ValueError: an option is none of those above, or a number out of its range.
+        ValueError: an option is none of those above, or a number out of its range; a gate or mix
+            in windows; a mix without ``num_heads``.
     """
 
     def __init__(
         self,
         *,
+        form: str = 'add',
         scope: str = 'global',
         window: str = 'box',
         sigma: float = 0.25,
         initial_scale: float = 2.5,
         scale_range: tuple[float, float] = (0.5, 5.0),
         limit: float = 5.0,
+        num_heads: int | None = None,
     ) -> None:
         super().__init__()
+        if form not in FORMS:
+            raise ValueError(f'form is {form!r}; it must be one of {list(FORMS)}')
         if scope not in SCOPES:
             raise ValueError(f'scope is {scope!r}; it must be one of {list(SCOPES)}')
+        if form != 'add' and scope != 'global':
+            raise ValueError(
+                f"form={form!r} acts on whole sensors: scope is {scope!r}; it must be 'global'"
+            )
         if window not in SHAPES:
             raise ValueError(f'window is {window!r}; it must be one of {list(SHAPES)}')
         low, high = scale_range
@@ -61,33 +84,45 @@ class AttentionBiasGenerator(nn.Module):
             )
         if sigma <= 0 or limit <= 0:
             raise ValueError(f'sigma ({sigma}) and limit ({limit}) must be above 0')
-        self.scopes = SCOPES[scope]
+        if form == 'mix' and num_heads is None:
+            raise ValueError("form='mix' learns a temperature for each head; it needs num_heads")
+        self.form = form
+        self.scopes = SCOPES[scope] if form != 'gate' else ()
         self.window = window
         self.sigma = sigma
         self.scale_range = (low, high)
         self.limit = limit
-        # One row for each scope; LiDAR, then camera.
-        self.bias_scale = nn.Parameter(torch.full((len(self.scopes), 2), float(initial_scale)))
+        self.bias_scale = self.temperature = None
+        if form != 'gate':
+            # One row for each scope; LiDAR, then camera.
+            self.bias_scale = nn.Parameter(torch.full((len(self.scopes), 2), float(initial_scale)))
+        if form == 'mix':
+            self.temperature = nn.Parameter(torch.ones(num_heads))
 
     @torch.no_grad()
     def project_scales(self) -> None:
-        """Put every scale back into its range; to be called after each optimizer step."""
-        self.bias_scale.clamp_(*self.scale_range)
+        """Put scales and temperatures back into their range; for after each optimizer step."""
+        if self.bias_scale is not None:
+            self.bias_scale.clamp_(*self.scale_range)
+        if self.temperature is not None:
+            self.temperature.clamp_(min=1)
 
-    def forward(
-        self, weights: Tensor, *, groups: Tensor, windows: Sequence[Windows]
-    ) -> AttentionBias:
-        """Biases of a batch.
+    def forward(self, weights: Tensor, *, groups: Tensor, windows: Sequence[Windows]) -> Routing:
+        """What a batch asks of attention.
 
         Args:
             weights: (B, Q, M), LiDAR first; of each camera or of all together.
             groups: (K,), group of every token, as the weights have them.
             windows: of every sensor that is there.
         """
+        if self.form == 'gate':
+            return AttentionGate(1 + weights, groups)
         strengths = {
             scope: weights * scale[(torch.arange(weights.shape[-1]) > 0).long()]
             for scope, scale in zip(self.scopes, self.bias_scale, strict=True)
         }
+        if self.form == 'mix':
+            return AttentionMix(strengths['global'], groups, self.temperature, self.limit)
         local = ()
         if 'local' in strengths:
             local = tuple(self._in_windows(strengths['local'], part) for part in windows)

@@ -28,9 +28,10 @@ class Routing(NamedTuple):
     """Where the queries of one batch look, by layer and head (L, H)."""
 
     lidar_mass: Tensor
-    """mean share of the attention that falls on LiDAR tokens"""
+    """mean share of LiDAR tokens in the attention, after the router's bias, gate or mix"""
     gap: Tensor
-    """median of |log-sum-exp of the LiDAR logits - that of the camera logits|, with the bias"""
+    """median of |log of the LiDAR share - log of the camera share|: for a bias, the difference of
+    the log-sum-exps of the logits, with the bias"""
     leverage: Tensor
     """share of queries whose LiDAR mass lies within :data:`LEVERAGE_LIMITS`"""
 
@@ -246,9 +247,13 @@ def _weight_figures(weights: list[Tensor]) -> Mapping[str, float]:
 
 
 def _scale_figures(head: CmtHead) -> Mapping[str, float]:
+    """Scales of a bias or mix, and the mean temperature of a mix; a gate has neither."""
     generator = head.attention_bias_generator
-    return {
-        f'scale_{scope}_{modality}': value
-        for scope, row in zip(generator.scopes, generator.bias_scale.tolist(), strict=True)
-        for modality, value in zip(MODALITIES, row, strict=True)
-    }
+    figures = {}
+    if generator.bias_scale is not None:
+        for scope, row in zip(generator.scopes, generator.bias_scale.tolist(), strict=True):
+            for modality, value in zip(MODALITIES, row, strict=True):
+                figures[f'scale_{scope}_{modality}'] = value
+    if generator.temperature is not None:
+        figures['temperature'] = generator.temperature.mean().item()
+    return figures

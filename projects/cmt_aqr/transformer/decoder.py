@@ -120,6 +120,7 @@ class CmtTransformer(nn.Module):
         attention: str = 'auto',
     ) -> None:
         super().__init__()
+        self.num_heads = num_heads
         layers = (
             DecoderLayer(
                 embed_dims,
