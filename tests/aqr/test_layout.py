@@ -36,3 +36,12 @@ def test_an_unknown_grouping_is_named():
         ValueError, match=r"groups is 'sensor'; it must be one of \['modality', 'cam"
     ):
         check_grouping('sensor')
+
+
+def test_tokens_become_the_maps_they_came_from():
+    layout = TokenLayout(bev=(1, 2), image=(1, 3), num_cameras=2)
+    bev, cameras = layout.maps(torch.arange(8.0)[None])
+    assert bev.tolist() == [[[0, 1]]]
+    assert cameras.tolist() == [[[[2, 3, 4]], [[5, 6, 7]]]]
+    assert TokenLayout(bev=(1, 2), image=None, num_cameras=0).maps(torch.zeros(1, 2))[1] is None
+    assert TokenLayout(bev=None, image=(1, 2), num_cameras=1).maps(torch.zeros(1, 2))[0] is None

@@ -3,13 +3,16 @@
 from .bias_generator import AttentionBiasGenerator
 from .layout import TokenLayout
 from .weight_generator import AQRWeightGenerator
+from .weight_maps import WeightMaps, render_weights
 from .windows import Windows, bev_windows, camera_windows
 
 __all__ = [
     'AQRWeightGenerator',
     'AttentionBiasGenerator',
     'TokenLayout',
+    'WeightMaps',
     'Windows',
     'bev_windows',
     'camera_windows',
+    'render_weights',
 ]

@@ -42,6 +42,17 @@ class TokenLayout(NamedTuple):
         """Tokens of one camera."""
         return 0 if self.image is None else self.image[0] * self.image[1]
 
+    def maps(self, tokens: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """One number for each token (B, K) -> (B, height, width) and (B, V, height, width).
+
+        Either is ``None`` where its sensor is missing.
+        """
+        lidar, camera = tokens.split([self.lidar_tokens, tokens.shape[1] - self.lidar_tokens], 1)
+        return (
+            None if self.bev is None else lidar.unflatten(1, self.bev),
+            None if self.image is None else camera.unflatten(1, (self.num_cameras, *self.image)),
+        )
+
     def num_groups(self, grouping: str) -> int:
         """M: LiDAR and camera (``modality``), or LiDAR and each camera (``camera``)."""
         return 1 + (self.num_cameras if grouping == 'camera' else 1)

@@ -33,6 +33,16 @@ class Windows(NamedTuple):
     offset: Tensor
     """(P, W, 2): from the query's place to the centre of the cell, columns and rows"""
 
+    def gaussian(self, sigma: float) -> Tensor:
+        """(P, W): 1 at the query's place, falling with the distance; 0 outside of the map.
+
+        Args:
+            sigma: standard deviation, as a share of the window's side.
+        """
+        side = self.token.shape[1] ** 0.5
+        distance = self.offset.square().sum(dim=-1)
+        return self.inside * torch.exp(-distance / (2 * (sigma * side) ** 2))
+
 
 def bev_windows(
     points: Tensor,
