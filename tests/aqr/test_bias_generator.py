@@ -102,6 +102,20 @@ def test_scales_are_projected_and_keep_their_gradient_at_the_limit():
     torch.testing.assert_close(generator.bias_scale.grad, torch.tensor([[0.4, 0.8]]))
 
 
+def test_a_fixed_scale_is_a_buffer_of_the_same_name():
+    learned = AttentionBiasGenerator(scope='both')
+    fixed = AttentionBiasGenerator(scope='both', initial_scale=4.0, learn_scale=False)
+    assert list(fixed.parameters()) == []
+    assert fixed.state_dict().keys() == learned.state_dict().keys() == {'bias_scale'}
+    assert (fixed.bias_scale == 4).all()
+    weights = torch.tensor([[[0.5, -0.25]]], requires_grad=True)
+    fixed(weights, groups=GROUPS['modality'], windows=()).dense().sum().backward()
+    assert weights.grad.tolist() == [[[16, 16]]]
+    fixed.project_scales()
+    fixed.load_state_dict(learned.state_dict())
+    assert (fixed.bias_scale == 2.5).all()
+
+
 def test_a_gate_has_gains_round_one_and_nothing_to_learn():
     generator = AttentionBiasGenerator(form='gate')
     gate = generator(torch.tensor([[[0.4, -1.0]]]), groups=GROUPS['modality'], windows=())

@@ -44,6 +44,8 @@ class AttentionBiasGenerator(nn.Module):
         window: ``box``, one in the whole window, or ``gaussian``, round the query's place.
         sigma: standard deviation of the Gaussian, as a share of the window's side.
         initial_scale: of every scale, by which weights are multiplied to biases.
+        learn_scale: whether the scales are learned; else they keep ``initial_scale``. Either way
+            they are ``bias_scale`` of the state dict.
         scale_range: least and greatest scale.
         limit: of a bias, either sign.
         num_heads: H of the decoder, each of which has a temperature; the head gives it.
@@ -61,6 +63,7 @@ class AttentionBiasGenerator(nn.Module):
         window: str = 'box',
         sigma: float = 0.25,
         initial_scale: float = 2.5,
+        learn_scale: bool = True,
         scale_range: tuple[float, float] = (0.5, 5.0),
         limit: float = 5.0,
         num_heads: int | None = None,
@@ -92,10 +95,15 @@ class AttentionBiasGenerator(nn.Module):
         self.sigma = sigma
         self.scale_range = (low, high)
         self.limit = limit
-        self.bias_scale = self.temperature = None
-        if form != 'gate':
-            # One row for each scope; LiDAR, then camera.
-            self.bias_scale = nn.Parameter(torch.full((len(self.scopes), 2), float(initial_scale)))
+        # One row for each scope; LiDAR, then camera.
+        scale = torch.full((len(self.scopes), 2), float(initial_scale))
+        if form == 'gate':
+            self.bias_scale = None
+        elif learn_scale:
+            self.bias_scale = nn.Parameter(scale)
+        else:
+            self.register_buffer('bias_scale', scale)
+        self.temperature = None
         if form == 'mix':
             self.temperature = nn.Parameter(torch.ones(num_heads))
 
@@ -138,8 +146,4 @@ class AttentionBiasGenerator(nn.Module):
 
     def _shape(self, windows: Windows) -> Tensor:
         """(P, W): 1 or the Gaussian on the map, 0 outside."""
-        if self.window == 'box':
-            return windows.inside
-        side = windows.token.shape[1] ** 0.5
-        distance = windows.offset.square().sum(dim=-1)
-        return windows.inside * torch.exp(-distance / (2 * (self.sigma * side) ** 2))
+        return windows.inside if self.window == 'box' else windows.gaussian(self.sigma)
