@@ -1,15 +1,18 @@
 """What the log says of the routing, against attention computed by hand."""
 
 import json
+import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.logging import MessageHub
-from test_head import make_head, random_batch, routed_head, wake
+from mmengine.logging import MessageHub, MMLogger
+from test_head import GRID, aqr, make_head, random_batch, routed_head, wake
 from torch import nn
 
+from projects.cmt_aqr.aqr import AttentionBiasGenerator, TokenLayout, Windows
 from projects.cmt_aqr.hooks import RoutingLogHook
+from projects.cmt_aqr.hooks.routing_log_hook import clamped_queries
 
 
 @pytest.fixture
@@ -21,6 +24,19 @@ def make_runner(tmp_path):
         return SimpleNamespace(model=model, iter=iteration, message_hub=hub, log_dir=str(tmp_path))
 
     return make
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """Messages of the log that are warnings."""
+    texts = []
+
+    def handle(record):
+        if record.levelno == logging.WARNING:
+            texts.append(record.getMessage())
+
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'handle', handle)
+    return texts
 
 
 def train_once(hook, runner):
@@ -100,6 +116,70 @@ def test_what_the_router_asks_for_counts(make_runner, form):
     torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, -100.0)
     suppressed = train_once(RoutingLogHook(), make_runner(head))
     assert suppressed['lidar_mass'] < plain['lidar_mass'] / 2
+
+
+LAYOUT = TokenLayout(bev=(1, 2), image=(1, 2), num_cameras=1)  # tokens 0 and 1, 2 and 3
+
+
+def ask(weights, **options):
+    """What a generator asks for, of one sample; query 0 has a window on the LiDAR token 1."""
+    tensor = torch.tensor
+    window = Windows(
+        *(tensor([0]),) * 3, tensor([[1, 0]]), tensor([[True, False]]), torch.zeros(1, 2, 2)
+    )
+    generator = AttentionBiasGenerator(initial_scale=5.0, **options)
+    groups = LAYOUT.groups('modality', torch.device('cpu'))
+    return generator(torch.tensor([weights]), groups=groups, windows=[window])
+
+
+def test_a_query_is_clamped_where_any_of_its_biases_is_at_the_limit():
+    weights = [[0.0, 0.98], [0.0, -0.995], [1.0, 1.0], [0.0, 0.0]]
+    assert clamped_queries(ask(weights)).tolist() == [[False, True, True, False]]
+    mix = ask(weights, form='mix', num_heads=2)
+    assert clamped_queries(mix).tolist() == [[False, True, True, False]]
+    assert clamped_queries(ask(weights, form='gate')) is None
+
+
+def test_in_windows_the_sum_of_both_scopes_counts():
+    weights = [[0.6, 0.0], [0.6, 0.0]]  # 3 everywhere, and 3 more in the window of query 0
+    assert clamped_queries(ask(weights, scope='both')).tolist() == [[True, False]]
+    assert clamped_queries(ask(weights, scope='local')).tolist() == [[False, False]]
+    assert clamped_queries(ask([[1.0, 0.0]] * 2, scope='local')).tolist() == [[True, False]]
+    assert clamped_queries(ask([[0.0, 0.9]] * 2, scope='both')).tolist() == [[False, False]]
+
+
+def test_the_share_of_clamped_queries_is_logged(make_runner):
+    head = routed_head()
+    assert train_once(RoutingLogHook(), make_runner(head))['clamped'] == 0
+    torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, 100.0)
+    torch.nn.init.constant_(head.attention_bias_generator.bias_scale, 5.0)
+    assert train_once(RoutingLogHook(), make_runner(head))['clamped'] == 1
+
+
+def test_a_scale_at_a_limit_is_warned_of_once(make_runner, warnings):
+    head = routed_head()
+    hook, runner = RoutingLogHook(), make_runner(head)
+    train_once(hook, runner)
+    assert warnings == []
+    with torch.no_grad():
+        head.attention_bias_generator.bias_scale[0, 1] = 5.0
+    train_once(hook, runner)
+    train_once(hook, runner)
+    (warning,) = warnings
+    assert warning.startswith('scale_global_camera sits at 5, a limit of its range (0.5, 5.0)')
+    assert 'widen scale_range of aqr.bias_generator' in warning
+    with torch.no_grad():
+        head.attention_bias_generator.bias_scale[0, 0] = 0.5
+    train_once(hook, runner)
+    assert [text.split()[0] for text in warnings] == ['scale_global_camera', 'scale_global_lidar']
+
+
+def test_a_fixed_scale_at_a_limit_is_as_it_was_asked_for(make_runner, warnings):
+    options = aqr()
+    options['bias_generator'] |= {'initial_scale': 5.0, 'learn_scale': False}
+    head = make_head(aqr=options, voxel_grid=GRID)
+    assert train_once(RoutingLogHook(), make_runner(head))['scale_global_lidar'] == 5
+    assert warnings == []
 
 
 def test_only_every_nth_iteration_is_watched(make_runner):

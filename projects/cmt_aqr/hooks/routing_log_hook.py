@@ -4,6 +4,8 @@ Shapes: L decoder layers, H heads, Q queries.
 """
 
 import json
+import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,19 +14,23 @@ import torch
 from mmdet3d.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..aqr import TokenLayout
+from ..aqr import AttentionBiasGenerator, TokenLayout
 from ..head import MODALITIES, CmtHead
+from ..transformer import AttentionGate, AttentionMix, Routing
 
 # A bias moves a query-head pair's attention noticeably only where both sensors have some of it.
 LEVERAGE_LIMITS = (0.05, 0.95)
+# Of the limit of a bias, from which share on it counts as clamped: tanh never quite reaches 1.
+CLAMPED_FROM = 0.99
 
 
-class Routing(NamedTuple):
+class AttentionFigures(NamedTuple):
     """Where the queries of one batch look, by layer and head (L, H)."""
 
     lidar_mass: Tensor
@@ -40,8 +46,9 @@ class _Watch:
     """Records the routing of every forward pass of a head until it is closed."""
 
     def __init__(self, head: CmtHead) -> None:
-        self.routings: list[Routing] = []
+        self.routings: list[AttentionFigures] = []
         self.weights: list[Tensor] = []
+        self.clamped: list[Tensor] = []
         self._groups: Tensor | None = None
         self._layers: list[Tensor] = []
         attentions = [layer.attentions[1].attn for layer in head.transformer.layers]
@@ -54,7 +61,10 @@ class _Watch:
             head.register_forward_hook(self._finish),
         ]
         if head.aqr_weight_generator is not None:
-            self._handles.append(head.aqr_weight_generator.register_forward_hook(self._weighed))
+            self._handles += [
+                head.aqr_weight_generator.register_forward_hook(self._weighed),
+                head.attention_bias_generator.register_forward_hook(self._asked),
+            ]
 
     def close(self) -> None:
         for handle in self._handles:
@@ -82,7 +92,7 @@ class _Watch:
         # Shares below the smallest number count as that number: gaps end at 87.
         logs = mass.clamp(min=torch.finfo(mass.dtype).tiny).log()
         self.routings.append(
-            Routing(
+            AttentionFigures(
                 lidar_mass=lidar.mean(dim=-1).cpu(),
                 gap=(logs[..., 0] - logs[..., 1]).abs().median(dim=-1).values.cpu(),
                 leverage=((lidar > low) & (lidar < high)).float().mean(dim=-1).cpu(),
@@ -92,6 +102,31 @@ class _Watch:
     def _weighed(self, generator: nn.Module, inputs: tuple, weights: Tensor) -> None:
         self.weights.append(weights.detach().float().cpu())
 
+    def _asked(self, generator: nn.Module, inputs: tuple, request: Routing) -> None:
+        clamped = clamped_queries(request)
+        if clamped is not None:
+            self.clamped.append(clamped.cpu())
+
+
+@torch.no_grad()
+def clamped_queries(request: Routing) -> Tensor | None:
+    """(B, Q), bool: whether any bias of a query is at its limit; ``None`` for a gate.
+
+    At the limit a bias has no gradient, and the router nothing to learn from it.
+    """
+    if isinstance(request, AttentionGate):
+        return None
+    least = CLAMPED_FROM * request.limit
+    if isinstance(request, AttentionMix):
+        return (request.bias.abs() >= least).any(dim=-1)
+    clamped = (request.everywhere.abs() >= least).any(dim=-1)
+    for window in request.windows:
+        sample, query = window.sample[:, None], window.query[:, None]
+        bias = request.everywhere[sample, query, request.groups[window.token]] + window.added
+        there = (bias.abs() >= least).any(dim=1)
+        clamped[window.sample[there], window.query[there]] = True
+    return clamped
+
 
 @HOOKS.register_module()
 class RoutingLogHook(Hook):
@@ -100,9 +135,11 @@ class RoutingLogHook(Hook):
     ``tools/train.py`` and ``tools/test.py`` add it to every run; it does nothing to a model whose
     head is not a :class:`CmtHead` of both sensors. In the log stand, over layers and heads:
     ``lidar_mass`` and ``leverage`` (means) and ``gap`` (median), and with a router ``w_<sensor>``,
-    its mean weight, ``w_<sensor>_std``, and the scales; by layer and head they are written to
-    ``routing.jsonl`` beside the log. The leverage is the share of query-head pairs that a bias can
-    still move: of the others, one sensor has more than 95 % of the attention.
+    its mean weight, ``w_<sensor>_std``, the scales, and ``clamped``, the share of queries with a
+    bias at its limit. By layer and head the attention is written to ``routing.jsonl`` beside the
+    log. The leverage is the share of query-head pairs that a bias can still move: of the others,
+    one sensor has more than 95 % of the attention. A learned scale at a limit of its range gets
+    one warning a run.
 
     It costs a second attention where it looks, one batch in ``interval``. After a test or
     validation the figures are among the metrics; they are those of the main process's samples.
@@ -124,6 +161,7 @@ class RoutingLogHook(Hook):
         self.test_interval = test_interval
         self._watch: _Watch | None = None
         self._tested: list[_Watch] = []
+        self._warned: set[str] = set()
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -143,6 +181,7 @@ class RoutingLogHook(Hook):
         watch = self._stop()
         if watch is not None:
             self._log(runner, self._figures(runner, [watch], 'train'), 'train')
+            self._warn_of_limits(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the last validation."""
@@ -191,6 +230,22 @@ class RoutingLogHook(Hook):
         for name, value in figures.items():  # LoggerHook, which comes later, prints these
             runner.message_hub.update_scalar(f'{phase}/{name}', value)
 
+    def _warn_of_limits(self, runner: Runner) -> None:
+        generator = _head(runner.model).attention_bias_generator
+        if generator is None or not isinstance(generator.bias_scale, nn.Parameter):
+            return  # no scale, or one that the config fixed
+        for name, scale in _scales(generator).items():
+            at_limit = any(math.isclose(scale, end, rel_tol=1e-6) for end in generator.scale_range)
+            if at_limit and name not in self._warned:
+                self._warned.add(name)
+                print_log(
+                    f'{name} sits at {scale:g}, a limit of its range {generator.scale_range}; to '
+                    'let training move it on, widen scale_range of aqr.bias_generator, and limit '
+                    'with it',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+
     def _start(self, runner: Runner) -> None:
         self._stop()  # an iteration that failed may have left one
         head = _head(runner.model)
@@ -208,7 +263,9 @@ class RoutingLogHook(Hook):
         figures = {}
         routings = [routing for watch in watches for routing in watch.routings]
         if routings:
-            mean = Routing(*(torch.stack(values).mean(0) for values in zip(*routings, strict=True)))
+            mean = AttentionFigures(
+                *(torch.stack(values).mean(0) for values in zip(*routings, strict=True))
+            )
             figures['lidar_mass'] = mean.lidar_mass.mean().item()
             figures['gap'] = mean.gap.median().item()
             figures['leverage'] = mean.leverage.mean().item()
@@ -217,9 +274,12 @@ class RoutingLogHook(Hook):
         if weights:
             figures.update(_weight_figures(weights))
             figures.update(_scale_figures(_head(runner.model)))
+        clamped = [part.flatten() for watch in watches for part in watch.clamped]
+        if clamped:
+            figures['clamped'] = torch.cat(clamped).float().mean().item()
         return figures
 
-    def _write(self, runner: Runner, phase: str, routing: Routing) -> None:
+    def _write(self, runner: Runner, phase: str, routing: AttentionFigures) -> None:
         line = {'phase': phase, 'iteration': runner.iter}
         line.update({name: value.tolist() for name, value in routing._asdict().items()})
         with Path(runner.log_dir, 'routing.jsonl').open('a') as file:
@@ -249,11 +309,18 @@ def _weight_figures(weights: list[Tensor]) -> Mapping[str, float]:
 def _scale_figures(head: CmtHead) -> Mapping[str, float]:
     """Scales of a bias or mix, and the mean temperature of a mix; a gate has neither."""
     generator = head.attention_bias_generator
-    figures = {}
-    if generator.bias_scale is not None:
-        for scope, row in zip(generator.scopes, generator.bias_scale.tolist(), strict=True):
-            for modality, value in zip(MODALITIES, row, strict=True):
-                figures[f'scale_{scope}_{modality}'] = value
+    figures = _scales(generator)
     if generator.temperature is not None:
         figures['temperature'] = generator.temperature.mean().item()
     return figures
+
+
+def _scales(generator: AttentionBiasGenerator) -> dict[str, float]:
+    """Every scale by its name in the log."""
+    if generator.bias_scale is None:
+        return {}
+    return {
+        f'scale_{scope}_{modality}': value
+        for scope, row in zip(generator.scopes, generator.bias_scale.tolist(), strict=True)
+        for modality, value in zip(MODALITIES, row, strict=True)
+    }
