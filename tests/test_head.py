@@ -444,3 +444,17 @@ def test_a_routed_sample_with_fewer_cameras_equals_itself_alone(form):
 def test_a_wrong_router_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         make_head(**{'aqr': aqr(), 'voxel_grid': GRID, **change})
+
+
+def test_layers_of_the_decoder_can_be_frozen():
+    options = {**head_config()['transformer'], 'frozen_stages': 1}
+    head = make_head(transformer=options).train()
+    frozen = {n for n, p in head.transformer.named_parameters() if not p.requires_grad}
+    first = dict(head.transformer.decoder['layers'][0].named_parameters())
+    assert frozen == {f'decoder.layers.0.{name}' for name in first}
+    assert not head.transformer.layers[0].training
+    assert head.transformer.layers[1].training
+    with pytest.raises(
+        ValueError, match=r'transformer \(CmtTransformer\): frozen_stages 3'
+    ):
+        make_head(transformer={**options, 'frozen_stages': 3})

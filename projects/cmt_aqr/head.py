@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .aqr import TokenLayout, Windows, bev_windows, camera_windows
 from .cameras import Cameras, batch_cameras
 from .denoising import DenoisingGenerator, DenoisingQueries
+from .freezing import build_freezable
 from .geometry import (
     Projection,
     VoxelGrid,
@@ -66,7 +67,8 @@ class CmtHead(BaseModule):
     Args:
         point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`.
         tasks: class names of each task, in the order of the labels.
-        transformer: options of :class:`~projects.cmt_aqr.transformer.CmtTransformer`.
+        transformer: options of :class:`~projects.cmt_aqr.transformer.CmtTransformer`, and settings
+            of :class:`~projects.cmt_aqr.freezing.FreezePolicy` for its layers.
         box_coder: config of the box coder.
         assigner: config of the assigner.
         loss_cls: config of the classification loss.
@@ -134,7 +136,11 @@ class CmtHead(BaseModule):
         self.num_classes = sum(num_classes)
 
         self._build_embeddings(in_channels, num_query)
-        self.transformer = CmtTransformer(hidden_dim, **transformer)
+        self.transformer = build_freezable(
+            {'type': CmtTransformer, 'embed_dims': hidden_dim, **transformer},
+            MODELS,
+            name='pts_bbox_head.transformer',
+        )
         if local_start is not None:
             start_local(self.transformer, self._positions(local_start))
         self.task_heads = nn.ModuleList(
