@@ -5,7 +5,7 @@ What a router is to be held against: the same data, steps and rates.
 
 _base_ = ['./cmt_tiny_synthetic.py', '../_base_/recipes.py']
 
-max_epochs = 10
+max_epochs = 6
 model = _base_.recipe_a.model
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4),
