@@ -120,7 +120,6 @@ def test_a_gate_has_gains_round_one_and_nothing_to_learn():
     generator = AttentionBiasGenerator(form='gate')
     gate = generator(torch.tensor([[[0.4, -1.0]]]), groups=GROUPS['modality'], windows=())
     torch.testing.assert_close(gate.gains, torch.tensor([[[1.4, 0.0]]]))
-    assert (gate.of_groups() > 0).all()
     assert list(generator.parameters()) == []
     generator.project_scales()
 

@@ -99,3 +99,11 @@ def test_every_back_end_by_its_name(backend):
 def test_an_unknown_back_end_is_named():
     with pytest.raises(ValueError, match=r"attention is 'flex'; it must be 'auto' or one of"):
         CrossAttention(16, num_heads=4, backend='flex')
+
+
+def test_dropout_in_cross_attention_is_refused():
+    attention = CrossAttention(16, num_heads=4)
+    attention.dropout = 0.1
+    x = torch.randn(2, 9, 16)
+    with pytest.raises(ValueError, match=r'dropout is 0.1; cross-attention drops no weights'):
+        attention(x, x, x)

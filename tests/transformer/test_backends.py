@@ -255,10 +255,11 @@ def test_folded_refuses_windows():
         folded_attention(**make_inputs(), routing=make_bias(windows=True), present=None)
 
 
-def test_a_mix_of_groups_that_lie_scattered_is_refused():
-    mix = make_mix()._replace(groups=torch.arange(TOKENS) % 2)
-    with pytest.raises(ValueError, match='ascending order'):
-        folded_attention(**make_inputs(), routing=mix, present=None)
+@pytest.mark.parametrize('make_routing', [make_gate, make_mix])
+def test_groups_that_lie_scattered_are_refused(make_routing):
+    routing = make_routing()._replace(groups=torch.arange(TOKENS) % 2)
+    with pytest.raises(ValueError, match='tokens in the ascending order of their groups'):
+        folded_attention(**make_inputs(), routing=routing, present=None)
 
 
 def test_auto_chooses_by_device_and_scope():

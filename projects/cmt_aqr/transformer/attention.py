@@ -117,7 +117,7 @@ class CrossAttention(MultiheadAttention):
             (B, Q, C).
 
         Raises:
-            ValueError: the back end cannot honour what the router asks for.
+            ValueError: the back end cannot honour what the router asks for, or dropout was set.
         """
         q, k, v = self.project(query, key, value)
         out = self._attend(q, k, v, routing, present)
@@ -161,6 +161,10 @@ class CrossAttention(MultiheadAttention):
         routing: Routing | None,
         present: Tensor | None,
     ) -> Tensor:
+        if self.dropout:
+            raise ValueError(
+                f'dropout is {self.dropout}; cross-attention drops no weights: it must be 0'
+            )
         if routing is None:
             mask = None if present is None else present[:, None, None]
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

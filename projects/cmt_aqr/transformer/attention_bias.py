@@ -14,9 +14,6 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-LEAST_GAIN = 1e-4
-"""Of a gate: above zero, so that its logarithm is finite."""
-
 
 class WindowBias(NamedTuple):
     """What is added to the bias in the windows of queries on the maps of one sensor.
@@ -68,11 +65,16 @@ class AttentionGate(NamedTuple):
     gains: Tensor
     """(B, Q, M)"""
     groups: Tensor
-    """(K,): group of every token"""
+    """(K,): group of every token, in ascending order"""
 
-    def of_groups(self) -> Tensor:
-        """(B, Q, M): the gains, kept above zero."""
-        return self.gains.clamp(min=LEAST_GAIN)
+    @property
+    def num_groups(self) -> int:
+        """M."""
+        return self.gains.shape[-1]
+
+    def shares(self, lse: Tensor, there: Tensor) -> Tensor:
+        """Share of each group in the output; see :meth:`AttentionMix.shares`."""
+        return _softmax_over(lse, there) * self.gains[:, None]
 
 
 class AttentionMix(NamedTuple):
@@ -91,30 +93,45 @@ class AttentionMix(NamedTuple):
     limit: float
     """of a bias, either sign"""
 
-    def shares(self, lse: Tensor, present: Tensor | None) -> Tensor:
+    @property
+    def num_groups(self) -> int:
+        """M."""
+        return self.bias.shape[-1]
+
+    def shares(self, lse: Tensor, there: Tensor) -> Tensor:
         """Share of each group in the output.
 
         Args:
-            lse: (B, H, Q, M), log-sum-exp of the logits of each group; any number for a group
-                without a token.
-            present: (B, K), bool: tokens that a sample has; ``None`` for all.
+            lse: (B, H, Q, M), log-sum-exp of the logits of each group; any finite number for a
+                group without a token.
+            there: (B or 1, 1, 1, M), bool: groups of which a sample has a token.
 
         Returns:
             (B, H, Q, M), zero for a group without a token.
         """
-        there = self._groups_there(present)
-        # Filled first, then again: a gradient must not meet infinity.
-        tempered = lse.masked_fill(~there, 0) / self.temperature[:, None, None]
         bias = self.bias.clamp(-self.limit, self.limit)[:, None]
-        return (tempered + bias).masked_fill(~there, -torch.inf).softmax(dim=-1)
+        return _softmax_over(lse / self.temperature[:, None, None] + bias, there)
 
-    def _groups_there(self, present: Tensor | None) -> Tensor:
-        """(B or 1, 1, 1, M), bool."""
-        if present is None:
-            present = torch.ones_like(self.groups, dtype=torch.bool)[None]
-        counts = present.new_zeros(len(present), self.bias.shape[-1], dtype=torch.long)
-        counts = counts.index_add(1, self.groups, present.long())
-        return (counts > 0)[:, None, None]
+
+def _softmax_over(logits: Tensor, there: Tensor) -> Tensor:
+    return logits.masked_fill(~there, -torch.inf).softmax(dim=-1)
+
+
+def groups_there(groups: Tensor, num_groups: int, present: Tensor | None) -> Tensor:
+    """Groups of which a sample has a token.
+
+    Args:
+        groups: (K,), group of every token.
+        num_groups: M.
+        present: (B, K), bool: tokens that a sample has; ``None`` for all.
+
+    Returns:
+        (B or 1, 1, 1, M), bool.
+    """
+    if present is None:
+        present = torch.ones_like(groups, dtype=torch.bool)[None]
+    counts = present.new_zeros(len(present), num_groups, dtype=torch.long)
+    return (counts.index_add(1, groups, present.long()) > 0)[:, None, None]
 
 
 Routing: TypeAlias = AttentionBias | AttentionGate | AttentionMix

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing
+from ..attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing, groups_there
 
 
 def dense_attention(
@@ -35,17 +35,18 @@ def dense_attention(
     if present is not None:
         logits = logits.masked_fill(~present[:, None, None], torch.finfo(logits.dtype).min)
     weights = _gated if isinstance(routing, AttentionGate) else _mixed
-    return weights(logits, routing, present) @ v
+    return weights(logits, routing, present).to(v) @ v
 
 
 def _gated(logits: Tensor, gate: AttentionGate, present: Tensor | None) -> Tensor:
-    return logits.softmax(dim=-1) * gate.of_groups()[..., gate.groups][:, None]
+    return logits.softmax(dim=-1) * gate.gains[..., gate.groups][:, None]
 
 
 def _mixed(logits: Tensor, mix: AttentionMix, present: Tensor | None) -> Tensor:
-    members = [mix.groups == group for group in range(mix.bias.shape[-1])]
+    there = groups_there(mix.groups, mix.num_groups, present)
+    members = [mix.groups == group for group in range(mix.num_groups)]
     lse = torch.stack([logits[..., own].logsumexp(dim=-1) for own in members], dim=-1)
-    shares = mix.shares(lse, present)
+    shares = mix.shares(lse.nan_to_num(neginf=0), there)
     weights = torch.empty_like(logits)
     for group, own in enumerate(members):
         weights[..., own] = logits[..., own].softmax(dim=-1) * shares[..., group, None]

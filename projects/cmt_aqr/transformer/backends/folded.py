@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing
+from ..attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing, groups_there
 from .channels import append, equally_wide, fold_absence, fold_bias
 from .with_lse import attention_with_lse
 
@@ -23,12 +23,10 @@ def folded_attention(
     """Attention without a Q x K tensor; see :func:`~.dense.dense_attention`.
 
     Raises:
-        ValueError: a bias in windows; a mix whose tokens are not in the order of their groups.
+        ValueError: a bias in windows; a gate or mix of groups whose tokens lie scattered.
     """
-    if isinstance(routing, AttentionGate):
-        return _gated(q, k, v, routing, present)
-    if isinstance(routing, AttentionMix):
-        return _mixed(q, k, v, routing, present)
+    if not isinstance(routing, AttentionBias):
+        return _by_group(q, k, v, routing, present)
     if routing.windows:
         raise ValueError("attention 'folded' cannot honour a bias in windows; use 'window'")
     return _biased(q, k, v, routing, present)
@@ -44,27 +42,15 @@ def _biased(q: Tensor, k: Tensor, v: Tensor, bias: AttentionBias, present: Tenso
     return out[..., :channels]
 
 
-def _gated(q: Tensor, k: Tensor, v: Tensor, gate: AttentionGate, present: Tensor | None) -> Tensor:
-    """A gate as a bias.
-
-    Under the bias log g the mass on a group is p' = g p / S with S = sum g p, and the output is
-    that of the gate divided by S. Channels of the values give the masses, and 1 / S = sum p' / g.
-    """
-    gains = gate.of_groups()
-    bias = AttentionBias(gains.log(), gate.groups, (), torch.inf)
-    channels = v.shape[-1]
-    v = append(v, F.one_hot(gate.groups, gains.shape[-1]))
-    out, masses = _biased(q, k, v, bias, present).tensor_split([channels], dim=-1)
-    return out / (masses / gains[:, None]).sum(dim=-1, keepdim=True).to(out)
-
-
-def _mixed(q: Tensor, k: Tensor, v: Tensor, mix: AttentionMix, present: Tensor | None) -> Tensor:
-    """An attention for each group."""
+def _by_group(
+    q: Tensor, k: Tensor, v: Tensor, routing: AttentionGate | AttentionMix, present: Tensor | None
+) -> Tensor:
+    """An attention for each group, then the sum of all by their shares."""
     scale = q.shape[-1] ** -0.5
     channels = v.shape[-1]
     q, k = fold_absence(q, k, present, scale=scale)
     q, k, v = equally_wide(q, k, append(v, v.new_ones(v.shape[2], 1)))
-    sizes = _group_sizes(mix)
+    sizes = _group_sizes(routing)
     outputs, lse = [], []
     for own_k, own_v in zip(k.split(sizes, dim=2), v.split(sizes, dim=2), strict=True):
         if own_k.shape[2] == 0:
@@ -74,12 +60,13 @@ def _mixed(q: Tensor, k: Tensor, v: Tensor, mix: AttentionMix, present: Tensor |
         own_out, own_lse = attention_with_lse(q, own_k, own_v, ones=channels, scale=scale)
         outputs.append(own_out[..., :channels])
         lse.append(own_lse)
-    shares = mix.shares(torch.stack(lse, dim=-1), present).unsqueeze(-1).to(v)
+    there = groups_there(routing.groups, routing.num_groups, present)
+    shares = routing.shares(torch.stack(lse, dim=-1), there).unsqueeze(-1).to(v)
     return (torch.stack(outputs, dim=3) * shares).sum(dim=3)
 
 
-def _group_sizes(mix: AttentionMix) -> list[int]:
+def _group_sizes(routing: AttentionGate | AttentionMix) -> list[int]:
     """Tokens of each group."""
-    if (mix.groups.diff() < 0).any():
-        raise ValueError("attention 'folded' mixes groups of tokens that stand in ascending order")
-    return mix.groups.bincount(minlength=mix.bias.shape[-1]).tolist()
+    if (routing.groups.diff() < 0).any():
+        raise ValueError("attention 'folded' takes tokens in the ascending order of their groups")
+    return routing.groups.bincount(minlength=routing.num_groups).tolist()
