@@ -9,7 +9,7 @@ from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from projects.cmt_aqr.aqr.bias_generator import SCOPES
+from projects.cmt_aqr.aqr.bias_generator import FORMS, SCOPES
 from projects.cmt_aqr.aqr.weight_generator import ACTIVATIONS
 from projects.cmt_aqr.cameras import batch_cameras
 from projects.cmt_aqr.geometry import VoxelGrid, project, unit_to_metres
@@ -429,6 +429,157 @@ def test_a_routed_sample_with_fewer_cameras_equals_itself_alone(form):
     )
 
 
+def spy(module):
+    """The keyword arguments of the latest call of a module."""
+    seen = {}
+    module.register_forward_pre_hook(
+        lambda _, args, options: seen.update(options), with_kwargs=True
+    )
+    return seen
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('rule', ['same', 'neutral'])
+def test_denoising_queries_are_routed_by_their_rule(form, rule):
+    head = make_head(aqr={**aqr(form=form), 'denoising': rule}, voxel_grid=GRID)
+    wake(head)
+    seen = spy(head.transformer)
+    sum(head.loss(*random_batch()).values()).backward()
+    routing = seen['routing']
+    weights = {'add': 'everywhere', 'gate': 'gains', 'mix': 'bias'}[form]
+    asked = getattr(routing, weights) - (1 if form == 'gate' else 0)
+    slots = asked.shape[1] - head.num_query
+    assert slots == 24  # eight copies of at most three boxes
+    assert asked[:, slots:].any()
+    assert bool(asked[:, :slots].any()) == (rule == 'same')
+    assert all(p.grad is not None for p in head.aqr_weight_generator.parameters())
+
+
+def test_without_denoising_queries_the_rules_agree():
+    batch = random_batch()
+    boxes = []
+    for rule in ('same', 'neutral'):
+        head = make_head(aqr={**aqr(), 'denoising': rule}, voxel_grid=GRID).eval()
+        torch.manual_seed(1)
+        wake(head)
+        boxes.append(head.predict(*batch)[0].bboxes_3d.tensor)
+    assert torch.equal(*boxes)
+
+
+def scaling_head(**changes):
+    options = {**aqr(), 'bias_generator': None, 'feature_scaling': {}, **changes}
+    return make_head(aqr=options, voxel_grid=GRID)
+
+
+@torch.no_grad()
+def test_scaling_by_zero_weights_leaves_every_box_as_it_was():
+    scaled, plain = scaling_head().eval(), make_head().eval()
+    missing, _ = scaled.load_state_dict(plain.state_dict(), strict=False)
+    assert {name.split('.')[0] for name in missing} == {'aqr_weight_generator'}
+    seen = spy(scaled.transformer)
+    batch = random_batch()
+    for ours, theirs in zip(scaled.predict(*batch), plain.predict(*batch), strict=True):
+        assert torch.equal(ours.bboxes_3d.tensor, theirs.bboxes_3d.tensor)
+    assert seen['routing'] is None
+
+
+@torch.no_grad()
+def test_features_are_scaled_by_the_map_where_queries_stand():
+    head = scaling_head(feature_scaling={'sigma': 100.0}).eval()  # falls to nothing in no window
+    torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, -100.0)
+    head.reference_points.weight.fill_(0.5 + 1e-3)  # in the middle: cell (4, 4) of 8 x 8
+    seen = spy(head.transformer)
+    bev, images, samples = random_batch()
+    head.predict(bev, images, samples)
+    features = head.tokenize(bev, images, batch_cameras([s.metainfo for s in samples], images))
+    scale = torch.ones(8, 8)
+    scale[3:6, 3:6] = 0
+    expected = features.features.clone()
+    expected[:, :64] *= scale.flatten()[:, None]
+    torch.testing.assert_close(seen['tokens'], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_scaling_trains_and_may_stand_beside_a_bias():
+    for head in (scaling_head(), scaling_head(bias_generator=aqr()['bias_generator'])):
+        wake(head)
+        sum(head.loss(*random_batch()).values()).backward()
+        assert {name for name, p in head.named_parameters() if p.grad is None} == set()
+        assert all(p.grad.any() for p in head.aqr_weight_generator.to_weight.parameters())
+
+
+@torch.no_grad()
+def test_denoising_queries_leave_nothing_on_the_features_that_learned_ones_see():
+    """They stand where the boxes are: their weights, or their coverage, would tell."""
+    head = scaling_head().eval()
+    wake(head)
+    bev, images, samples = random_batch()
+    metas = [sample.metainfo for sample in samples]
+    truth = [
+        head._ground_truth(sample.gt_instances_3d, like=head.reference_points.weight)
+        for sample in samples
+    ]
+    denoising = head.make_denoising(truth, num_query=head.num_query)
+    (alone,) = head(bev, images, metas)
+    (beside,) = head(bev, images, metas, denoising)
+    for name, value in alone.items():
+        learned = beside[name][:, :, denoising.slots :]
+        torch.testing.assert_close(learned, value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+OPTIONS = {
+    'add': {},
+    'windows': {'scope': 'both', 'window': 'gaussian', 'groups': 'camera'},
+    'softmax': {'activation': 'softmax', 'groups': 'camera'},
+    'joint': {'pooling': 'joint', 'activation': 'sigmoid'},
+    'gate': {'form': 'gate'},
+    'mix': {'form': 'mix', 'groups': 'camera'},
+}
+
+
+def no_cameras(samples):
+    for sample in samples:
+        sample.set_metainfo({'lidar2img': np.zeros((0, 4, 4))})
+
+
+def beyond_every_map(head, samples):
+    """A grid that ends before the queries begin, and cameras a kilometre behind which all is."""
+    head.voxel_grid = VoxelGrid(voxel_size=(0.1, 0.1, 8.0), shape=(1, 64, 64))
+    torch.nn.init.constant_(head.reference_points.weight, 0.9)
+    for sample in samples:
+        away = sample.metainfo['lidar2img'].copy()
+        away[:, 2, 3] -= 1000
+        sample.set_metainfo({'lidar2img': away})
+
+
+@pytest.mark.parametrize(
+    'case', ['whole', 'no camera', 'one without cameras', 'no bev', 'no image', 'outside']
+)
+@pytest.mark.parametrize('form', [*OPTIONS, 'scaling'])
+def test_a_router_is_safe_in_half_precision(case, form):
+    """No overflow, no NaN, with features as large as they get, weights at their limit and pads."""
+    head = scaling_head() if form == 'scaling' else routed_head(**OPTIONS[form])
+    for linear in head.aqr_weight_generator.to_weight.values():
+        torch.nn.init.normal_(linear.weight, std=100.0)
+    bev, images, samples = random_batch((2, 2))  # without padded denoising queries, at a corner
+    if case == 'no camera':
+        no_cameras(samples)
+    elif case == 'one without cameras':
+        no_cameras(samples[1:])
+    elif case == 'outside':
+        beyond_every_map(head, samples)
+    bev = None if case == 'no bev' else 100 * bev
+    images = None if case == 'no image' else 100 * images
+    seen = spy(head.aqr_weight_generator)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = head.loss(bev, images, samples)
+    assert any(part.inside.any() for part in seen['windows']) == (case != 'outside')
+    assert all(torch.isfinite(value) for value in losses.values()), losses
+    sum(losses.values()).backward()
+    for name, parameter in head.named_parameters():
+        if parameter.grad is not None:
+            assert torch.isfinite(parameter.grad).all(), name
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -439,6 +590,12 @@ def test_a_routed_sample_with_fewer_cameras_equals_itself_alone(form):
         ({'voxel_grid': None}, 'aqr needs voxel_grid'),
         ({'aqr': {**aqr(), 'windows': {'lidar': 3}}}, "windows is {'lidar': 3}; it must give"),
         ({'aqr': {**aqr(), 'windows': {'lidar': 3, 'camera': 0}}}, 'cells from 1 on'),
+        ({'aqr': {**aqr(), 'denoising': 'off'}}, r"denoising is 'off'; it must be one of \['same'"),
+        ({'aqr': {**aqr(), 'bias_generator': None}}, 'nothing would use its weights'),
+        (
+            {'aqr': {**aqr(), 'feature_scaling': {'sigma': 0.0}}},
+            'sigma is 0.0; it must be above 0',
+        ),
     ],
 )
 def test_a_wrong_router_is_named(change, message):
@@ -454,7 +611,5 @@ def test_layers_of_the_decoder_can_be_frozen():
     assert frozen == {f'decoder.layers.0.{name}' for name in first}
     assert not head.transformer.layers[0].training
     assert head.transformer.layers[1].training
-    with pytest.raises(
-        ValueError, match=r'transformer \(CmtTransformer\): frozen_stages 3'
-    ):
+    with pytest.raises(ValueError, match=r'transformer \(CmtTransformer\): frozen_stages 3'):
         make_head(transformer={**options, 'frozen_stages': 3})

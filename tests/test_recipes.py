@@ -63,7 +63,10 @@ def recipe(request) -> Recipe:
     cfg = Config.fromfile(request.param)
     letter = request.param.stem.rpartition('_')[2]
     rates = RATES[letter if letter in RATES else 'a']
-    if cfg.model.pts_bbox_head.get('aqr'):
+    aqr = cfg.model.pts_bbox_head.get('aqr')
+    if aqr and aqr.bias_generator is None:  # the weights alone have something to learn
+        rates = rates | {'aqr_weight_generator': 1.0}
+    elif aqr:
         rates = rates | ROUTER_RATES
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         return Recipe(cfg, MODELS.build(cfg.model), rates)

@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .aqr import TokenLayout, Windows, bev_windows, camera_windows
+from .aqr import FeatureScaling, TokenLayout, Windows, bev_windows, camera_windows
 from .cameras import Cameras, batch_cameras
 from .denoising import DenoisingGenerator, DenoisingQueries
 from .freezing import build_freezable
@@ -42,6 +42,7 @@ from .transformer import (
 )
 
 MODALITIES = ('lidar', 'camera')
+DENOISING_RULES = ('same', 'neutral')
 BOX_BRANCHES = {'center': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
 
 
@@ -89,15 +90,22 @@ class CmtHead(BaseModule):
         branch_channels: width of the regression branches.
         denoising: options of :class:`~projects.cmt_aqr.denoising.DenoisingGenerator`;
             ``None`` trains without denoising queries.
-        aqr: the Adaptive Query Router: ``weight_generator`` and ``bias_generator``, configs of the
-            two modules, and ``windows``, cells along each side of a query's window, for ``lidar``
-            and ``camera``. ``None`` is plain CMT.
+        aqr: the Adaptive Query Router. ``None`` is plain CMT; otherwise
+
+            - ``weight_generator``, ``bias_generator``: configs of the two modules;
+            - ``windows``: cells along each side of a query's window, for ``lidar`` and ``camera``;
+            - ``denoising``: ``same``, the default, routes denoising queries as all others;
+              ``neutral`` gives them zero weights;
+            - ``feature_scaling``: options of
+              :class:`~projects.cmt_aqr.aqr.feature_scaling.FeatureScaling`, an ablation, off by
+              default; ``bias_generator=None`` leaves it alone with the weights.
         voxel_grid: of the points; the detector gives it. Needed by the router with LiDAR.
         init_cfg: as in mmengine.
 
     Raises:
         ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range; a
-            router for one modality, or without window sizes or voxel grid.
+            router for one modality, without window sizes or voxel grid, with an unknown rule for
+            denoising queries, or whose weights nothing uses.
     """
 
     def __init__(
@@ -166,7 +174,7 @@ class CmtHead(BaseModule):
                 point_cloud_range=point_cloud_range, num_classes=self.num_classes, **denoising
             )
 
-        self.aqr_weight_generator = self.attention_bias_generator = None
+        self.aqr_weight_generator = self.attention_bias_generator = self.feature_scaling = None
         if aqr is not None:
             self._build_aqr(**aqr, voxel_grid=voxel_grid)
 
@@ -174,9 +182,11 @@ class CmtHead(BaseModule):
         self,
         *,
         weight_generator: Mapping,
-        bias_generator: Mapping,
+        bias_generator: Mapping | None,
         windows: Mapping[str, int],
         voxel_grid: VoxelGrid | None,
+        denoising: str = 'same',
+        feature_scaling: Mapping | None = None,
     ) -> None:
         if set(self.modalities) != set(MODALITIES):
             raise ValueError(
@@ -193,14 +203,26 @@ class CmtHead(BaseModule):
                 'aqr needs voxel_grid to find the BEV cell of a query; CmtDetector gives it, from '
                 'data_preprocessor.voxel_layer and pts_middle_encoder'
             )
+        if denoising not in DENOISING_RULES:
+            raise ValueError(
+                f'aqr.denoising is {denoising!r}; it must be one of {list(DENOISING_RULES)}'
+            )
+        if bias_generator is None and feature_scaling is None:
+            raise ValueError(
+                'aqr has neither bias_generator nor feature_scaling: nothing would use its weights'
+            )
         self.window_sizes = dict(windows)
         self.voxel_grid = voxel_grid
+        self.denoising_rule = denoising
         self.aqr_weight_generator = MODELS.build(
             {'embed_dims': self.hidden_dim, **weight_generator}
         )
-        self.attention_bias_generator = MODELS.build(
-            {'num_heads': self.transformer.num_heads, **bias_generator}
-        )
+        if bias_generator is not None:
+            self.attention_bias_generator = MODELS.build(
+                {'num_heads': self.transformer.num_heads, **bias_generator}
+            )
+        if feature_scaling is not None:
+            self.feature_scaling = FeatureScaling(**feature_scaling)
 
     def _build_embeddings(self, in_channels: int | None, num_query: int) -> None:
         channels = self.hidden_dim
@@ -257,10 +279,11 @@ class CmtHead(BaseModule):
         tokens = self.tokenize(bev, images, cameras)
         reference = self.reference(len(metas), denoising)
         query_pos = self.embed_queries(reference, cameras)
-        routing = self.route(query_pos, reference, tokens, cameras)
+        slots = 0 if denoising is None else denoising.slots
+        features, routing = self.route(query_pos, reference, tokens, cameras, slots)
         hidden = self.transformer(
             query_pos,
-            tokens=tokens.features,
+            tokens=features,
             token_pos=tokens.position,
             self_mask=None if denoising is None else denoising.may_look(self.num_query),
             routing=routing,
@@ -320,21 +343,28 @@ class CmtHead(BaseModule):
         return embedded.index_put((sample, query), rays[:, 0].to(embedded), accumulate=True)
 
     def route(
-        self, query_pos: Tensor, reference: Tensor, tokens: Tokens, cameras: Cameras | None
-    ) -> Routing | None:
-        """Weigh the sensors for each query, denoising queries included, in terms of attention.
+        self,
+        query_pos: Tensor,
+        reference: Tensor,
+        tokens: Tokens,
+        cameras: Cameras | None,
+        denoising_slots: int = 0,
+    ) -> tuple[Tensor, Routing | None]:
+        """Weigh the sensors for each query, and turn the weights into what attention works on.
 
         Args:
             query_pos: (B, Q, C), query embedding.
             reference: (B, Q, 3), in the unit range.
             tokens: what the queries attend to.
             cameras: of the batch, or ``None`` without images.
+            denoising_slots: how many of the queries, the first, are denoising queries.
 
         Returns:
-            ``None`` without a router.
+            features of the tokens (B, K, C), as they are unless they are scaled; and what is asked
+            of attention, ``None`` for nothing.
         """
         if self.aqr_weight_generator is None:
-            return None
+            return tokens.features, None
         windows = self._windows(reference, cameras, tokens.layout)
         weights = self.aqr_weight_generator(
             query_pos,
@@ -344,8 +374,21 @@ class CmtHead(BaseModule):
             windows=windows,
             present=None if cameras is None else cameras.present,
         )
-        groups = tokens.layout.groups(self.aqr_weight_generator.groups, weights.device)
-        return self.attention_bias_generator(weights, groups=groups, windows=windows)
+        if self.denoising_rule == 'neutral':
+            weights = F.pad(weights[:, denoising_slots:], (0, 0, denoising_slots, 0))
+        features, routing = tokens.features, None
+        if self.feature_scaling is not None:
+            features = self.feature_scaling(
+                features,
+                weights,
+                windows=windows,
+                layout=tokens.layout,
+                denoising_slots=denoising_slots,
+            )
+        if self.attention_bias_generator is not None:
+            groups = tokens.layout.groups(self.aqr_weight_generator.groups, weights.device)
+            routing = self.attention_bias_generator(weights, groups=groups, windows=windows)
+        return features, routing
 
     @torch.no_grad()
     def _windows(

@@ -54,6 +54,12 @@ def test_a_bev_window_lies_round_the_cell_of_the_point():
     )
 
 
+def test_windows_of_the_later_queries():
+    windows = bev((1.5, -1.9, 0.0), (-7.0, -3.0, 0.0), (3.0, 3.0, 0.0)).from_query(1)
+    assert windows.query.tolist() == [1, 2]
+    assert cells(windows) == [0, 1, 8, 9]
+
+
 def test_an_even_window_reaches_one_cell_further_up():
     assert cells(bev((1.5, -1.9, 0.0), size=2)) == [12, 13, 20, 21]
     one = bev((1.5, -1.9, 0.0), size=8)  # floor - 3 to floor + 4

@@ -118,6 +118,13 @@ def test_what_the_router_asks_for_counts(make_runner, form):
     assert suppressed['lidar_mass'] < plain['lidar_mass'] / 2
 
 
+def test_weights_that_scale_features_have_no_bias_to_log(make_runner):
+    options = {**aqr(), 'bias_generator': None, 'feature_scaling': {}}
+    logged = train_once(RoutingLogHook(), make_runner(make_head(aqr=options, voxel_grid=GRID)))
+    assert {'w_lidar', 'w_camera', 'lidar_mass'} < logged.keys()
+    assert not any(name.startswith(('scale_', 'clamped')) for name in logged)
+
+
 LAYOUT = TokenLayout(bev=(1, 2), image=(1, 2), num_cameras=1)  # tokens 0 and 1, 2 and 3
 
 

@@ -1,6 +1,7 @@
 """The Adaptive Query Router: which sensor a query looks at; imports with torch alone."""
 
 from .bias_generator import AttentionBiasGenerator
+from .feature_scaling import FeatureScaling
 from .layout import TokenLayout
 from .weight_generator import AQRWeightGenerator
 from .weight_maps import WeightMaps, render_weights
@@ -9,6 +10,7 @@ from .windows import Windows, bev_windows, camera_windows
 __all__ = [
     'AQRWeightGenerator',
     'AttentionBiasGenerator',
+    'FeatureScaling',
     'TokenLayout',
     'WeightMaps',
     'Windows',

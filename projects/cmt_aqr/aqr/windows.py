@@ -33,6 +33,11 @@ class Windows(NamedTuple):
     offset: Tensor
     """(P, W, 2): from the query's place to the centre of the cell, columns and rows"""
 
+    def from_query(self, first: int) -> Windows:
+        """The windows of this query and of those after it."""
+        kept = self.query >= first
+        return Windows(*(field[kept] for field in self))
+
     def gaussian(self, sigma: float) -> Tensor:
         """(P, W): 1 at the query's place, falling with the distance; 0 outside of the map.
 

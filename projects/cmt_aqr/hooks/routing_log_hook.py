@@ -61,10 +61,9 @@ class _Watch:
             head.register_forward_hook(self._finish),
         ]
         if head.aqr_weight_generator is not None:
-            self._handles += [
-                head.aqr_weight_generator.register_forward_hook(self._weighed),
-                head.attention_bias_generator.register_forward_hook(self._asked),
-            ]
+            self._handles.append(head.aqr_weight_generator.register_forward_hook(self._weighed))
+        if head.attention_bias_generator is not None:
+            self._handles.append(head.attention_bias_generator.register_forward_hook(self._asked))
 
     def close(self) -> None:
         for handle in self._handles:
@@ -273,7 +272,7 @@ class RoutingLogHook(Hook):
         weights = [weight for watch in watches for weight in watch.weights]
         if weights:
             figures.update(_weight_figures(weights))
-            figures.update(_scale_figures(_head(runner.model)))
+            figures.update(_scale_figures(_head(runner.model).attention_bias_generator))
         clamped = [part.flatten() for watch in watches for part in watch.clamped]
         if clamped:
             figures['clamped'] = torch.cat(clamped).float().mean().item()
@@ -306,9 +305,10 @@ def _weight_figures(weights: list[Tensor]) -> Mapping[str, float]:
     return figures
 
 
-def _scale_figures(head: CmtHead) -> Mapping[str, float]:
+def _scale_figures(generator: AttentionBiasGenerator | None) -> Mapping[str, float]:
     """Scales of a bias or mix, and the mean temperature of a mix; a gate has neither."""
-    generator = head.attention_bias_generator
+    if generator is None:
+        return {}
     figures = _scales(generator)
     if generator.temperature is not None:
         figures['temperature'] = generator.temperature.mean().item()
