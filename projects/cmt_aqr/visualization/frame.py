@@ -12,21 +12,24 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Polygon
-from matplotlib.patheffects import withStroke
 from nuscenes import NuScenes
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.loaders import load_prediction
 from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.utils.data_classes import LidarPointCloud
 
+from .drawing import (
+    add_label,
+    add_legend,
+    draw_from_above,
+    draw_in_image,
+    from_above,
+)
 from .scene_boxes import OTHER, Kind, SceneBox, project, sample_boxes
-from .style import BACKGROUND, COLOURS, FAINT, PANEL, POINTS, STYLES, TEXT
+from .style import BACKGROUND, COLOURS, FAINT, PANEL, STYLES, TEXT
 
 CAMERAS = (
     'CAM_FRONT_LEFT',
@@ -42,12 +45,8 @@ LIDAR = 'LIDAR_TOP'
 WIDTH, SIDE, GAP, HEADER, LEGEND, ABOVE = 1600, 16, 8, 44, 40, 680
 INNER = WIDTH - 2 * SIDE
 PIXELS_PER_INCH = 100
-# Metres that the view from above reaches to each side at least and at most, and between its rings.
-LEAST_REACH, MOST_REACH, RING = 20.0, 55.0, 10.0
-# Heights in the LiDAR frame, metres, between which the points' shade changes: ground to roof.
-POINT_HEIGHTS = (-2.0, 1.5)
-# Beyond this many metres the lines in the images get finer with the objects.
-FINER_BEYOND = 12.0
+# Metres that the view from above reaches to each side at least and at most.
+LEAST_REACH, MOST_REACH = 20.0, 55.0
 MOST_PREDICTIONS = 500
 
 
@@ -166,47 +165,16 @@ def _draw_camera(
     extent = (0, record['width'], record['height'], 0)
     axes.imshow(imread(path), extent=extent, aspect='auto')
     for item in sample_boxes(nusc, token, predictions):
-        fineness = np.clip(FINER_BEYOND / max(item.box.center[2], 1.0), 0.4, 1.0)
-        _add_lines(axes, item, project(item.lines(), intrinsic), fineness)
-        face = project(item.front(), intrinsic)
-        # A face that reaches behind the camera is no polygon in the image.
-        if len(face) == 4 and np.allclose(face[:, 1], np.roll(face[:, 0], -1, axis=0)):
-            _add_front(axes, item, face[:, 0])
+        draw_in_image(axes, item, item.box.center[2], lambda lines: project(lines, intrinsic))
     axes.set(xlim=extent[:2], ylim=extent[2:])
-    _add_label(axes, axes.get_label().removeprefix('CAM_').replace('_', ' '))
+    add_label(axes, axes.get_label().removeprefix('CAM_').replace('_', ' '))
 
 
 def _draw_above(axes: Axes, lidar_file: str, boxes: Sequence[SceneBox]) -> None:
-    points = LidarPointCloud.from_file(lidar_file).points.T
-    points = points[points[:, 2].argsort()]
-    low, high = POINT_HEIGHTS
-    # Over the lines, which would hide the points on an object's sides.
-    place = _from_above(points).T
-    axes.scatter(
-        *place, c=points[:, 2], s=1.7, cmap=POINTS, vmin=low, vmax=high, lw=0, zorder=5, label=LIDAR
-    )
-    outlines = [_from_above(item.outline()) for item in boxes]
-    for item, outline in zip(boxes, outlines, strict=True):
-        _add_lines(axes, item, np.stack([outline, np.roll(outline, -1, axis=0)], axis=1))
-        _add_front(axes, item, np.stack([outline.mean(0), outline[0], outline[1]]))
+    outlines = [from_above(item.outline()) for item in boxes]
     reach = _reach(np.concatenate([*outlines, np.zeros((1, 2))]))
-    axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
-    _draw_rings(axes, reach[0])
-    axes.add_patch(Polygon([(-1.2, -0.9), (1.8, 0), (-1.2, 0.9)], color=TEXT, zorder=6))
-    _add_label(axes, 'FROM ABOVE, DRIVING TO THE RIGHT')
-
-
-def _draw_rings(axes: Axes, reach: float) -> None:
-    """Circles round the LiDAR, their radii written where they point ahead and to the left."""
-    for radius in np.arange(RING, reach, RING):
-        axes.add_patch(Circle((0, 0), radius, fill=False, ec=FAINT, lw=0.6, alpha=0.6, zorder=1))
-        place = radius * np.sqrt(0.5)
-        axes.text(place, place, f'{radius:.0f} m', color=FAINT, fontsize=8, zorder=1, clip_on=True)
-
-
-def _from_above(points: np.ndarray) -> np.ndarray:
-    """(N, 3 or more) of the LiDAR frame -> (N, 2) to the right and up in the view from above."""
-    return np.stack([points[:, 1], -points[:, 0]], axis=1)
+    draw_from_above(axes, LidarPointCloud.from_file(lidar_file).points.T, boxes, reach)
+    add_label(axes, 'FROM ABOVE, DRIVING TO THE RIGHT')
 
 
 def _reach(places: np.ndarray) -> tuple[float, float]:
@@ -214,44 +182,6 @@ def _reach(places: np.ndarray) -> tuple[float, float]:
     wide, high = np.clip(np.abs(places).max(0) + 1.5, LEAST_REACH, MOST_REACH)
     high = max(high, wide * ABOVE / INNER)
     return float(high * INNER / ABOVE), float(high)
-
-
-def _add_lines(axes: Axes, item: SceneBox, lines: np.ndarray, fineness: float = 1.0) -> None:
-    """Draw (S, 2, 2) lines in a class's colour and a kind's style, with a dark rim."""
-    style = STYLES[item.kind]
-    width = style.width * fineness
-    collection = LineCollection(
-        lines,
-        colors=[to_rgba(COLOURS[item.name], style.opacity)],
-        linewidths=width,
-        linestyles=[style.dashes],
-        zorder=4,
-    )
-    rim = to_rgba('black', 0.5 * style.opacity)
-    collection.set_path_effects([withStroke(linewidth=width + 1.4 * fineness, foreground=rim)])
-    axes.add_collection(collection, autolim=False)
-
-
-def _add_front(axes: Axes, item: SceneBox, polygon: np.ndarray) -> None:
-    """Fill an (N, 2) polygon that marks where the box heads."""
-    colour = to_rgba(COLOURS[item.name], STYLES[item.kind].front)
-    axes.add_collection(PolyCollection([polygon], facecolors=[colour], zorder=3), autolim=False)
-
-
-def _add_label(axes: Axes, text: str) -> None:
-    axes.annotate(
-        text,
-        (0, 1),
-        (8, -8),
-        xycoords='axes fraction',
-        textcoords='offset points',
-        va='top',
-        color=TEXT,
-        fontsize=9,
-        fontweight='bold',
-        bbox=dict(facecolor=BACKGROUND, alpha=0.7, edgecolor='none', boxstyle='square,pad=0.35'),
-        zorder=7,
-    )
 
 
 def _draw_header(figure: Figure, nusc: NuScenes, sample: dict) -> None:
@@ -286,25 +216,5 @@ def _draw_legends(
                 [], [], color=TEXT, lw=style.width, ls=style.dashes, alpha=style.opacity
             )
     axes['legend'].set_facecolor(BACKGROUND)
-    _add_legend(axes['legend'], classes, 'center')
-    _add_legend(axes[LIDAR], kinds, 'upper right')
-
-
-def _add_legend(axes: Axes, entries: dict[str, Line2D], place: str) -> None:
-    for line in entries.values():
-        line.set_solid_capstyle('butt')
-    legend = axes.legend(
-        entries.values(),
-        entries.keys(),
-        ncols=len(entries),
-        loc=place,
-        facecolor=BACKGROUND,
-        edgecolor='none',
-        framealpha=0.7,
-        fontsize=9,
-        labelcolor=TEXT,
-        handlelength=2.0,
-        handletextpad=0.6,
-        columnspacing=1.5,
-    )
-    legend.set_zorder(7)
+    add_legend(axes['legend'], classes, 'center')
+    add_legend(axes[LIDAR], kinds, 'upper right')

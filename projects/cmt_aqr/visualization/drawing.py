@@ -1,0 +1,147 @@
+"""Parts of every picture: boxes, points, labels and legends."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Polygon
+from matplotlib.patheffects import withStroke
+
+from .scene_boxes import SceneBox
+from .style import BACKGROUND, COLOURS, FAINT, POINTS, STYLES, TEXT
+
+# Metres between the rings of the view from above.
+RING = 10.0
+# Heights in the LiDAR frame, metres, between which the points' shade changes: ground to roof.
+POINT_HEIGHTS = (-2.0, 1.5)
+# Beyond this many metres the lines in the images get finer with the objects.
+FINER_BEYOND = 12.0
+
+
+def draw_from_above(
+    axes: Axes, points: np.ndarray, boxes: Sequence[SceneBox], reach: tuple[float, float]
+) -> None:
+    """Draw the scene from above, with the car driving to the right.
+
+    Args:
+        axes: where; the points get its label.
+        points: (N, 3 or more) in the LiDAR frame, metres.
+        boxes: in the LiDAR frame.
+        reach: metres to each side, and up and down.
+    """
+    points = points[points[:, 2].argsort()]
+    low, high = POINT_HEIGHTS
+    # Over the lines, which would hide the points on an object's sides.
+    axes.scatter(
+        *from_above(points).T,
+        c=points[:, 2],
+        s=1.7,
+        cmap=POINTS,
+        vmin=low,
+        vmax=high,
+        lw=0,
+        zorder=5,
+        label=axes.get_label(),
+    )
+    for item in boxes:
+        outline = from_above(item.outline())
+        add_lines(axes, item, np.stack([outline, np.roll(outline, -1, axis=0)], axis=1))
+        add_front(axes, item, np.stack([outline.mean(0), outline[0], outline[1]]))
+    axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
+    _draw_rings(axes, reach[0])
+    axes.add_patch(Polygon([(-1.2, -0.9), (1.8, 0), (-1.2, 0.9)], color=TEXT, zorder=6))
+
+
+def draw_in_image(
+    axes: Axes, item: SceneBox, depth: float, to_image: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Draw a box in a camera's image.
+
+    Args:
+        axes: of the image, in pixels.
+        item: the box.
+        depth: of its centre, metres; far boxes get finer lines.
+        to_image: (S, 2, 3) both ends of lines in the frame of the box -> (T, 2, 2) in pixels, of
+            the T <= S lines that are before the camera.
+    """
+    add_lines(axes, item, to_image(item.lines()), np.clip(FINER_BEYOND / max(depth, 1.0), 0.4, 1.0))
+    face = to_image(item.front())
+    # A face that reaches behind the camera is no polygon in the image.
+    if len(face) == 4 and np.allclose(face[:, 1], np.roll(face[:, 0], -1, axis=0)):
+        add_front(axes, item, face[:, 0])
+
+
+def from_above(points: np.ndarray) -> np.ndarray:
+    """(N, 3 or more) of the LiDAR frame -> (N, 2) to the right and up in the view from above."""
+    return np.stack([points[:, 1], -points[:, 0]], axis=1)
+
+
+def add_lines(axes: Axes, item: SceneBox, lines: np.ndarray, fineness: float = 1.0) -> None:
+    """Draw (S, 2, 2) lines in a class's colour and a kind's style, with a dark rim."""
+    style = STYLES[item.kind]
+    width = style.width * fineness
+    collection = LineCollection(
+        lines,
+        colors=[to_rgba(COLOURS[item.name], style.opacity)],
+        linewidths=width,
+        linestyles=[style.dashes],
+        zorder=4,
+    )
+    rim = to_rgba('black', 0.5 * style.opacity)
+    collection.set_path_effects([withStroke(linewidth=width + 1.4 * fineness, foreground=rim)])
+    axes.add_collection(collection, autolim=False)
+
+
+def add_front(axes: Axes, item: SceneBox, polygon: np.ndarray) -> None:
+    """Fill an (N, 2) polygon that marks where the box heads."""
+    colour = to_rgba(COLOURS[item.name], STYLES[item.kind].front)
+    axes.add_collection(PolyCollection([polygon], facecolors=[colour], zorder=3), autolim=False)
+
+
+def add_label(axes: Axes, text: str) -> None:
+    """Write what a panel shows into its upper left corner."""
+    axes.annotate(
+        text,
+        (0, 1),
+        (8, -8),
+        xycoords='axes fraction',
+        textcoords='offset points',
+        va='top',
+        color=TEXT,
+        fontsize=9,
+        fontweight='bold',
+        bbox=dict(facecolor=BACKGROUND, alpha=0.7, edgecolor='none', boxstyle='square,pad=0.35'),
+        zorder=7,
+    )
+
+
+def add_legend(axes: Axes, entries: dict[str, Line2D], place: str) -> None:
+    """Add a legend in one row, of lines by their names."""
+    for line in entries.values():
+        line.set_solid_capstyle('butt')
+    legend = axes.legend(
+        entries.values(),
+        entries.keys(),
+        ncols=len(entries),
+        loc=place,
+        facecolor=BACKGROUND,
+        edgecolor='none',
+        framealpha=0.7,
+        fontsize=9,
+        labelcolor=TEXT,
+        handlelength=2.0,
+        handletextpad=0.6,
+        columnspacing=1.5,
+    )
+    legend.set_zorder(7)
+
+
+def _draw_rings(axes: Axes, reach: float) -> None:
+    """Circles round the LiDAR, their radii written where they point ahead and to the left."""
+    for radius in np.arange(RING, reach, RING):
+        axes.add_patch(Circle((0, 0), radius, fill=False, ec=FAINT, lw=0.6, alpha=0.6, zorder=1))
+        place = radius * np.sqrt(0.5)
+        axes.text(place, place, f'{radius:.0f} m', color=FAINT, fontsize=8, zorder=1, clip_on=True)
