@@ -17,11 +17,11 @@ import json
 
 import torch
 
-from projects.cmt_aqr.benchmarks import freeze
-from projects.cmt_aqr.benchmarks.report import machine, machine_line
+from projects.cmt_aqr.benchmarks import attention, freeze
+from projects.cmt_aqr.benchmarks.report import OtherWork, machine, machine_line
 from projects.cmt_aqr.entry import UsageError
 
-BENCHMARKS = {'freeze': freeze}
+BENCHMARKS = {'attention': attention, 'freeze': freeze}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -58,14 +58,21 @@ def main() -> None:
         if getattr(args, name) < least:
             parser.error(f'--{name} must be {least} or more, got {getattr(args, name)}')
     facts = machine(args.device, args.threads)
+    others = OtherWork()
     try:
         report = BENCHMARKS[args.benchmark].run(args)
     except UsageError as error:
         parser.exit(2, f'{parser.prog}: {error}\n')
-    print(f'{machine_line(facts)}\n\n{report.markdown}')
+    other_work = others.cores()
+    print(f'{machine_line(facts, other_work)}\n\n{report.markdown}')
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {'benchmark': args.benchmark, 'machine': facts, **report.data}
+        result = {
+            'benchmark': args.benchmark,
+            'machine': facts,
+            'cores_of_other_work': round(other_work, 2),
+            **report.data,
+        }
         args.json.write_text(json.dumps(result, indent=2) + '\n')
 
 

@@ -2,7 +2,8 @@
 
 The ideal beside the measured speed is arithmetic: a trained layer costs its forward work once, and
 twice that in the backward pass, a frozen one only the first; so of a step of 3 there remain 3 - 2r,
-where r is the share of frozen parts in the forward work with all parts trained.
+where r is the share of frozen parts in the forward work with all parts trained. On a CPU, work is
+processor time: other load lengthens a step, but adds little to that.
 """
 
 import argparse
@@ -122,8 +123,9 @@ def compare(
 
     Returns:
         for each side its facts with ``seconds`` (a :class:`.timing.Spread` of each phase),
-        ``peak_memory``, ``memory_share``, ``speed_up`` of the whole step, ``frozen_share`` of
-        forward work, and the ``ideal`` speed-up that it allows.
+        ``peak_memory``, ``memory_share``, ``speed_up`` of the whole step, ``work_saved`` (the same
+        of its work, see :func:`work`), ``frozen_share`` of forward work, and the ``ideal``
+        speed-up that it allows.
     """
     seconds_of = {name: summarize(times) for name, times in runs.items()}
     reference = seconds_of[ALL_TRAINED]
@@ -136,6 +138,7 @@ def compare(
             'peak_memory': memory[name],
             'memory_share': memory[name] / memory[ALL_TRAINED],
             'speed_up': reference['step'].median / measured['step'].median,
+            'work_saved': work(reference)['step'].median / work(measured)['step'].median,
             'frozen_share': share,
             'ideal': ideal_speed_up(share),
         }
@@ -144,8 +147,15 @@ def compare(
 
 def frozen_share(reference: Mapping[str, Spread], frozen_parts: Sequence[str]) -> float:
     """Share of some parts in the forward work with all parts trained."""
-    frozen = sum(reference[f'part/{name}'].median for name in frozen_parts)
-    return frozen / reference['forward'].median
+    done = work(reference)
+    return sum(done[f'part/{name}'].median for name in frozen_parts) / done['forward'].median
+
+
+def work(measured: Mapping[str, Spread]) -> dict[str, Spread]:
+    """Processor time of each phase on a CPU, and the time it took on a GPU."""
+    prefix = 'cpu/'
+    cpu = {k.removeprefix(prefix): v for k, v in measured.items() if k.startswith(prefix)}
+    return cpu or dict(measured)
 
 
 def ideal_speed_up(frozen_share: float) -> float:
@@ -178,7 +188,8 @@ def _markdown(data: dict, device: torch.device) -> str:
         f'Training step of `{data["configs"][ALL_TRAINED]}`{options} on one sample of {source}, '
         f'weights random. Medians (lowest–highest) of {data["rounds"]} rounds after '
         f'{data["warmup"]} to warm up; sides in turn, each in a process of its own.',
-        _step_table(data['sides']),
+        _step_table(data['sides'], on_cpu=device.type == 'cpu'),
+        'By branch' + (', in processor time of all threads:' if device.type == 'cpu' else ':'),
         _branch_table(data['sides']),
         '"Ideal" is 3 / (3 - 2r), with r the share of the frozen parts in the forward work with '
         'all parts trained. It takes a backward pass to cost twice its forward pass: where it '
@@ -194,8 +205,10 @@ def _markdown(data: dict, device: torch.device) -> str:
     return '\n\n'.join(paragraphs)
 
 
-def _step_table(sides: Mapping[str, dict]) -> str:
-    head = ('', 'trained', 'forward', 'backward', 'update', 'step', 'faster', 'ideal (r)', 'peak')
+def _step_table(sides: Mapping[str, dict], *, on_cpu: bool) -> str:
+    head = ['', 'trained', 'forward', 'backward', 'update', 'step', 'faster', 'ideal (r)', 'peak']
+    if on_cpu:
+        head[-2:-2] = ['processor time', 'less']
     rows = [
         (
             name,
@@ -203,6 +216,7 @@ def _step_table(sides: Mapping[str, dict]) -> str:
             *(duration(side['seconds'][key].median) for key in ('forward', 'backward', 'update')),
             spread(side['seconds']['step']),
             f'{side["speed_up"]:.2f}×',
+            *(_step_work(side) if on_cpu else ()),
             f'{side["ideal"]:.2f}× ({side["frozen_share"]:.2f})',
             f'{gigabytes(side["peak_memory"])} ({side["memory_share"]:.2f}×)',
         )
@@ -211,11 +225,15 @@ def _step_table(sides: Mapping[str, dict]) -> str:
     return table(head, rows)
 
 
+def _step_work(side: dict) -> tuple[str, str]:
+    return spread(work(side['seconds'])['step']), f'{side["work_saved"]:.2f}×'
+
+
 def _branch_table(sides: Mapping[str, dict]) -> str:
     keys = [f'{phase}/{branch}' for phase in ('forward', 'backward') for branch in BRANCHES]
     head = ('', 'input', *(key.replace('/', ': ') for key in keys))
     rows = [
-        (name, *(duration(side['seconds'][key].median) for key in ('input', *keys)))
+        (name, *(duration(work(side['seconds'])[key].median) for key in ('input', *keys)))
         for name, side in sides.items()
     ]
     return table(head, rows)

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,27 +49,52 @@ def gigabytes(size: float) -> str:
     return f'{size / 1e9:.2f} GB'
 
 
+class OtherWork:
+    """How much of the machine others use while this process and its children work.
+
+    Children count once they have ended, as those of :class:`.processes.SideProcess` have when a
+    benchmark is done.
+    """
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    def cores(self) -> float:
+        """Cores that others kept busy since the object was made, on average."""
+        seconds, busy, own = (b - a for a, b in zip(self._start, self._now(), strict=True))
+        return max(0.0, (busy - own) / seconds)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds on the clock, of all busy cores, and of those busy for this process."""
+        times = os.times()
+        own = times.user + times.system + times.children_user + times.children_system
+        # See proc_stat(5): user, nice, system, idle, waiting for a disk, two kinds of interrupt.
+        user, nice, system, _, _, *interrupts = (
+            int(ticks) for ticks in Path('/proc/stat').read_text().splitlines()[0].split()[1:8]
+        )
+        busy = (user + nice + system + sum(interrupts)) / os.sysconf('SC_CLK_TCK')
+        return time.monotonic(), busy, own
+
+
 def machine(device: torch.device, threads: int) -> dict:
-    """Where and with what code a benchmark runs, and how busy the machine is with other work."""
+    """Where and with what code a benchmark runs."""
     return {
         'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
         'cpu': _cpu_model(),
         'cores': os.cpu_count(),
         'threads': threads,
-        'load': round(os.getloadavg()[0], 1),
         'platform': platform.platform(),
         'torch': torch.__version__,
         'commit': _commit(),
     }
 
 
-def machine_line(facts: dict) -> str:
-    """The answer of :func:`machine` as a sentence, to be called before the benchmark starts."""
-    # Half a process of others is enough to disturb.
-    state = 'busy with other work' if facts['load'] >= 0.5 else 'idle'
+def machine_line(facts: dict, other_work: float) -> str:
+    """The answer of :func:`machine` as a sentence, with that of :class:`OtherWork`."""
     return (
-        f'Device {facts["device"]}; {facts["cpu"]}, {facts["cores"]} cores, {facts["threads"]} '
-        f'threads; load {facts["load"]} before the start: {state}; torch {facts["torch"]}; '
+        f'Device {facts["device"]}; {facts["cpu"]}, {facts["cores"]} cores, of which other work '
+        f'took {other_work:.1f} meanwhile; {facts["threads"]} threads; torch {facts["torch"]}; '
         f'commit {facts["commit"]}.'
     )
 

@@ -29,24 +29,35 @@ class Stopwatch:
 
     Args:
         device: where the work is done.
+
+    Attributes:
+        laps: seconds that passed.
+        cpu_laps: seconds of processor time of all threads, which other load disturbs less.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.laps: Times = {}
+        self.cpu_laps: Times = {}
+
+    def reset(self) -> None:
+        """Forget all laps."""
+        self.laps, self.cpu_laps = {}, {}
 
     @contextmanager
     def lap(self, name: str) -> Iterator[None]:
         """Time what is done inside; laps of the same name add up."""
-        start = self.now()
+        start, cpu_start = self._now()
         yield
-        self.laps[name] = self.laps.get(name, 0.0) + self.now() - start
+        end, cpu_end = self._now()
+        self.laps[name] = self.laps.get(name, 0.0) + end - start
+        self.cpu_laps[name] = self.cpu_laps.get(name, 0.0) + cpu_end - cpu_start
 
-    def now(self) -> float:
-        """Seconds on the clock once the device has done all it was given."""
+    def _now(self) -> tuple[float, float]:
+        """Both clocks once the device has done all it was given."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return time.perf_counter(), time.process_time()
 
 
 def alternate(sides: Mapping[str, Side], *, rounds: int, warmup: int) -> dict[str, list[Times]]:

@@ -83,15 +83,20 @@ class TrainingStep:
         Returns:
             seconds of ``input`` (the move to the device, voxels), ``forward``, ``backward``,
             ``update`` (clipping and the optimizer) and their sum ``step``; of ``forward/BRANCH``
-            and ``backward/BRANCH``; and of the forward pass of every part as ``part/NAME``.
+            and ``backward/BRANCH``; and of the forward pass of every part as ``part/NAME``. On a
+            CPU all of these also as ``cpu/...``, in processor time of all threads.
         """
-        self._watch.laps = {}
+        self._watch.reset()
         _fix_chance()  # so that denoising and masks ask for the same work in every step
         self.differentiate()
         with self._watch.lap('update'):
             self.optim_wrapper.step()
             self.optim_wrapper.zero_grad()
-        return _with_sums(self._watch.laps)
+        times = _with_sums(self._watch.laps)
+        if self.device.type == 'cpu':
+            cpu_times = _with_sums(self._watch.cpu_laps)
+            times |= {f'cpu/{phase}': seconds for phase, seconds in cpu_times.items()}
+        return times
 
     def differentiate(self) -> None:
         """Run forward and backward, so that every parameter that trains has its gradient."""

@@ -1,0 +1,149 @@
+"""One layer's cross-attention in the sizes of a model, timed by phase.
+
+Shapes: B batch (here 1), V cameras, Q queries, K tokens, C channels, M token groups.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..aqr import AttentionBiasGenerator, TokenLayout, Windows, bev_windows, camera_windows
+from ..geometry import Projection
+from ..transformer import CrossAttention
+from .memory import PeakMemory
+from .timing import Stopwatch, Times
+
+NUM_QUERIES = 900
+CHANNELS, NUM_HEADS = 256, 8
+NUM_CAMERAS = 6
+BEV_WINDOW = 5
+# Share of queries that no camera, one camera and two cameras see on the real frame.
+SEEN_BY = (0.025, 0.85, 0.125)
+
+
+class Size(NamedTuple):
+    """The tokens of a model."""
+
+    bev: tuple[int, int]
+    """height and width of the BEV map, cells"""
+    image: tuple[int, int]
+    """height and width of the map of one camera, cells"""
+    camera_window: int
+    """cells along each side of a query's window in a camera"""
+
+    @property
+    def layout(self) -> TokenLayout:
+        """Of all tokens."""
+        return TokenLayout(self.bev, self.image, NUM_CAMERAS)
+
+    @property
+    def num_tokens(self) -> int:
+        """K."""
+        layout = self.layout
+        return layout.lidar_tokens + NUM_CAMERAS * layout.tokens_per_camera
+
+
+class Ask(NamedTuple):
+    """What is asked of attention, and of which back end."""
+
+    backend: str
+    form: str = 'add'
+    scope: str = 'global'
+    groups: str = 'modality'
+
+
+class AttentionStep:
+    """Cross-attention from the projections of its inputs to its output, forward and backward.
+
+    All gradients are computed: of the inputs, the layer's parameters and the router's weights. The
+    router's own work is left out, but what is made of its weights in every step is timed.
+
+    Args:
+        size: of the tokens.
+        ask: ``None`` is plain attention.
+        device: to work on.
+    """
+
+    def __init__(self, *, size: Size, ask: Ask | None, device: torch.device) -> None:
+        self._memory = PeakMemory(device)
+        self.inference_memory: int | None = None
+        """bytes needed at most without gradients, once the step was taken"""
+        torch.manual_seed(0)
+        self._watch = Stopwatch(device)
+        self._attention = CrossAttention(
+            CHANNELS, num_heads=NUM_HEADS, backend='auto' if ask is None else ask.backend
+        ).to(device)
+        self._inputs = [
+            torch.randn(1, n, CHANNELS, device=device, requires_grad=True)
+            for n in (NUM_QUERIES, size.num_tokens, size.num_tokens)
+        ]
+        self._generator = None
+        if ask is not None:
+            self._generator = AttentionBiasGenerator(
+                form=ask.form, scope=ask.scope, num_heads=NUM_HEADS
+            ).to(device)
+            layout = size.layout
+            self._groups = layout.groups(ask.groups, device)
+            shape = (1, NUM_QUERIES, layout.num_groups(ask.groups))
+            self._weights = torch.empty(shape, device=device).uniform_(-1, 1).requires_grad_()
+            self._windows = random_windows(size, device)
+
+    def __call__(self) -> Times:
+        """Take a step.
+
+        Returns:
+            seconds of ``inference`` (forward without gradients), ``forward``, ``backward``, and
+            ``training``, the sum of the last two.
+        """
+        self._watch.laps = {}
+        with torch.no_grad(), self._watch.lap('inference'):
+            self._forward()
+        if self.inference_memory is None:
+            self.inference_memory = self._memory.read()
+        with self._watch.lap('forward'):
+            out = self._forward()
+        with self._watch.lap('backward'):
+            out.sum().backward()
+        for x in self._inputs:
+            x.grad = None
+        laps = self._watch.laps
+        return {**laps, 'training': laps['forward'] + laps['backward']}
+
+    def _forward(self) -> Tensor:
+        routing = None
+        if self._generator is not None:
+            routing = self._generator(self._weights, groups=self._groups, windows=self._windows)
+        return self._attention(*self._inputs, routing=routing)
+
+
+def random_windows(size: Size, device: torch.device) -> list[Windows]:
+    """Windows round random places, seen by as many cameras as those of the real frame are."""
+    points = torch.rand(1, NUM_QUERIES, 3, device=device)
+    bev = bev_windows(
+        points,
+        size.layout,
+        size=BEV_WINDOW,
+        point_cloud_range=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0),
+        cell_size=(1 / size.bev[1], 1 / size.bev[0]),
+    )
+    height, width = size.image
+    cells = torch.rand(1, NUM_CAMERAS, NUM_QUERIES, 2) * torch.tensor([width, height])
+    projection = Projection(
+        torch.cat([cells, torch.ones_like(cells[..., :1])], dim=-1).to(device),
+        torch.ones(1, NUM_CAMERAS, NUM_QUERIES, device=device),
+        _random_visibility()[None].to(device),
+    )
+    present = torch.ones(1, NUM_CAMERAS, dtype=torch.bool, device=device)
+    cameras = camera_windows(
+        projection, present, size.layout, size=size.camera_window, image_shape=size.image
+    )
+    return [bev, cameras]
+
+
+def _random_visibility() -> Tensor:
+    """(V, Q), bool."""
+    number = torch.multinomial(torch.tensor(SEEN_BY), NUM_QUERIES, replacement=True)
+    first = torch.randint(NUM_CAMERAS, (NUM_QUERIES,))
+    turn = (torch.arange(NUM_CAMERAS)[:, None] - first) % NUM_CAMERAS
+    return turn < number  # neighbouring cameras

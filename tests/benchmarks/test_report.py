@@ -1,0 +1,73 @@
+"""Tables, numbers, and how much of the machine others took."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from projects.cmt_aqr.benchmarks.report import (
+    OtherWork,
+    duration,
+    gigabytes,
+    machine,
+    machine_line,
+    spread,
+    table,
+)
+from projects.cmt_aqr.benchmarks.timing import Spread
+
+
+def test_a_table_is_markdown():
+    assert table(('', 'a'), [('x', '1'), ('y', '2')]).splitlines() == [
+        '|  | a |',
+        '| --- | ---: |',
+        '| x | 1 |',
+        '| y | 2 |',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [(0.0, '0.0 ms'), (0.0125, '12.5 ms'), (1.0, '1.00 s'), (74.384, '74.38 s')],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_units():
+    assert spread(Spread(1.5, 0.5, 2.0)) == '1.50 s (500.0 ms–2.00 s)'
+    assert gigabytes(2_345_678_901) == '2.35 GB'
+
+
+def test_the_machine_is_named():
+    facts = machine(torch.device('cpu'), threads=3)
+    line = machine_line(facts, other_work=1.26)
+    assert facts['threads'] == 3
+    for part in ('Device cpu;', f'torch {torch.__version__};', 'other work took 1.3 meanwhile'):
+        assert part in line
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    """What the three clocks show one after another."""
+    shown = []
+    monkeypatch.setattr(OtherWork, '_now', staticmethod(lambda: shown.pop(0)))
+    return shown
+
+
+@pytest.mark.parametrize(('busy', 'cores'), [(65.0, 1.5), (45.0, 0.0)])
+def test_other_work_is_what_is_not_our_own(clocks, busy, cores):
+    """In 10 seconds the cores were busy for 25 or 5 seconds, and 10 of them for us."""
+    clocks.extend([(100.0, 40.0, 7.0), (110.0, busy, 17.0)])
+    assert OtherWork().cores() == pytest.approx(cores)
+
+
+def test_children_are_our_own():
+    before = OtherWork._now()
+    burn = 'import time\nwhile time.process_time() < 0.3: pass'
+    subprocess.run([sys.executable, '-c', burn], check=True)
+    seconds, busy, own = (b - a for a, b in zip(before, OtherWork._now(), strict=True))
+    assert own >= 0.2
+    assert busy >= 0.2
+    assert seconds >= 0.2

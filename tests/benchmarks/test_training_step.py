@@ -1,0 +1,113 @@
+"""A step that is cut into branches to be timed is the detector's own step."""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from freezable import trainable
+from torch import nn
+
+from projects.cmt_aqr.benchmarks.training_step import BRANCHES, TrainingStep
+
+CPU = torch.device('cpu')
+PARTS = {
+    'img_backbone',
+    'img_neck',
+    'pts_voxel_encoder',
+    'pts_middle_encoder',
+    'pts_backbone',
+    'pts_neck',
+}
+
+
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """spconv 2.3.8 adds up on the CPU through pointers that its threads share, and so errs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make(repo_root):
+    """A step of a config, on a sample made at random."""
+
+    def make(name, **options):
+        config = str(repo_root / f'configs/cmt/{name}.py')
+        return TrainingStep(config=config, options=options, data_root=None, device=CPU)
+
+    return make
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def seed() -> None:
+    """Of the denoising queries."""
+    torch.manual_seed(3)
+    np.random.seed(3)
+
+
+@pytest.mark.usefixtures('_one_thread')
+@pytest.mark.parametrize('name', ['cmt_tiny_synthetic', 'cmt_tiny_synthetic_finetune'])
+def test_the_gradients_are_those_of_an_uncut_step(make, name):
+    step = make(name)
+    whole = copy.deepcopy(step.model)
+    seed()
+    data = whole.data_preprocessor(step.batch, True)
+    loss, _ = whole.parse_losses(whole(**data, mode='loss'))
+    loss.backward()
+    seed()
+    step.differentiate()
+    torch.testing.assert_close(gradients(step.model), gradients(whole), rtol=1e-5, atol=1e-6)
+    assert gradients(step.model).keys() == trainable(step.model)
+
+
+def test_every_phase_branch_and_part_is_timed_once(make):
+    step = make('cmt_tiny_synthetic')
+    step()
+    times = step()  # laps of the first do not add up with those of the second
+    phases = {
+        *('step', 'input', 'forward', 'backward', 'update'),
+        *(f'{phase}/{branch}' for phase in ('forward', 'backward') for branch in BRANCHES),
+        *(f'part/{name}' for name in PARTS),
+    }
+    assert times.keys() == phases | {f'cpu/{phase}' for phase in phases}
+    assert all(value > 0 for value in times.values())
+    for phase in ('forward', 'backward'):
+        assert times[phase] == pytest.approx(sum(times[f'{phase}/{b}'] for b in BRANCHES))
+    assert times['step'] == pytest.approx(
+        sum(times[phase] for phase in ('input', 'forward', 'backward', 'update'))
+    )
+    assert times['part/img_backbone'] + times['part/img_neck'] <= times['forward/camera']
+    lidar = sum(value for key, value in times.items() if key.startswith('part/pts'))
+    assert lidar <= times['forward/lidar']
+
+
+def test_a_step_changes_what_trains_and_nothing_else(make):
+    step = make('cmt_tiny_synthetic_finetune')
+    before = {name: p.clone() for name, p in step.model.named_parameters()}
+    step()
+    changed = {n for n, p in step.model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == trainable(step.model)
+    assert gradients(step.model) == {}
+
+
+def test_facts_tell_what_is_frozen_and_what_is_computed_again(make):
+    facts = make('cmt_tiny_synthetic', **{'model.img_backbone.with_cp': True}).facts
+    assert facts['trainable'] == facts['parameters']
+    assert facts['frozen_parts'] == []
+    assert facts['checkpointed_parts'] == ['img_backbone']
+
+    step = make('cmt_tiny_synthetic_finetune', **{'model.img_backbone.with_cp': True})
+    frozen = {'img_backbone', 'pts_middle_encoder', 'pts_backbone'}
+    assert set(step.facts['frozen_parts']) == frozen
+    assert step.facts['checkpointed_parts'] == []
+    numbers = sum(
+        p.numel() for n, p in step.model.named_parameters() if n.split('.')[0] not in frozen
+    )
+    assert step.facts['trainable'] == numbers

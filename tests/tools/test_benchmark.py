@@ -1,0 +1,57 @@
+"""tools/benchmark.py from the command line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SIDES = ['all trained', 'recipe A', 'recipe B', 'recipe C', 'recipe D']
+
+
+def benchmark(repo_root, *arguments):
+    command = [sys.executable, repo_root / 'tools/benchmark.py', *arguments]
+    return subprocess.run(
+        [str(part) for part in command], cwd=repo_root, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_freeze_prints_tables_and_writes_json(repo_root, tmp_path):
+    out = tmp_path / 'new' / 'freeze.json'
+    answer = benchmark(
+        repo_root,
+        *('freeze', '--config', 'configs/cmt/cmt_tiny_synthetic.py', '--synthetic'),
+        *('--device', 'cpu', '--threads', 1, '--rounds', 1, '--warmup', 1, '--json', out),
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert [line for line in answer.stdout.splitlines() if line.startswith('| all trained')]
+    assert 'Device cpu; ' in answer.stdout
+
+    result = json.loads(out.read_text())
+    assert result['benchmark'] == 'freeze'
+    assert result['machine']['threads'] == 1
+    assert (result['rounds'], result['warmup'], result['data_root']) == (1, 1, None)
+    sides = result['sides']
+    assert list(sides) == SIDES
+    trainable = [sides[name]['trainable'] for name in SIDES]
+    assert trainable[0] == trainable[3] > trainable[1] == trainable[2] > trainable[4]
+    assert all(side['peak_memory'] > 0 for side in sides.values())
+    shares = [sides[name]['frozen_share'] for name in SIDES]
+    assert shares[0] == shares[3] == 0 < shares[1] == shares[2] < shares[4] < 1
+    assert all(len(runs) == 1 for runs in result['runs'].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['nothing'], "invalid choice: 'nothing'"),
+        (['freeze', '--rounds', '0'], '--rounds must be 1 or more, got 0'),
+        (['freeze', '--config', 'configs/none.py'], 'all trained: config configs/none.py does not'),
+    ],
+)
+def test_what_cannot_run_is_told_in_a_line(repo_root, arguments, message):
+    answer = benchmark(repo_root, *arguments)
+    assert answer.returncode == 2
+    assert message in answer.stderr.splitlines()[-1]
