@@ -24,6 +24,10 @@ COLOURS = {
 BACKGROUND, PANEL, TEXT, FAINT = '#0e1116', '#151a21', '#e8eaed', '#7d8998'
 # LiDAR points from low to high.
 POINTS = LinearSegmentedColormap.from_list('points', ['#3c5069', '#7a97b5', '#eaf1f8'])
+# Router weights: less of a sensor, as CMT, more of it. Pictures fade them out towards the middle.
+WEIGHTS = LinearSegmentedColormap.from_list(
+    'weights', ['#ff3322', '#ff6b52', '#b9a9ff', '#4aa8ff', '#0a84ff']
+)
 
 
 @dataclass(frozen=True)

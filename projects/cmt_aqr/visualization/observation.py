@@ -1,0 +1,146 @@
+"""One frame as a routed detector sees it: its inputs, its router's weights as maps, its boxes.
+
+Shapes: V cameras, Q queries, h and w of the fine maps.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmdet3d.evaluation.metrics.nuscenes_metric import output_to_nusc_box
+from mmengine.dataset import pseudo_collate
+
+from ..aqr import TokenLayout, bev_windows, camera_windows, render_weights
+from ..cameras import batch_cameras
+from ..detector import CmtDetector
+from ..geometry import project, unit_to_metres
+from ..head import CmtHead
+from .scene_boxes import Kind, SceneBox
+
+# The maps to look at are finer than those of the tokens: cells along the BEV map and an image.
+CELLS = 160
+# Standard deviation of a query's Gaussian in these cells, such that neighbours just touch.
+BEV_SIGMA, IMAGE_SIGMA = 4, 8
+# A window holds this many standard deviations to each side.
+REACH = 3
+
+
+class WeightMap(NamedTuple):
+    """Weights of one sensor, drawn finely."""
+
+    mean: np.ndarray
+    """(h, w) for LiDAR, rows along y and columns along x; (V, h, w) for cameras"""
+    coverage: np.ndarray
+    """the same; 0 where no query is near, 1 where one is"""
+
+
+class Observation(NamedTuple):
+    """What goes into the detector and what comes out."""
+
+    points: np.ndarray
+    """(N, 3 or more), LiDAR frame, metres"""
+    images: np.ndarray
+    """(V, H, W, 3) uint8, RGB"""
+    cameras: Sequence[str]
+    """name of each"""
+    lidar2img: np.ndarray
+    """(V, 4, 4), to the pixels of the images"""
+    boxes: Sequence[SceneBox]
+    """found, LiDAR frame"""
+    lidar: WeightMap
+    """weights for LiDAR, over the whole range"""
+    camera: WeightMap
+    """weights for cameras, over each image"""
+    mean_weights: tuple[float, float]
+    """over all queries, for LiDAR and cameras"""
+    point_cloud_range: Sequence[float]
+    """metres"""
+
+
+@torch.no_grad()
+def observe(
+    model: CmtDetector,
+    sample: Mapping,
+    *,
+    cameras: Sequence[str],
+    classes: Sequence[str],
+    score_threshold: float,
+) -> Observation:
+    """Run the detector on one sample.
+
+    Args:
+        model: with a router, in evaluation mode.
+        sample: of the test pipeline: ``inputs`` with ``points`` and ``img`` (V, 3, H, W) in BGR,
+            and ``data_samples``.
+        cameras: name of each.
+        classes: by label.
+        score_threshold: least score of a box.
+    """
+    seen = []
+    handle = model.pts_bbox_head.aqr_weight_generator.register_forward_hook(
+        lambda _, inputs, weights: seen.append(weights)
+    )
+    try:
+        (result,) = model.test_step(pseudo_collate([sample]))
+    finally:
+        handle.remove()
+    weights = seen[0].float()
+    images = sample['inputs']['img']
+    lidar, camera = _maps(model.pts_bbox_head, weights, result.metainfo, images)
+    return Observation(
+        points=sample['inputs']['points'].numpy(),
+        images=images.flip(1).permute(0, 2, 3, 1).byte().numpy(),
+        cameras=cameras,
+        lidar2img=np.asarray(result.metainfo['lidar2img']),
+        boxes=_boxes(result.pred_instances_3d.to('cpu'), classes, score_threshold),
+        lidar=lidar,
+        camera=camera,
+        mean_weights=(weights[..., 0].mean().item(), weights[..., 1:].mean().item()),
+        point_cloud_range=model.pts_bbox_head.point_cloud_range,
+    )
+
+
+def _maps(
+    head: CmtHead, weights: torch.Tensor, meta: Mapping, images: torch.Tensor
+) -> tuple[WeightMap, WeightMap]:
+    """Weights (1, Q, M) drawn at the places of the queries."""
+    count, _, height, width = images.shape
+    layout = TokenLayout((CELLS, CELLS), (round(CELLS * height / width), CELLS), count)
+    cameras = batch_cameras([meta], like=weights.new_empty(1, count))
+    low, high = head.point_cloud_range[:2], head.point_cloud_range[3:5]
+    points = unit_to_metres(head.reference(1, None), head.point_cloud_range)
+    bev = bev_windows(
+        points,
+        layout,
+        size=_size(BEV_SIGMA),
+        point_cloud_range=head.point_cloud_range,
+        cell_size=tuple((b - a) / CELLS for a, b in zip(low, high, strict=True)),
+    )
+    # The map covers the image, not what it is padded to: pixels are counted from the same corner.
+    projection = project(points, cameras.lidar2img, (height, width))
+    seen = camera_windows(
+        projection, cameras.present, layout, size=_size(IMAGE_SIGMA), image_shape=(height, width)
+    )
+    maps = [
+        render_weights(weights, [part], layout, sigma=sigma / _size(sigma))
+        for part, sigma in ((bev, BEV_SIGMA), (seen, IMAGE_SIGMA))
+    ]
+    return tuple(
+        WeightMap(*(layout.maps(values)[i][0].cpu().numpy() for values in part))
+        for i, part in enumerate(maps)
+    )
+
+
+def _size(sigma: int) -> int:
+    """Cells along the side of a window, the one in the middle and as many to each side."""
+    return 2 * REACH * sigma + 1
+
+
+def _boxes(found, classes: Sequence[str], score_threshold: float) -> list[SceneBox]:
+    """Boxes of at least this score, as the pictures take them."""
+    sure = found[found.scores_3d >= score_threshold]
+    boxes, _ = output_to_nusc_box(
+        {'bboxes_3d': sure.bboxes_3d, 'scores_3d': sure.scores_3d, 'labels_3d': sure.labels_3d}
+    )
+    return [SceneBox(classes[box.label], Kind.PREDICTION, box) for box in boxes]

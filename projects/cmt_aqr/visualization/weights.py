@@ -1,0 +1,187 @@
+"""The picture of a router: its weights over what the sensors see, condition by condition.
+
+Each condition has a column: its cameras in their ring order, and the scene from above. Colour is
+the mean weight of the queries near by, on one scale for the whole picture. Its opacity grows with
+the weight and the nearness of queries: zero, which leaves CMT as it is, leaves the picture as it
+is.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .drawing import add_label, add_legend, draw_from_above, draw_in_image
+from .frame import CAMERAS, COLUMNS, LIDAR, PIXELS_PER_INCH
+from .observation import Observation, WeightMap
+from .scene_boxes import project
+from .style import BACKGROUND, COLOURS, FAINT, PANEL, TEXT, WEIGHTS
+
+# Layout in pixels: a column for each condition under its title; below all, the scale of the colours
+# and the legend of the classes.
+COLUMN, SIDE, GAP, TITLE, SCALE, LEGEND = 640, 12, 5, 40, 50, 34
+# Opacity of the greatest weight, and the least weight that gets the full colour.
+MOST_OPAQUE, LEAST_SCALE = 0.8, 0.05
+# Share of an image's own colours that stays, so that those of the weights stand out.
+COLOURFUL = 0.25
+
+
+def render_weights_over_inputs(observations: Mapping[str, Observation]) -> Figure:
+    """Draw what a router does with one frame under several conditions.
+
+    Args:
+        observations: of the same frame, by the name of the condition, from left to right.
+
+    Returns:
+        A figure of its own, known to no window or global state. Its axes bear the condition and
+        the sensor as labels, such as ``clean CAM_FRONT``.
+    """
+    scale = max(LEAST_SCALE, *(_greatest(seen) for seen in observations.values()))
+    figure, axes = _layout(observations)
+    for condition, seen in observations.items():
+        panels = {label: axes[f'{condition} {label}'] for label in (*seen.cameras, LIDAR)}
+        for index, channel in enumerate(seen.cameras):
+            _draw_camera(panels[channel], seen, index, scale)
+        _draw_above(panels[LIDAR], seen, scale)
+        _draw_title(axes[f'{condition} title'], condition, seen)
+    _draw_scale(axes['scale'], scale)
+    _draw_classes(axes['classes'], observations)
+    return figure
+
+
+def overlay(part: WeightMap, scale: float, index: int | None = None) -> np.ndarray:
+    """(h, w, 4) colours of a map, or of that of one camera.
+
+    Args:
+        part: the map.
+        scale: weight that gets the full colour.
+        index: of the camera.
+    """
+    mean, coverage = (values if index is None else values[index] for values in part)
+    strength = (mean / scale).clip(-1, 1)
+    rgba = WEIGHTS((strength + 1) / 2)
+    rgba[..., 3] = MOST_OPAQUE * np.sqrt(np.abs(strength)) * coverage.clip(0, 1)
+    return rgba
+
+
+def _greatest(seen: Observation) -> float:
+    """Greatest weight, of either sign, in the maps."""
+    return max(float(np.abs(part.mean).max(initial=0)) for part in (seen.lidar, seen.camera))
+
+
+def _layout(observations: Mapping[str, Observation]) -> tuple[Figure, dict[str, Axes]]:
+    """An empty figure and its axes by label."""
+    wide = (COLUMN - (COLUMNS - 1) * GAP) / COLUMNS
+    first = next(iter(observations.values()))
+    high = wide * first.images.shape[1] / first.images.shape[2]
+    rows = -(-len(first.cameras) // COLUMNS)
+    above = TITLE + rows * (high + GAP)
+    width = SIDE + len(observations) * (COLUMN + SIDE)
+    height = round(above + COLUMN + GAP + SCALE + LEGEND)
+    figure = Figure(
+        figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH),
+        dpi=PIXELS_PER_INCH,
+        facecolor=BACKGROUND,
+    )
+    FigureCanvasAgg(figure)
+    axes = {}
+
+    def add(label: str, left: float, top: float, size: tuple[float, float]) -> None:
+        place = (left / width, 1 - (top + size[1]) / height, size[0] / width, size[1] / height)
+        axes[label] = figure.add_axes(place, label=label, facecolor=PANEL, xticks=[], yticks=[])
+        axes[label].spines[:].set_visible(False)
+
+    for column, (condition, seen) in enumerate(observations.items()):
+        left = SIDE + column * (COLUMN + SIDE)
+        add(f'{condition} title', left, 0, (COLUMN, TITLE))
+        for place, channel in enumerate(_in_ring_order(seen.cameras)):
+            i, j = divmod(place, COLUMNS)
+            corner = (left + j * (wide + GAP), TITLE + i * (high + GAP))
+            add(f'{condition} {channel}', *corner, (wide, high))
+        add(f'{condition} {LIDAR}', left, above, (COLUMN, COLUMN))
+    below = above + COLUMN + GAP
+    add('scale', SIDE, below, (width - 2 * SIDE, SCALE))
+    add('classes', SIDE, below + SCALE, (width - 2 * SIDE, LEGEND))
+    for label in ('scale', 'classes', *(f'{condition} title' for condition in observations)):
+        axes[label].set_facecolor(BACKGROUND)
+    return figure, axes
+
+
+def _in_ring_order(cameras: Sequence[str]) -> list[str]:
+    """Those of nuScenes as they look round the car, then any others."""
+    return [name for name in CAMERAS if name in cameras] + [
+        name for name in cameras if name not in CAMERAS
+    ]
+
+
+def _draw_camera(axes: Axes, seen: Observation, index: int, scale: float) -> None:
+    height, width = seen.images[index].shape[:2]
+    extent = (0, width, height, 0)
+    image = seen.images[index] / 255
+    grey = image.mean(axis=-1, keepdims=True)
+    axes.imshow(grey + COLOURFUL * (image - grey), extent=extent, aspect='auto')
+    colours = overlay(seen.camera, scale, index)
+    axes.imshow(colours, extent=extent, aspect='auto', interpolation='bilinear', zorder=2)
+    matrix = seen.lidar2img[index]
+    for item in seen.boxes:
+        depth = float(matrix[2, :3] @ item.box.center + matrix[2, 3])
+        draw_in_image(axes, item, depth, partial(_to_image, matrix=matrix))
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    add_label(axes, seen.cameras[index].removeprefix('CAM_').replace('_', ' '))
+
+
+def _to_image(lines: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(S, 2, 3) lines in the LiDAR frame -> (T, 2, 2) in pixels, without what is behind."""
+    scaled = lines @ matrix[:3, :3].T + matrix[:3, 3]  # u and v times depth, depth
+    return project(scaled, np.eye(3))
+
+
+def _draw_above(axes: Axes, seen: Observation, scale: float) -> None:
+    x_low, y_low, _, x_high, y_high, _ = seen.point_cloud_range
+    # Rows of the map run along y, which is to the right here; x runs downwards.
+    axes.imshow(
+        overlay(seen.lidar, scale).swapaxes(0, 1),
+        extent=(y_low, y_high, -x_high, -x_low),
+        aspect='auto',
+        interpolation='bilinear',
+        zorder=2,
+    )
+    draw_from_above(axes, seen.points, seen.boxes, (max(-y_low, y_high), max(-x_low, x_high)))
+    add_label(axes, 'LIDAR, FROM ABOVE, DRIVING TO THE RIGHT')
+
+
+def _draw_title(axes: Axes, condition: str, seen: Observation) -> None:
+    lidar, camera = seen.mean_weights
+    text = f'mean weight: LiDAR {lidar:+.2f}, cameras {camera:+.2f}   boxes: {len(seen.boxes)}'
+    axes.text(0, 0.5, condition, color=TEXT, fontsize=14, weight='bold', va='center')
+    axes.text(1, 0.5, text, color=TEXT, fontsize=10.5, ha='right', va='center')
+
+
+def _draw_scale(axes: Axes, scale: float) -> None:
+    """The colours, as they look over a panel, with the weights that they stand for."""
+    weights = np.linspace(-scale, scale, 256)[None]
+    colours = overlay(WeightMap(weights, np.ones_like(weights)), scale)
+    bar = axes.inset_axes((0.3, 0.5, 0.4, 0.3), facecolor=PANEL, yticks=[])
+    bar.imshow(colours, extent=(-scale, scale, 0, 1), aspect='auto')
+    bar.set_xticks([-scale, 0, scale], [f'{-scale:.2f}', '0, as CMT', f'+{scale:.2f}'])
+    bar.tick_params(colors=TEXT, length=0, labelsize=9, pad=3)
+    bar.spines[:].set_color(FAINT)
+    away, closer = 'look away from this sensor', 'look closer at this sensor'
+    for place, text, side in ((0.29, away, 'right'), (0.71, closer, 'left')):
+        axes.text(place, 0.65, text, color=TEXT, fontsize=9, ha=side, va='center')
+
+
+def _draw_classes(axes: Axes, observations: Mapping[str, Observation]) -> None:
+    """Colours of the classes that were found under any of the conditions."""
+    found = {item.name for seen in observations.values() for item in seen.boxes}
+    lines = {
+        name.replace('_', ' '): Line2D([], [], color=colour, lw=5)
+        for name, colour in COLOURS.items()
+        if name in found
+    }
+    if lines:
+        add_legend(axes, lines, 'center')
