@@ -1,8 +1,7 @@
-"""What a router costs in cross-attention: plain, dense and every other back end and form.
+"""What a router costs in the decoder: plain, dense and every other back end and form.
 
-One layer with 900 queries, in the sizes of the released models. ``dense`` spells the router's
-bias, gate or mix out for every pair of a query and a token; it is left out where the machine has
-not got the memory.
+The decoder has 900 queries and the tokens of a released model. ``dense`` spells the router's bias,
+gate or mix out for every pair of a query and a token; it is left out where memory is short.
 """
 
 import argparse
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from .attention_step import NUM_HEADS, NUM_QUERIES, Ask, AttentionStep, Size
+from ..entry import UsageError
+from .attention_step import NUM_HEADS, NUM_QUERIES, Ask, DecoderStep, Size
 from .processes import SideProcess
 from .report import Report, duration, gigabytes, spread, table
 from .timing import Times, alternate, summarize
@@ -36,8 +36,8 @@ SIDES = {
     'mix: dense': Ask('dense', form='mix'),
     'mix: folded': Ask('folded', form='mix'),
 }
-# Tensors of H x Q x K numbers that a dense step holds at its peak, by form.
-DENSE_TENSORS = {'add': 4, 'gate': 5, 'mix': 8}
+# Tensors of H x Q x K numbers that a dense side keeps for each layer, and holds beside at its peak.
+DENSE_TENSORS = {'add': (3, 1), 'gate': (3, 2), 'mix': (4, 4)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=['r50', 'vov'],
         help='of the model; vov_x4 has four times the tokens of vov',
     )
+    parser.add_argument('--layers', type=int, default=1, help='of the decoder')
+    parser.add_argument('--no-dense', action='store_true', help='leave the dense sides out')
 
 
 def run(args: argparse.Namespace) -> Report:
-    """Measure every side in a process of its own, in turn, one size after another."""
+    """Measure every side in a process of its own, in turn, one size after another.
+
+    Raises:
+        UsageError: no layers.
+    """
+    if args.layers < 1:
+        raise UsageError(f'--layers must be 1 or more, got {args.layers}')
     results = {
         name: measure(
             SIZES[name],
+            num_layers=args.layers,
+            dense=not args.no_dense,
             device=args.device,
             threads=args.threads,
             rounds=args.rounds,
@@ -63,24 +73,41 @@ def run(args: argparse.Namespace) -> Report:
         )
         for name in args.sizes
     }
-    data = {'rounds': args.rounds, 'warmup': args.warmup, 'sizes': results}
+    data = {
+        'layers': args.layers,
+        'rounds': args.rounds,
+        'warmup': args.warmup,
+        'sizes': results,
+    }
     return Report(markdown=_markdown(data, args.device), data=data)
 
 
-def measure(size: Size, *, device: torch.device, threads: int, rounds: int, warmup: int) -> dict:
-    """Compare all sides that fit into memory.
+def measure(
+    size: Size,
+    *,
+    num_layers: int,
+    dense: bool,
+    device: torch.device,
+    threads: int,
+    rounds: int,
+    warmup: int,
+) -> dict:
+    """Compare all sides that fit into memory, or those that are not dense.
 
     Returns:
         ``num_tokens``, ``left_out`` (the reason for each side that was), and for each of the
         ``sides`` what :func:`compare` gives.
     """
-    left_out = too_large(size, free=_free_memory(device))
+    if dense:
+        left_out = too_large(size, num_layers, free=_free_memory(device))
+    else:
+        left_out = dict.fromkeys(_dense_sides(), 'not asked for')
     with ExitStack() as stack:
         sides = {
             name: stack.enter_context(
                 SideProcess(
-                    AttentionStep,
-                    dict(size=size, ask=ask, device=device),
+                    DecoderStep,
+                    dict(size=size, ask=ask, num_layers=num_layers, device=device),
                     device=device,
                     threads=threads,
                 )
@@ -101,13 +128,13 @@ def measure(size: Size, *, device: torch.device, threads: int, rounds: int, warm
     }
 
 
-def too_large(size: Size, *, free: int) -> dict[str, str]:
+def too_large(size: Size, num_layers: int, *, free: int) -> dict[str, str]:
     """The dense sides that need more than the free memory, in bytes, each with the reason."""
     reasons = {}
-    for name, ask in SIDES.items():
-        if ask is None or ask.backend != 'dense':
-            continue
-        needed = DENSE_TENSORS[ask.form] * 4 * NUM_HEADS * NUM_QUERIES * size.num_tokens
+    for name, ask in _dense_sides().items():
+        kept, passing = DENSE_TENSORS[ask.form]
+        tensors = kept * num_layers + passing
+        needed = tensors * 4 * NUM_HEADS * NUM_QUERIES * size.num_tokens
         if needed > free:
             reasons[name] = f'needs about {gigabytes(needed)}; {gigabytes(free)} are free'
     return reasons
@@ -119,7 +146,7 @@ def compare(
     """Hold each side against plain attention.
 
     Args:
-        runs: times of :class:`.attention_step.AttentionStep` for each side.
+        runs: times of :class:`.attention_step.DecoderStep` for each side.
         memory: peaks in bytes of inference and training.
 
     Returns:
@@ -139,6 +166,10 @@ def compare(
     }
 
 
+def _dense_sides() -> dict[str, Ask]:
+    return {name: ask for name, ask in SIDES.items() if ask is not None and ask.backend == 'dense'}
+
+
 def _free_memory(device: torch.device) -> int:
     """Bytes that are not in use."""
     if device.type == 'cuda':
@@ -151,17 +182,18 @@ def _markdown(data: dict, device: torch.device) -> str:
     kind = (
         'what torch allocated'
         if device.type == 'cuda'
-        else 'resident memory above that before the layer was built'
+        else 'resident memory above that before the decoder was built, with what the allocator '
+        'keeps of freed memory (little with MALLOC_MMAP_THRESHOLD_=1048576 in the environment)'
     )
     paragraphs = [
-        f'Cross-attention of one layer, {NUM_QUERIES} queries, float32. Medians (lowest–highest) '
-        f'of {data["rounds"]} rounds after {data["warmup"]} to warm up; sides in turn, each in a '
-        f'process of its own. × is the multiple of plain attention. Peak memory: {kind}.'
+        f'Decoder of {data["layers"]} layer(s), {NUM_QUERIES} queries, float32. Medians '
+        f'(lowest–highest) of {data["rounds"]} rounds after {data["warmup"]} to warm up; sides in '
+        f'turn, each in a process of its own. × is the multiple of plain CMT. Peak memory: {kind}.'
     ]
     for name, result in data['sizes'].items():
         paragraphs.append(f'{name}, {result["num_tokens"]} tokens:')
         paragraphs.append(_table(result['sides']))
-        paragraphs += [f'Left out: {side} {why}.' for side, why in result['left_out'].items()]
+        paragraphs += [f'Left out: {side}, {why}.' for side, why in result['left_out'].items()]
     return '\n\n'.join(paragraphs)
 
 

@@ -1,4 +1,4 @@
-"""One layer's cross-attention in the sizes of a model, timed by phase.
+"""A decoder in the sizes of a model, timed by phase.
 
 Shapes: B batch (here 1), V cameras, Q queries, K tokens, C channels, M token groups.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..aqr import AttentionBiasGenerator, TokenLayout, Windows, bev_windows, camera_windows
 from ..geometry import Projection
-from ..transformer import CrossAttention
+from ..transformer import CmtTransformer
 from .memory import PeakMemory
 from .timing import Stopwatch, Times
 
@@ -53,31 +53,37 @@ class Ask(NamedTuple):
     groups: str = 'modality'
 
 
-class AttentionStep:
-    """Cross-attention from the projections of its inputs to its output, forward and backward.
+class DecoderStep:
+    """The decoder, forward and backward.
 
-    All gradients are computed: of the inputs, the layer's parameters and the router's weights. The
-    router's own work is left out, but what is made of its weights in every step is timed.
+    All gradients are computed: of its inputs, its parameters and the router's weights. The router's
+    own work is left out, but what is made of its weights in every step is timed.
 
     Args:
         size: of the tokens.
-        ask: ``None`` is plain attention.
+        ask: ``None`` is the decoder of plain CMT.
+        num_layers: of the decoder.
         device: to work on.
     """
 
-    def __init__(self, *, size: Size, ask: Ask | None, device: torch.device) -> None:
+    def __init__(
+        self, *, size: Size, ask: Ask | None, num_layers: int, device: torch.device
+    ) -> None:
         self._memory = PeakMemory(device)
         self.inference_memory: int | None = None
         """bytes needed at most without gradients, once the step was taken"""
         torch.manual_seed(0)
         self._watch = Stopwatch(device)
-        self._attention = CrossAttention(
-            CHANNELS, num_heads=NUM_HEADS, backend='auto' if ask is None else ask.backend
+        self._decoder = CmtTransformer(
+            CHANNELS,
+            num_layers=num_layers,
+            num_heads=NUM_HEADS,
+            attention='auto' if ask is None else ask.backend,
         ).to(device)
-        self._inputs = [
+        self._query_pos, self._tokens, self._token_pos = (
             torch.randn(1, n, CHANNELS, device=device, requires_grad=True)
             for n in (NUM_QUERIES, size.num_tokens, size.num_tokens)
-        ]
+        )
         self._generator = None
         if ask is not None:
             self._generator = AttentionBiasGenerator(
@@ -105,8 +111,8 @@ class AttentionStep:
             out = self._forward()
         with self._watch.lap('backward'):
             out.sum().backward()
-        for x in self._inputs:
-            x.grad = None
+        for leaf in (self._query_pos, self._tokens, self._token_pos):
+            leaf.grad = None
         laps = self._watch.laps
         return {**laps, 'training': laps['forward'] + laps['backward']}
 
@@ -114,7 +120,9 @@ class AttentionStep:
         routing = None
         if self._generator is not None:
             routing = self._generator(self._weights, groups=self._groups, windows=self._windows)
-        return self._attention(*self._inputs, routing=routing)
+        return self._decoder(
+            self._query_pos, tokens=self._tokens, token_pos=self._token_pos, routing=routing
+        )
 
 
 def random_windows(size: Size, device: torch.device) -> list[Windows]:
