@@ -220,6 +220,32 @@ def test_sparse_gradients_equal_those_of_a_dense_convolution(layer):
     torch.testing.assert_close(gradients[1], expected[1], rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the patch is for machines without CUDA')
+def test_sparse_convolutions_are_the_same_whatever_the_threads():
+    """On several threads spconv itself loses rows; this many voxels showed it within ten tries."""
+    indices = torch.nonzero(torch.rand(1, 20, 60, 60) < 0.15).int()
+    features = torch.randn(len(indices), 16)
+    layer = spconv.SubMConv3d(16, 16, 3, bias=False)
+
+    def run() -> tuple[torch.Tensor, ...]:
+        given = features.clone().requires_grad_()
+        out = layer(spconv.SparseConvTensor(given, indices, [20, 60, 60], batch_size=1)).features
+        return out.detach(), *torch.autograd.grad(out.square().sum(), [given, layer.weight])
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = run()
+        torch.set_num_threads(4)
+        for _ in range(20):
+            for ours, theirs in zip(run(), expected, strict=True):
+                limit = 1e-5 * theirs.abs().max().item()
+                torch.testing.assert_close(ours, theirs, rtol=0, atol=limit)
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+
+
 def sparse_layers() -> nn.Module:
     return spconv.SparseSequential(spconv.SubMConv3d(4, 6, 3), nn.BatchNorm1d(6))
 

@@ -180,6 +180,35 @@ def train_spconv_without_cuda() -> None:
     _replace(ops, 'get_current_stream', make)
 
 
+def run_spconv_on_one_cpu_thread() -> None:
+    """Keep spconv's sparse convolutions on CPU to one thread; with more they give wrong values.
+
+    In spconv 2.3.8 the threads of a scatter-add share one pointer (``buf`` and ``out_ptr`` in
+    ``spconv/csrc/sparse/gather.py`` are declared outside of the loop's body and captured by
+    reference): now and then rows of the output are wrong by as much as the values themselves. No
+    upstream thread was found. Everything else keeps its threads.
+    """
+    if find_spec('spconv') is None:
+        return
+    from spconv.pytorch import ops
+
+    def make(operation: Callable) -> Callable:
+        def run(features: torch.Tensor, *args, **kwargs) -> Any:
+            threads = torch.get_num_threads()
+            if features.is_cuda or threads == 1:
+                return operation(features, *args, **kwargs)
+            torch.set_num_threads(1)
+            try:
+                return operation(features, *args, **kwargs)
+            finally:
+                torch.set_num_threads(threads)
+
+        return run
+
+    for name in ('indice_conv', 'indice_conv_backward'):
+        _replace(ops, name, make)
+
+
 def load_spconv_kernels_by_shape() -> None:
     """Permute a sparse kernel on load only if its shape says that it has spconv 1's layout.
 
@@ -229,6 +258,7 @@ def apply() -> None:
     checkpoint_without_reentry()
     resume_without_running_config()
     train_spconv_without_cuda()
+    run_spconv_on_one_cpu_thread()
     load_spconv_kernels_by_shape()
 
 

@@ -199,3 +199,14 @@ def test_every_parameter_takes_part_in_the_loss():
         run(generator).sum().backward()
         unused = [name for name, p in generator.named_parameters() if p.grad is None]
         assert unused == []
+
+
+def test_what_is_pooled_is_not_drowned_by_a_large_query_embedding():
+    """The tiny CMT's query embeddings are twenty times as large as what its tokens hold."""
+    generator = awake(make_generator())
+    query, key, value = inputs()
+    options = dict(layout=LAYOUT, windows=(LIDAR, CAMERA))
+    alive = generator(20 * query, key, value, **options)
+    dead = generator(20 * query, key, torch.zeros_like(value), **options)
+    seen = dense_mask(LIDAR, CAMERA).any(-1)
+    assert (alive - dead)[seen].abs().mean() > 0.1

@@ -185,7 +185,7 @@ class AQRWeightGenerator(nn.Module):
         num_queries = query.shape[1]
         slotted = [(part, part.sample * num_queries + part.query) for part in windows]
         pooled = self.attention(query, key, value, slotted, slots=query[..., 0].numel())
-        features = self._refine(query, pooled.view_as(query))
+        features = self._refine(pooled.view_as(query))
         return features[:, :, None].expand(-1, -1, layout.num_groups(self.groups), -1)
 
     def _pool_apart(
@@ -206,7 +206,7 @@ class AQRWeightGenerator(nn.Module):
         slots = batch_size * num_queries * num_groups
         pooled = self.attention(query, key, value, slotted, slots=slots)
         pooled = pooled.unflatten(0, (batch_size, num_queries, num_groups))
-        features = self._refine(query[:, :, None], pooled)
+        features = self._refine(pooled)
         lidar, camera = features[:, :, :1], features[:, :, 1:]
         # A group that sees nothing of the query has nothing to say to the other sensor.
         seeing = (pooled != 0).any(dim=-1, keepdim=True)[:, :, 1:].to(camera)
@@ -216,8 +216,10 @@ class AQRWeightGenerator(nn.Module):
         other = torch.cat([cameras, lidar.expand_as(camera)], dim=2)
         return torch.cat([features, other], dim=-1)
 
-    def _refine(self, query: Tensor, pooled: Tensor) -> Tensor:
-        return self.norms[1](self.ffn(self.norms[0](query + pooled)))
+    def _refine(self, pooled: Tensor) -> Tensor:
+        # The query's embedding chooses what is pooled and, as in the decoder, adds nothing to it:
+        # beside a large embedding the norm would hide whether a sensor has anything to say.
+        return self.norms[1](self.ffn(self.norms[0](pooled)))
 
     def _groups_there(self, layout: TokenLayout, present: Tensor | None, like: Tensor) -> Tensor:
         """(B, M), bool."""
