@@ -218,7 +218,9 @@ def test_schedule_keeps_the_ratios_of_the_groups(name, rate, peak, multipliers):
 
 
 def test_weight_decay_of_the_image_backbone():
-    model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ('img_backbone', 'img_neck', 'pts_backbone')})
+    model = nn.ModuleDict(
+        {name: nn.Linear(2, 2) for name in ('img_backbone', 'img_neck', 'pts_backbone')}
+    )
     wrapper = build_optim_wrapper(model, read(R50).optim_wrapper)
     decays = {group['params'][0]: group['weight_decay'] for group in wrapper.param_groups}
     assert decays[model['img_backbone'].weight] == pytest.approx(0.05)
