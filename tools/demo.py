@@ -54,10 +54,8 @@ def main() -> int:
         print(f'demo: stopped, because this failed: {command}', file=sys.stderr)
         return 1
     print(f'\n{table(scores)}\n')
-    print(
-        'leverage: share of query-head pairs with 5 to 95 % of their attention on LiDAR, which alone'
-    )
-    print('a bias can still move from one sensor to the other')
+    print('leverage: share of query-head pairs with 5 to 95 % of their attention on LiDAR,')
+    print('which alone a bias can still move from one sensor to the other')
     print(f'pictures of CMT + AQR: {", ".join(map(str, pictures))}')
     print(f'the demo took {(time.monotonic() - started) / 60:.1f} minutes')
     return 0
