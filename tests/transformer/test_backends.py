@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from projects.cmt_aqr.transformer import AttentionBias, AttentionGate, AttentionMix, WindowBias
+from projects.cmt_aqr.transformer import (
+    AttentionBias,
+    AttentionGate,
+    AttentionMix,
+    WindowBias,
+    backends,
+)
 from projects.cmt_aqr.transformer.backends import (
     choose_backend,
     dense_attention,
@@ -250,6 +256,17 @@ def test_under_mixed_precision_the_output_keeps_its_type(make_routing):
     torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0)
 
 
+@torch.no_grad()
+def test_absence_is_finite_in_half_precision():
+    """With 64 channels a head, the penalty before scaling is beyond the range of float16."""
+    q, k, v = (torch.randn(1, 1, n, 64, dtype=torch.half) for n in (3, 6, 6))
+    bias = AttentionBias(torch.zeros(1, 3, 2), torch.tensor([0, 0, 0, 1, 1, 1]), (), 5.0)
+    present = torch.tensor([[True] * 4 + [False] * 2])
+    out = folded_attention(q, k, v, routing=bias, present=present)
+    expected = F.scaled_dot_product_attention(q, k[:, :, :4], v[:, :, :4])
+    torch.testing.assert_close(out, expected, atol=5e-3, rtol=0)
+
+
 def test_folded_refuses_windows():
     with pytest.raises(ValueError, match="'folded' cannot honour a bias in windows; use 'window'"):
         folded_attention(**make_inputs(), routing=make_bias(windows=True), present=None)
@@ -268,3 +285,12 @@ def test_auto_chooses_by_device_and_scope():
     assert choose_backend(make_mix(), cpu) == 'folded'
     assert choose_backend(make_bias(windows=True), cpu) == 'window'
     assert choose_backend(make_bias(windows=True), torch.device('xpu')) == 'dense'
+
+
+def test_auto_logs_its_choice_once(monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmengine.logging.print_log', lambda line, logger: lines.append(line))
+    backends._log_once.cache_clear()
+    for _ in range(3):
+        choose_backend(make_gate(), torch.device('cpu'))
+    assert lines == ["cross-attention with AttentionGate by group on cpu: back end 'folded'"]

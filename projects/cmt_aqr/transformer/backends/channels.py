@@ -33,8 +33,8 @@ def fold_absence(
     """Append a channel that takes away the tokens (B, K) that a sample does not have."""
     if present is None:
         return q, k
-    penalty = q.new_full((q.shape[2], 1), ABSENT / scale)
-    return append(q, penalty), append(k, ~present[..., None])
+    penalty = max(ABSENT / scale, torch.finfo(q.dtype).min)  # times zero, an infinity is no number
+    return append(q, q.new_full((q.shape[2], 1), penalty)), append(k, ~present[..., None])
 
 
 def append(x: Tensor, channels: Tensor) -> Tensor:
