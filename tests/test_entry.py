@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from projects.cmt_aqr import entry
@@ -103,3 +104,12 @@ def test_a_sensor_that_is_not_loaded_cannot_be_dropped(repo_root):
     cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_lidar_voxel0100_cbgs.py')
     with pytest.raises(entry.UsageError, match=r'--drop camera: .*cbgs\.py loads no camera data'):
         entry.drop_sensor(cfg, 'camera')
+
+
+def test_the_process_group_is_left_at_the_end(tmp_path):
+    entry.end_processes()  # nothing to leave
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{tmp_path / "store"}', rank=0, world_size=1
+    )
+    entry.end_processes()
+    assert not torch.distributed.is_initialized()

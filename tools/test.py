@@ -52,6 +52,7 @@ def main() -> None:
     strict = not args.allow_mismatch
     runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=strict)
     runner.test()
+    entry.end_processes()
 
 
 if __name__ == '__main__':

@@ -51,6 +51,7 @@ def main() -> None:
     entry.start_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()
+    entry.end_processes()
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:

@@ -166,3 +166,13 @@ def start_cpu_processes(cfg: Config) -> None:
 def set_local_rank(local_rank: int) -> None:
     """Set the variable mmengine reads, unless the launcher has set it."""
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
+
+
+def end_processes() -> None:
+    """Leave the process group when all is done, where there is one.
+
+    A process that exits with its gloo threads running is now and then aborted, and torchrun then
+    calls the finished run failed.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
