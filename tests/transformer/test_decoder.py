@@ -43,6 +43,6 @@ absent = ('mmcv', 'mmdet', 'mmdet3d', 'mmengine', 'spconv')
 installed = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name in absent else installed(name)
 sys.modules.update(dict.fromkeys(absent))  # importing one of them now fails
-import projects.cmt_aqr.geometry, projects.cmt_aqr.transformer
+import projects.cmt_aqr.aqr, projects.cmt_aqr.geometry, projects.cmt_aqr.transformer
 """
     subprocess.run([sys.executable, '-c', code], check=True, cwd=repo_root)
