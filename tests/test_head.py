@@ -455,6 +455,39 @@ def test_denoising_queries_are_routed_by_their_rule(form, rule):
     assert all(p.grad is not None for p in head.aqr_weight_generator.parameters())
 
 
+@pytest.mark.parametrize('form', ['add', 'mix'])
+def test_every_layer_attends_by_its_own_scales(form):
+    options = aqr(form=form)
+    options['bias_generator']['scales'] = 'per_layer'
+    head = make_head(aqr=options, voxel_grid=GRID)
+    wake(head)
+    scale = head.attention_bias_generator.bias_scale
+    with torch.no_grad():
+        scale[1] = 5.0
+    attentions = [spy(layer.attentions[1]) for layer in head.transformer.layers]
+    sum(head.loss(*random_batch()).values()).backward()
+    name = 'everywhere' if form == 'add' else 'bias'
+    first, second = (getattr(seen['routing'], name) for seen in attentions)
+    assert first.any()
+    torch.testing.assert_close(second, 2 * first)
+    assert scale.grad.shape == (2, 1, 2)
+    assert (scale.grad != 0).all()
+
+
+@torch.no_grad()
+def test_equal_scales_of_all_layers_are_shared_ones():
+    batch = random_batch()
+    boxes = []
+    for scales in ('shared', 'per_layer'):
+        options = aqr(scope='both')
+        options['bias_generator']['scales'] = scales
+        head = make_head(aqr=options, voxel_grid=GRID).eval()
+        torch.manual_seed(1)
+        wake(head)
+        boxes.append(head.predict(*batch)[0].bboxes_3d.tensor)
+    assert torch.equal(*boxes)
+
+
 def test_without_denoising_queries_the_rules_agree():
     batch = random_batch()
     boxes = []

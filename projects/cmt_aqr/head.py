@@ -219,7 +219,11 @@ class CmtHead(BaseModule):
         )
         if bias_generator is not None:
             self.attention_bias_generator = MODELS.build(
-                {'num_heads': self.transformer.num_heads, **bias_generator}
+                {
+                    'num_heads': self.transformer.num_heads,
+                    'num_layers': len(self.transformer.layers),
+                    **bias_generator,
+                }
             )
         if feature_scaling is not None:
             self.feature_scaling = FeatureScaling(**feature_scaling)
@@ -349,7 +353,7 @@ class CmtHead(BaseModule):
         tokens: Tokens,
         cameras: Cameras | None,
         denoising_slots: int = 0,
-    ) -> tuple[Tensor, Routing | None]:
+    ) -> tuple[Tensor, Routing | list[Routing] | None]:
         """Weigh the sensors for each query, and turn the weights into what attention works on.
 
         Args:
@@ -361,7 +365,7 @@ class CmtHead(BaseModule):
 
         Returns:
             features of the tokens (B, K, C), as they are unless they are scaled; and what is asked
-            of attention, ``None`` for nothing.
+            of attention, in all layers or in each; ``None`` for nothing.
         """
         if self.aqr_weight_generator is None:
             return tokens.features, None

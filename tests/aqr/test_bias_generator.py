@@ -116,6 +116,19 @@ def test_a_fixed_scale_is_a_buffer_of_the_same_name():
     assert (fixed.bias_scale == 2.5).all()
 
 
+def test_layers_may_have_scales_of_their_own():
+    generator = AttentionBiasGenerator(scope='both', scales='per_layer', num_layers=3)
+    assert generator.bias_scale.shape == (3, 2, 2)
+    with torch.no_grad():
+        generator.bias_scale[1, 0] = torch.tensor([1.0, 5.0])
+    weights = torch.tensor([[[0.4, -0.2]]])
+    layers = generator(weights, groups=GROUPS['modality'], windows=())
+    strengths = [layer.everywhere[0, 0].tolist() for layer in layers]
+    assert strengths == [[1.0, -0.5], pytest.approx([0.4, -1.0]), [1.0, -0.5]]
+    mix = AttentionBiasGenerator(form='mix', num_heads=2, scales='per_layer', num_layers=3)
+    assert len(mix(weights, groups=GROUPS['modality'], windows=())) == 3
+
+
 def test_a_gate_has_gains_round_one_and_nothing_to_learn():
     generator = AttentionBiasGenerator(form='gate')
     gate = generator(torch.tensor([[[0.4, -1.0]]]), groups=GROUPS['modality'], windows=())
@@ -151,6 +164,9 @@ def test_temperatures_are_projected():
         ({'scope': 'near'}, r"scope is 'near'; it must be one of \['global', 'local', 'both'\]"),
         ({'window': 'disc'}, r"window is 'disc'; it must be one of \['box', 'gaussian'\]"),
         ({'initial_scale': 6.0}, r'initial_scale is 6.0; it must lie within scale_range'),
+        ({'scales': 'own'}, r"scales is 'own'; it must be one of \['shared', 'per_layer'\]"),
+        ({'scales': 'per_layer'}, "scales='per_layer' needs num_layers, and a form other than"),
+        ({'scales': 'per_layer', 'form': 'gate', 'num_layers': 2}, "a form other than 'gate'"),
         ({'sigma': 0.0}, r'sigma \(0.0\) and limit \(5.0\) must be above 0'),
     ],
 )

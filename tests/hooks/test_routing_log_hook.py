@@ -189,6 +189,20 @@ def test_a_fixed_scale_at_a_limit_is_as_it_was_asked_for(make_runner, warnings):
     assert warnings == []
 
 
+def test_scales_of_each_layer_are_logged_and_warned_of(make_runner, warnings):
+    options = aqr()
+    options['bias_generator']['scales'] = 'per_layer'
+    head = make_head(aqr=options, voxel_grid=GRID)
+    with torch.no_grad():
+        head.attention_bias_generator.bias_scale[1, 0, 0] = 5.0
+    torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, 100.0)
+    logged = train_once(RoutingLogHook(), make_runner(head))
+    assert (logged['scale_global_lidar_layer0'], logged['scale_global_lidar_layer1']) == (2.5, 5)
+    assert logged['clamped'] == 1
+    (warning,) = warnings
+    assert warning.startswith('scale_global_lidar_layer1 sits at 5')
+
+
 def test_only_every_nth_iteration_is_watched(make_runner):
     hook = RoutingLogHook(interval=4)
     assert train_once(hook, make_runner(make_head(), iteration=3)) == {}

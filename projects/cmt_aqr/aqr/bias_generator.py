@@ -26,6 +26,7 @@ from .windows import Windows
 SCOPES = {'global': ('global',), 'local': ('local',), 'both': ('global', 'local')}
 SHAPES = ('box', 'gaussian')
 FORMS = ('add', 'gate', 'mix')
+SCALES = ('shared', 'per_layer')
 
 
 class AttentionBiasGenerator(nn.Module):
@@ -43,16 +44,20 @@ class AttentionBiasGenerator(nn.Module):
             ``both`` for the sum of the two with a scale each. A gate or mix is ``global``.
         window: ``box``, one in the whole window, or ``gaussian``, round the query's place.
         sigma: standard deviation of the Gaussian, as a share of the window's side.
+        scales: ``shared`` by the decoder's layers, or ``per_layer``, a set for each. A gate has
+            none.
         initial_scale: of every scale, by which weights are multiplied to biases.
         learn_scale: whether the scales are learned; else they keep ``initial_scale``. Either way
             they are ``bias_scale`` of the state dict.
         scale_range: least and greatest scale.
         limit: of a bias, either sign.
         num_heads: H of the decoder, each of which has a temperature; the head gives it.
+        num_layers: L of the decoder, each of which may have scales; the head gives it.
 
     Raises:
         ValueError: an option is none of those above, or a number out of its range; a gate or mix
-            in windows; a mix without ``num_heads``.
+            in windows; a mix without ``num_heads``; scales by layer of a gate, or without
+            ``num_layers``.
     """
 
     def __init__(
@@ -62,11 +67,13 @@ class AttentionBiasGenerator(nn.Module):
         scope: str = 'global',
         window: str = 'box',
         sigma: float = 0.25,
+        scales: str = 'shared',
         initial_scale: float = 2.5,
         learn_scale: bool = True,
         scale_range: tuple[float, float] = (0.5, 5.0),
         limit: float = 5.0,
         num_heads: int | None = None,
+        num_layers: int | None = None,
     ) -> None:
         super().__init__()
         if form not in FORMS:
@@ -79,6 +86,10 @@ class AttentionBiasGenerator(nn.Module):
             )
         if window not in SHAPES:
             raise ValueError(f'window is {window!r}; it must be one of {list(SHAPES)}')
+        if scales not in SCALES:
+            raise ValueError(f'scales is {scales!r}; it must be one of {list(SCALES)}')
+        if scales == 'per_layer' and (form == 'gate' or num_layers is None):
+            raise ValueError("scales='per_layer' needs num_layers, and a form other than 'gate'")
         low, high = scale_range
         if not 0 < low <= initial_scale <= high:
             raise ValueError(
@@ -95,8 +106,9 @@ class AttentionBiasGenerator(nn.Module):
         self.sigma = sigma
         self.scale_range = (low, high)
         self.limit = limit
-        # One row for each scope; LiDAR, then camera.
-        scale = torch.full((len(self.scopes), 2), float(initial_scale))
+        # One row for each scope; LiDAR, then camera. With scales by layer, one such table for each.
+        layers = (num_layers,) if scales == 'per_layer' else ()
+        scale = torch.full((*layers, len(self.scopes), 2), float(initial_scale))
         if form == 'gate':
             self.bias_scale = None
         elif learn_scale:
@@ -115,19 +127,32 @@ class AttentionBiasGenerator(nn.Module):
         if self.temperature is not None:
             self.temperature.clamp_(min=1)
 
-    def forward(self, weights: Tensor, *, groups: Tensor, windows: Sequence[Windows]) -> Routing:
+    def forward(
+        self, weights: Tensor, *, groups: Tensor, windows: Sequence[Windows]
+    ) -> Routing | list[Routing]:
         """What a batch asks of attention.
 
         Args:
             weights: (B, Q, M), LiDAR first; of each camera or of all together.
             groups: (K,), group of every token, as the weights have them.
             windows: of every sensor that is there.
+
+        Returns:
+            the same for all layers, or a list with one for each.
         """
         if self.form == 'gate':
             return AttentionGate(1 + weights, groups)
+        if self.bias_scale.dim() == 3:
+            return [self._scaled(weights, scale, groups, windows) for scale in self.bias_scale]
+        return self._scaled(weights, self.bias_scale, groups, windows)
+
+    def _scaled(
+        self, weights: Tensor, scales: Tensor, groups: Tensor, windows: Sequence[Windows]
+    ) -> AttentionBias | AttentionMix:
+        """With one table of scales (scopes, 2)."""
         strengths = {
             scope: weights * scale[(torch.arange(weights.shape[-1]) > 0).long()]
-            for scope, scale in zip(self.scopes, self.bias_scale, strict=True)
+            for scope, scale in zip(self.scopes, scales, strict=True)
         }
         if self.form == 'mix':
             return AttentionMix(strengths['global'], groups, self.temperature, self.limit)

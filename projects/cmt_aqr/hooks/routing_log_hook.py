@@ -101,20 +101,22 @@ class _Watch:
     def _weighed(self, generator: nn.Module, inputs: tuple, weights: Tensor) -> None:
         self.weights.append(weights.detach().float().cpu())
 
-    def _asked(self, generator: nn.Module, inputs: tuple, request: Routing) -> None:
+    def _asked(self, generator: nn.Module, inputs: tuple, request: Routing | list[Routing]) -> None:
         clamped = clamped_queries(request)
         if clamped is not None:
             self.clamped.append(clamped.cpu())
 
 
 @torch.no_grad()
-def clamped_queries(request: Routing) -> Tensor | None:
-    """(B, Q), bool: whether any bias of a query is at its limit; ``None`` for a gate.
+def clamped_queries(request: Routing | list[Routing]) -> Tensor | None:
+    """(B, Q), bool: whether any bias of a query, in any layer, is at its limit; none for a gate.
 
     At the limit a bias has no gradient, and the router nothing to learn from it.
     """
     if isinstance(request, AttentionGate):
         return None
+    if isinstance(request, list):
+        return torch.stack([clamped_queries(layer) for layer in request]).any(dim=0)
     least = CLAMPED_FROM * request.limit
     if isinstance(request, AttentionMix):
         return (request.bias.abs() >= least).any(dim=-1)
@@ -319,8 +321,13 @@ def _scales(generator: AttentionBiasGenerator) -> dict[str, float]:
     """Every scale by its name in the log."""
     if generator.bias_scale is None:
         return {}
+    scales = generator.bias_scale.tolist()
+    tables = {'': scales}
+    if generator.bias_scale.dim() == 3:
+        tables = {f'_layer{layer}': table for layer, table in enumerate(scales)}
     return {
-        f'scale_{scope}_{modality}': value
-        for scope, row in zip(generator.scopes, generator.bias_scale.tolist(), strict=True)
+        f'scale_{scope}_{modality}{layer}': value
+        for layer, table in tables.items()
+        for scope, row in zip(generator.scopes, table, strict=True)
         for modality, value in zip(MODALITIES, row, strict=True)
     }

@@ -151,7 +151,7 @@ class CmtTransformer(nn.Module):
         tokens: Tensor,
         token_pos: Tensor,
         self_mask: Tensor | None = None,
-        routing: Routing | None = None,
+        routing: Routing | list[Routing] | None = None,
         present: Tensor | None = None,
     ) -> Tensor:
         """Decode queries that start from zero.
@@ -161,8 +161,8 @@ class CmtTransformer(nn.Module):
             tokens: (B, K, C).
             token_pos: (B, K, C), position embedding of the tokens.
             self_mask: (Q, Q), bool, True where a query may look at another.
-            routing: what the router asks of cross-attention, in all layers and heads the same;
-                ``None`` is plain CMT.
+            routing: what the router asks of cross-attention, in all layers the same, or a list
+                with one for each; ``None`` is plain CMT.
             present: (B, K), bool: tokens that a sample has; ``None`` for all.
 
         Returns:
@@ -170,15 +170,16 @@ class CmtTransformer(nn.Module):
         """
         query = torch.zeros_like(query_pos)
         key = tokens + token_pos
+        by_layer = routing if isinstance(routing, list) else [routing] * len(self.layers)
         outputs = []
-        for layer in self.layers:
+        for layer, asked in zip(self.layers, by_layer, strict=True):
             query = layer(
                 query,
                 query_pos=query_pos,
                 key=key,
                 value=tokens,
                 self_mask=self_mask,
-                routing=routing,
+                routing=asked,
                 present=present,
             )
             outputs.append(self.decoder['post_norm'](query))
