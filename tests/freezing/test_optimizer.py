@@ -382,7 +382,7 @@ class TestInUse:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason='mmengine has AMP on GPUs only')
     def test_mixed_precision(self, model):
-        wrapper = build(model.cuda(), type='AmpOptimWrapper', dtype='bfloat16')
+        wrapper = build(model.to('cuda'), type='AmpOptimWrapper', dtype='bfloat16')
         assert type(wrapper) is AmpOptimWrapper
 
     def test_optimizer_without_weight_decay_keeps_its_default(self, model):

@@ -46,7 +46,8 @@ def _mixed(logits: Tensor, mix: AttentionMix, present: Tensor | None) -> Tensor:
     there = groups_there(mix.groups, mix.num_groups, present)
     members = [mix.groups == group for group in range(mix.num_groups)]
     lse = torch.stack([logits[..., own].logsumexp(dim=-1) for own in members], dim=-1)
-    shares = mix.shares(lse.nan_to_num(neginf=0), there)
+    # A group without tokens has no share, whatever stands here; a number that is not one stays.
+    shares = mix.shares(lse.masked_fill(lse.isneginf(), 0), there)
     weights = torch.empty_like(logits)
     for group, own in enumerate(members):
         weights[..., own] = logits[..., own].softmax(dim=-1) * shares[..., group, None]
