@@ -204,6 +204,18 @@ class TestMatching:
         build(model, {'pts_voxel_encoder': dict(lr_mult=0.1)})
         assert "custom_keys: 'pts_voxel_encoder' has no parameters" in log
 
+    @pytest.mark.parametrize('value', [None, torch.ones(2)])
+    def test_one_key_serves_a_module_that_learns_a_scale_and_one_that_does_not(
+        self, model, log, value
+    ):
+        head = next(iter(model.children()))
+        if value is None:
+            head.register_parameter('temperature', None)
+        else:
+            head.register_buffer('temperature', value)
+        build(model, {'temperature': dict(lr_mult=0.5)})
+        assert "custom_keys: 'temperature' has no parameters" in log
+
 
 class ResNet(nn.Module):
     """Named as one whose layers are known: a stem, three layers and what comes after them."""

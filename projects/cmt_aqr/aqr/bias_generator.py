@@ -110,12 +110,12 @@ class AttentionBiasGenerator(nn.Module):
         layers = (num_layers,) if scales == 'per_layer' else ()
         scale = torch.full((*layers, len(self.scopes), 2), float(initial_scale))
         if form == 'gate':
-            self.bias_scale = None
+            self.register_parameter('bias_scale', None)
         elif learn_scale:
             self.bias_scale = nn.Parameter(scale)
         else:
             self.register_buffer('bias_scale', scale)
-        self.temperature = None
+        self.register_parameter('temperature', None)
         if form == 'mix':
             self.temperature = nn.Parameter(torch.ones(num_heads))
 

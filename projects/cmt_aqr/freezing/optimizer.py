@@ -306,8 +306,8 @@ def _holds(name: str, key: str) -> bool:
 def _check_keys_apply(
     options: Mapping[str, KeyOptions], keys: Mapping[str, Sequence[str]], model: nn.Module
 ) -> None:
-    """Every key must decide on a parameter, unless its module has none or longer keys refine it."""
-    modules = [name for name, _ in model.named_modules()]
+    """Every key must decide on a parameter, or name what has none, or what longer keys refine."""
+    known = [name for name, _ in model.named_modules()] + _without_parameter(model)
     unmatched = []
     for key in options:
         winners = {name: matching[0] for name, matching in keys.items() if key in matching}
@@ -315,12 +315,26 @@ def _check_keys_apply(
             continue
         if winners:
             _check_refined(key, winners)
-        elif any(_holds(name, key) for name in modules):
+        elif any(_holds(name, key) for name in known):
             print_log(f'custom_keys: {key!r} has no parameters', logger='current')
         else:
             unmatched.append(key)
     if unmatched:
         _raise_unmatched(unmatched, model)
+
+
+def _without_parameter(model: nn.Module) -> list[str]:
+    """What may be a parameter, but is a buffer or left out (``None``) as its module is configured.
+
+    So one recipe serves all options of a module.
+    """
+    left_out = [
+        f'{prefix}.{name}'.removeprefix('.')
+        for prefix, module in model.named_modules()
+        for name, parameter in module._parameters.items()
+        if parameter is None
+    ]
+    return left_out + [name for name, _ in model.named_buffers()]
 
 
 def _check_refined(key: str, winners: Mapping[str, str]) -> None:
