@@ -44,7 +44,7 @@ class DrawnFailure:
     def alter(self, results: dict) -> None:
         """Change calibration or file names of the sample; called once, when it has been drawn."""
 
-    def damage_points(self, points: np.ndarray, to_keyframe: np.ndarray) -> np.ndarray:
+    def damage_points(self, points: np.ndarray, to_keyframe: np.ndarray, age: float) -> np.ndarray:
         """One cloud as read from its file, before sweeps are merged.
 
         Args:
@@ -52,6 +52,7 @@ class DrawnFailure:
                 ring from 0, the lowest.
             to_keyframe: (4, 4) float64, from the cloud's frame to the LiDAR frame of the keyframe;
                 the identity for the keyframe itself.
+            age: seconds by which the cloud is older than the keyframe; 0 for the keyframe itself.
 
         Returns:
             (M, 5) float32; M may be 0.
