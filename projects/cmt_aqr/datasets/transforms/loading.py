@@ -21,6 +21,9 @@ class LoadMultiViewImages(BaseTransform):
     left out (``missing='skip'``), so that the sample has one camera less; and images are not
     stacked into one array and cut apart again, which costs more than decoding them.
 
+    What `SensorFailure` transforms have drawn for the sample is done to each image as read, in the
+    order in which it was drawn.
+
     Args:
         missing: 'error', or 'skip' to go on with the cameras that are there, with a warning.
         color_type: mmcv's flag for decoding; 'color' gives three channels, BGR.
@@ -45,9 +48,12 @@ class LoadMultiViewImages(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Adds ``img`` (list of (H, W, 3) uint8), ``cam2img``, ``lidar2cam`` and their like."""
+        """Adds ``img`` (list of (H, W, 3) uint8), ``cam2img``, ``lidar2cam`` and their like.
+
+        In the same order, ``camera_names`` and ``loaded_shapes``, each image's (height, width).
+        """
         sample = results.get('token', results.get('sample_idx'))
-        images, cameras = [], []
+        images, cameras, names = [], [], []
         for name, camera in results['images'].items():
             try:
                 image = self._read(camera, name, sample)
@@ -56,8 +62,11 @@ class LoadMultiViewImages(BaseTransform):
                     raise
                 print_log(f'camera left out: {error}', logger='current', level=30)
                 continue
+            for failure in results.get('failures', ()):
+                image = failure.damage_image(image, name)
             images.append(image)
             cameras.append(camera)
+            names.append(name)
         if not images:
             raise FileNotFoundError(
                 f'sample {sample} has no camera image left of {list(results["images"])}; take the '
@@ -66,6 +75,8 @@ class LoadMultiViewImages(BaseTransform):
         shape = images[0].shape[:2]
         results.update(
             img=images,
+            camera_names=names,
+            loaded_shapes=[image.shape[:2] for image in images],
             filename=[camera['img_path'] for camera in cameras],
             cam2img=[copy.deepcopy(camera['cam2img']) for camera in cameras],
             lidar2cam=[copy.deepcopy(camera['lidar2cam']) for camera in cameras],
