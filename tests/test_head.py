@@ -9,8 +9,8 @@ from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
-from projects.cmt_aqr.aqr.bias_generator import FORMS, SCOPES
-from projects.cmt_aqr.aqr.weight_generator import ACTIVATIONS
+from projects.cmt_aqr.aqr.bias_generator import SCOPES
+from projects.cmt_aqr.aqr.hard_choice import MASKED
 from projects.cmt_aqr.cameras import batch_cameras
 from projects.cmt_aqr.geometry import VoxelGrid, project, unit_to_metres
 from projects.cmt_aqr.head import CmtHead
@@ -126,7 +126,7 @@ def random_batch(boxes=(3, 2), views=2, classes=10):
 
 
 def test_outputs_equal_the_reference(reference_head, numbers):
-    (outputs,) = reference_head(*inputs_of(numbers))
+    (outputs,) = reference_head(*inputs_of(numbers)).tasks
     for name, value in outputs.items():
         expected = torch.from_numpy(numbers[f'task0.{name}'])
         torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-4, msg=name)
@@ -241,7 +241,7 @@ def test_one_sample_without_boxes_changes_nothing_for_the_other():
     head.eval()
     bev, images, samples = random_batch((3, 0))
     both = head.losses(
-        head(bev, images, [s.metainfo for s in samples]),
+        head(bev, images, [s.metainfo for s in samples]).tasks,
         [head._ground_truth(s.gt_instances_3d, like=bev) for s in samples],
         None,
     )
@@ -329,7 +329,7 @@ def wake(head):
         torch.nn.init.normal_(linear.weight)
 
 
-@pytest.mark.parametrize('activation', ACTIVATIONS)
+@pytest.mark.parametrize('activation', ['tanh', 'sigmoid', 'softmax'])
 @pytest.mark.parametrize('scope', SCOPES)
 @pytest.mark.parametrize('groups', ['modality', 'camera'])
 @pytest.mark.parametrize('window', ['box', 'gaussian'])
@@ -438,7 +438,7 @@ def spy(module):
     return seen
 
 
-@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('form', ['add', 'gate', 'mix'])
 @pytest.mark.parametrize('rule', ['same', 'neutral'])
 def test_denoising_queries_are_routed_by_their_rule(form, rule):
     head = make_head(aqr={**aqr(form=form), 'denoising': rule}, voxel_grid=GRID)
@@ -552,11 +552,174 @@ def test_denoising_queries_leave_nothing_on_the_features_that_learned_ones_see()
         for sample in samples
     ]
     denoising = head.make_denoising(truth, num_query=head.num_query)
-    (alone,) = head(bev, images, metas)
-    (beside,) = head(bev, images, metas, denoising)
+    (alone,) = head(bev, images, metas).tasks
+    (beside,) = head(bev, images, metas, denoising).tasks
     for name, value in alone.items():
         learned = beside[name][:, :, denoising.slots :]
         torch.testing.assert_close(learned, value, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def with_health(batch, lidar=1.0, camera=1.0):
+    """The batch with the health of all samples, a number or a map."""
+    for sample in batch[2]:
+        views = len(sample.metainfo['lidar2img'])
+        health = {
+            'lidar': np.broadcast_to(lidar, (8, 8)),
+            'camera': np.broadcast_to(camera, (views, 4, 6)),
+        }
+        sample.set_metainfo({'health': health, 'img_shape': (64, 96)})
+    return batch
+
+
+def reliable_head(reliability=(), **options):
+    options = {**aqr(**options), 'reliability': dict(reliability)}
+    return make_head(aqr=options, voxel_grid=GRID)
+
+
+def hard_head(**changes):
+    options = {**aqr(form='hard', activation='none'), 'reliability': {'labels': 'frame'}}
+    return make_head(aqr={**options, **changes}, voxel_grid=GRID)
+
+
+def test_a_reliability_loss_is_one_loss_more_and_zero_where_weights_and_health_are():
+    plain = routed_head().loss(*random_batch())
+    losses = reliable_head().loss(*with_health(random_batch()))
+    assert losses.keys() - plain.keys() == {'loss_reliability'}
+    assert losses['loss_reliability'].item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize('groups', ['modality', 'camera'])
+@pytest.mark.parametrize('labels', ['query', 'frame'])
+def test_the_reliability_loss_of_a_new_router_is_the_squared_damage(groups, labels):
+    head = reliable_head({'labels': labels}, groups=groups)
+    batch = with_health(random_batch(), camera=0.5)
+    loss = head.loss(*batch)['loss_reliability']
+    if labels == 'frame':
+        pairs = {'modality': (1, 2), 'camera': (2, 3)}[groups]  # damaged, all
+        expected = 0.25 * pairs[0] / pairs[1]
+    else:  # all of the 24 queries see a BEV window; the cameras see some
+        _, images, samples = batch
+        cameras = batch_cameras([sample.metainfo for sample in samples], images)
+        seen = head._project(head.reference(2, None), cameras).visible  # (B, V, Q)
+        seen = seen.any(dim=1) if groups == 'modality' else seen
+        expected = 0.25 * seen.sum() / (seen.sum() + 2 * 24)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_reliability_loss_follows_the_map_at_the_place_of_the_query():
+    """All queries in the BEV cell of column 6 and row 2, whose window spans three cells."""
+    health = np.ones((8, 8))
+    health[1:4, 5:8] = [[0.0, 0.5, 1.0]] * 3  # rows run along y, columns along x
+    head = reliable_head()
+    with torch.no_grad():
+        head.reference_points.weight.copy_(torch.tensor([6.5 / 8, 2.5 / 8, 0.5]))
+    bev, _, samples = with_health(random_batch(), lidar=health)
+    loss = head.loss(bev, None, samples)['loss_reliability']
+    assert loss.item() == pytest.approx(0.25)  # mean health 0.5, target -0.5
+
+
+def test_the_reliability_loss_trains_the_router_and_nothing_else():
+    head = reliable_head()
+    batch = with_health(random_batch(), lidar=0.0, camera=0.5)
+    head.loss(*batch)['loss_reliability'].backward()
+    reached = {name for name, p in head.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {
+        f'aqr_weight_generator.to_weight.{sensor}.{kind}'
+        for sensor in ('lidar', 'camera')
+        for kind in ('weight', 'bias')
+    }  # the first step moves the layer that is zero; behind it all wait for it
+    assert (head.aqr_weight_generator.to_weight['lidar'].bias.grad > 0).all()
+
+
+def test_missing_health_is_named_with_the_remedy():
+    with pytest.raises(ValueError, match=r'has no health of .*aqr\.reliability=None'):
+        reliable_head().loss(*random_batch())
+
+
+@pytest.mark.parametrize('missing', ['lidar', 'camera'])
+@pytest.mark.parametrize('labels', ['query', 'frame'])
+def test_a_reliability_loss_takes_a_batch_without_a_sensor(missing, labels):
+    head = reliable_head({'labels': labels}, groups='camera', activation='softmax')
+    bev, images, samples = with_health(random_batch(), lidar=0.5, camera=0.0)
+    inputs = (None, images) if missing == 'lidar' else (bev, None)
+    losses = head.loss(*inputs, samples)
+    assert losses['loss_reliability'].item() == pytest.approx(0, abs=1e-7)  # neutral without choice
+    sum(losses.values()).backward()
+
+
+def test_a_reliability_loss_takes_samples_with_fewer_cameras():
+    bev, images, samples = random_batch()
+    samples[0].set_metainfo({'lidar2img': samples[0].metainfo['lidar2img'][:1]})
+    head = reliable_head({'labels': 'frame'}, groups='camera')
+    losses = head.loss(*with_health((bev, images, samples), camera=0.0))
+    assert losses['loss_reliability'].item() == pytest.approx(3 / 5)  # two LiDARs, three cameras
+
+
+@torch.no_grad()
+def test_a_new_hard_choice_leaves_every_box():
+    routed, plain = hard_head().eval(), make_head().eval()
+    routed.load_state_dict(plain.state_dict(), strict=False)
+    batch = random_batch()
+    for ours, theirs in zip(routed.predict(*batch), plain.predict(*batch), strict=True):
+        torch.testing.assert_close(
+            ours.bboxes_3d.tensor, theirs.bboxes_3d.tensor, atol=1e-5, rtol=1e-5
+        )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('chosen', ['lidar', 'camera'])
+def test_a_chosen_sensor_is_seen_alone(chosen):
+    head = hard_head().eval()
+    head.aqr_weight_generator.to_weight[chosen].bias.fill_(0.1)
+    bev, images, samples = random_batch()
+    alone = (bev, None) if chosen == 'lidar' else (None, images)
+    # Queries keep the embedding of both sensors: the tokens alone are those of one.
+    metas = [sample.metainfo for sample in samples]
+    cameras = batch_cameras(metas, images)
+    query_pos = head.embed_queries(head.reference(2, None), cameras)
+    tokens = head.tokenize(*alone, cameras)
+    expected = head.transformer(query_pos, tokens=tokens.features, token_pos=tokens.position)
+    seen = []
+    head.transformer.register_forward_hook(lambda _, args, hidden: seen.append(hidden))
+    head.predict(bev, images, samples)
+    torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def least_bias(head):
+    """The least bias that a head asks for."""
+    seen = spy(head.transformer)
+    with torch.no_grad():
+        head.eval().predict(*random_batch())
+    return seen['routing'].everywhere.min().item()
+
+
+def test_a_hard_choice_learns_from_its_labels_alone():
+    head = hard_head()
+    losses = head.loss(*with_health(random_batch(), lidar=0.0))
+    assert losses['loss_reliability'].item() == pytest.approx(np.log(3))
+    boxes = sum(value for name, value in losses.items() if name != 'loss_reliability')
+    linear = head.aqr_weight_generator.to_weight
+    boxes.backward(retain_graph=True)
+    assert all(p.grad is None for p in linear.parameters())
+    losses['loss_reliability'].backward()
+    assert {name for name, p in head.named_parameters() if p.grad is None} == set()
+    assert linear['camera'].bias.grad < 0 < linear['lidar'].bias.grad
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter -= 10 * parameter.grad
+    assert least_bias(head) == MASKED
+
+
+@pytest.mark.parametrize('missing', ['lidar', 'camera'])
+def test_a_sensor_that_is_not_there_is_never_chosen(missing):
+    head = hard_head().eval()
+    linear = head.aqr_weight_generator.to_weight
+    for sensor, value in {'lidar': -5.0, 'camera': -5.0, missing: 5.0}.items():
+        torch.nn.init.constant_(linear[sensor].bias, value)
+    seen = spy(head.transformer)
+    bev, images, samples = random_batch()
+    head.predict(*((None, images) if missing == 'lidar' else (bev, None)), samples)
+    assert not seen['routing'].everywhere.any()
 
 
 OPTIONS = {
@@ -625,6 +788,16 @@ def test_a_router_is_safe_in_half_precision(case, form):
         ({'aqr': {**aqr(), 'windows': {'lidar': 3, 'camera': 0}}}, 'cells from 1 on'),
         ({'aqr': {**aqr(), 'denoising': 'off'}}, r"denoising is 'off'; it must be one of \['same'"),
         ({'aqr': {**aqr(), 'bias_generator': None}}, 'nothing would use its weights'),
+        ({'aqr': aqr(form='hard')}, "a hard choice takes form='hard' .* activation='tanh'"),
+        ({'aqr': aqr(form='hard', activation='none')}, 'given are .* no reliability loss'),
+        (
+            {'aqr': {**aqr(activation='none'), 'reliability': {}}},
+            "form='add', activation='none'",
+        ),
+        (
+            {'aqr': {**aqr(), 'reliability': {'labels': 'token'}}},
+            "reliability.labels is 'token'; it must be one of",
+        ),
         (
             {'aqr': {**aqr(), 'feature_scaling': {'sigma': 0.0}}},
             'sigma is 0.0; it must be above 0',

@@ -17,7 +17,15 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .aqr import FeatureScaling, TokenLayout, Windows, bev_windows, camera_windows
+from .aqr import (
+    FeatureScaling,
+    ReliabilityLoss,
+    TokenLayout,
+    Windows,
+    bev_windows,
+    camera_windows,
+    token_health,
+)
 from .cameras import Cameras, batch_cameras
 from .denoising import DenoisingGenerator, DenoisingQueries
 from .freezing import build_freezable
@@ -59,6 +67,29 @@ class Tokens(NamedTuple):
     """where the tokens of each sensor lie"""
 
 
+class SensorWeights(NamedTuple):
+    """How the router weighs the sensors for each query."""
+
+    weights: Tensor
+    """(B, Q, M), zero for queries that it leaves alone"""
+    windows: list[Windows]
+    """what it looked at, for every sensor that is there"""
+    denoising_slots: int
+    """how many of the queries, the first, are denoising queries"""
+
+
+class HeadOutput(NamedTuple):
+    """What the head makes of a batch."""
+
+    tasks: list[dict[str, Tensor]]
+    """for each task ``center``, ``height``, ``dim``, ``rot``, ``vel`` and ``cls_logits``, each
+    (L, B, Q, channels); ``center`` and ``height`` within the point-cloud range"""
+    tokens: Tokens
+    """what the queries attended to, as it came from the sensors"""
+    router: SensorWeights | None
+    """``None`` without a router"""
+
+
 @MODELS.register_module()
 class CmtHead(BaseModule):
     """One head for LiDAR and cameras, or for either alone.
@@ -98,14 +129,18 @@ class CmtHead(BaseModule):
               ``neutral`` gives them zero weights;
             - ``feature_scaling``: options of
               :class:`~projects.cmt_aqr.aqr.feature_scaling.FeatureScaling`, an ablation, off by
-              default; ``bias_generator=None`` leaves it alone with the weights.
+              default; ``bias_generator=None`` leaves it alone with the weights;
+            - ``reliability``: options of :class:`~projects.cmt_aqr.aqr.reliability.ReliabilityLoss`
+              for ``loss_reliability``, off by default. Samples then need ``health``, see
+              :func:`~projects.cmt_aqr.aqr.health.token_health`.
         voxel_grid: of the points; the detector gives it. Needed by the router with LiDAR.
         init_cfg: as in mmengine.
 
     Raises:
         ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range; a
             router for one modality, without window sizes or voxel grid, with an unknown rule for
-            denoising queries, or whose weights nothing uses.
+            denoising queries, or whose weights nothing uses; a hard choice with parts that do not
+            go with it.
     """
 
     def __init__(
@@ -175,6 +210,7 @@ class CmtHead(BaseModule):
             )
 
         self.aqr_weight_generator = self.attention_bias_generator = self.feature_scaling = None
+        self.reliability = None
         if aqr is not None:
             self._build_aqr(**aqr, voxel_grid=voxel_grid)
 
@@ -187,6 +223,7 @@ class CmtHead(BaseModule):
         voxel_grid: VoxelGrid | None,
         denoising: str = 'same',
         feature_scaling: Mapping | None = None,
+        reliability: Mapping | None = None,
     ) -> None:
         if set(self.modalities) != set(MODALITIES):
             raise ValueError(
@@ -227,6 +264,28 @@ class CmtHead(BaseModule):
             )
         if feature_scaling is not None:
             self.feature_scaling = FeatureScaling(**feature_scaling)
+        activation = self.aqr_weight_generator.activation
+        if reliability is not None:
+            self.reliability = ReliabilityLoss(activation=activation, **reliability)
+        if activation == 'none' or (bias_generator or {}).get('form') == 'hard':
+            self._check_hard_choice()
+
+    def _check_hard_choice(self) -> None:
+        form = getattr(self.attention_bias_generator, 'form', None)
+        generator = self.aqr_weight_generator
+        if (
+            (form, generator.activation, generator.groups) != ('hard', 'none', 'modality')
+            or self.feature_scaling is not None
+            or self.reliability is None
+        ):
+            raise ValueError(
+                "a hard choice takes form='hard' of bias_generator, activation='none' and "
+                "groups='modality' of weight_generator, no feature_scaling, and a reliability "
+                f'loss, from which alone it learns; given are form={form!r}, '
+                f'activation={generator.activation!r}, groups={generator.groups!r}, '
+                f'{"no" if self.feature_scaling is None else "a"} feature_scaling and '
+                f'{"no" if self.reliability is None else "a"} reliability loss'
+            )
 
     def _build_embeddings(self, in_channels: int | None, num_query: int) -> None:
         channels = self.hidden_dim
@@ -261,7 +320,7 @@ class CmtHead(BaseModule):
         images: Tensor | None,
         metas: Sequence[Mapping],
         denoising: DenoisingQueries | None = None,
-    ) -> list[dict[str, Tensor]]:
+    ) -> HeadOutput:
         """Features -> outputs of every task and decoder layer.
 
         Args:
@@ -270,10 +329,6 @@ class CmtHead(BaseModule):
             metas: of each sample, with images: ``lidar2img`` (V_b, 4, 4), V_b at most V, and
                 ``pad_shape``, height and width of the padded images.
             denoising: put before the learned queries.
-
-        Returns:
-            for each task ``center``, ``height``, ``dim``, ``rot``, ``vel`` and ``cls_logits``,
-            each (L, B, Q, channels); ``center`` and ``height`` within the point-cloud range.
 
         Raises:
             ValueError: no input at all, or one that the head was not built for.
@@ -284,7 +339,8 @@ class CmtHead(BaseModule):
         reference = self.reference(len(metas), denoising)
         query_pos = self.embed_queries(reference, cameras)
         slots = 0 if denoising is None else denoising.slots
-        features, routing = self.route(query_pos, reference, tokens, cameras, slots)
+        router = self.weigh(query_pos, reference, tokens, cameras, slots)
+        features, routing = self.route(router, tokens)
         hidden = self.transformer(
             query_pos,
             tokens=features,
@@ -293,7 +349,8 @@ class CmtHead(BaseModule):
             routing=routing,
             present=tokens.present,
         )
-        return [self._place(task_head(hidden), reference) for task_head in self.task_heads]
+        tasks = [self._place(task_head(hidden), reference) for task_head in self.task_heads]
+        return HeadOutput(tasks, tokens, router)
 
     @property
     def num_query(self) -> int:
@@ -346,15 +403,15 @@ class CmtHead(BaseModule):
         )
         return embedded.index_put((sample, query), rays[:, 0].to(embedded), accumulate=True)
 
-    def route(
+    def weigh(
         self,
         query_pos: Tensor,
         reference: Tensor,
         tokens: Tokens,
         cameras: Cameras | None,
         denoising_slots: int = 0,
-    ) -> tuple[Tensor, Routing | list[Routing] | None]:
-        """Weigh the sensors for each query, and turn the weights into what attention works on.
+    ) -> SensorWeights | None:
+        """Weigh the sensors for each query; ``None`` without a router.
 
         Args:
             query_pos: (B, Q, C), query embedding.
@@ -362,13 +419,9 @@ class CmtHead(BaseModule):
             tokens: what the queries attend to.
             cameras: of the batch, or ``None`` without images.
             denoising_slots: how many of the queries, the first, are denoising queries.
-
-        Returns:
-            features of the tokens (B, K, C), as they are unless they are scaled; and what is asked
-            of attention, in all layers or in each; ``None`` for nothing.
         """
         if self.aqr_weight_generator is None:
-            return tokens.features, None
+            return None
         windows = self._windows(reference, cameras, tokens.layout)
         weights = self.aqr_weight_generator(
             query_pos,
@@ -380,19 +433,37 @@ class CmtHead(BaseModule):
         )
         if self.denoising_rule == 'neutral':
             weights = F.pad(weights[:, denoising_slots:], (0, 0, denoising_slots, 0))
+        return SensorWeights(weights, windows, denoising_slots)
+
+    def route(
+        self, router: SensorWeights | None, tokens: Tokens
+    ) -> tuple[Tensor, Routing | list[Routing] | None]:
+        """Turn weights into what attention works on.
+
+        Returns:
+            features of the tokens (B, K, C), as they are unless they are scaled; and what is asked
+            of attention, in all layers or in each; ``None`` for nothing.
+        """
         features, routing = tokens.features, None
+        if router is None:
+            return features, routing
         if self.feature_scaling is not None:
             features = self.feature_scaling(
                 features,
-                weights,
-                windows=windows,
+                router.weights,
+                windows=router.windows,
                 layout=tokens.layout,
-                denoising_slots=denoising_slots,
+                denoising_slots=router.denoising_slots,
             )
         if self.attention_bias_generator is not None:
-            groups = tokens.layout.groups(self.aqr_weight_generator.groups, weights.device)
-            routing = self.attention_bias_generator(weights, groups=groups, windows=windows)
+            routing = self.attention_bias_generator(
+                router.weights, groups=self._groups(tokens), windows=router.windows
+            )
         return features, routing
+
+    def _groups(self, tokens: Tokens) -> Tensor:
+        """(K,): group of every token, as the router has them."""
+        return tokens.layout.groups(self.aqr_weight_generator.groups, tokens.features.device)
 
     @torch.no_grad()
     def _windows(
@@ -433,7 +504,11 @@ class CmtHead(BaseModule):
         images: Tensor | None,
         batch_data_samples: Sequence[Det3DDataSample],
     ) -> dict[str, Tensor]:
-        """Losses of every decoder layer, the last without a prefix; see :meth:`forward`."""
+        """Losses of every decoder layer, the last without a prefix, and the router's.
+
+        See :meth:`forward` for what is needed; a reliability loss needs the ``health`` of each
+        sample too, see :func:`~projects.cmt_aqr.aqr.health.token_health`.
+        """
         metas = [sample.metainfo for sample in batch_data_samples]
         truth = [
             self._ground_truth(sample.gt_instances_3d, like=self.reference_points.weight)
@@ -443,7 +518,10 @@ class CmtHead(BaseModule):
         if self.make_denoising is not None:
             denoising = self.make_denoising(truth, num_query=self.num_query)
         outputs = self(bev, images, metas, denoising)
-        return self.losses(outputs, truth, denoising)
+        losses = self.losses(outputs.tasks, truth, denoising)
+        if self.reliability is not None:
+            losses['loss_reliability'] = self.reliability_loss(outputs, metas)
+        return losses
 
     def losses(
         self,
@@ -451,7 +529,7 @@ class CmtHead(BaseModule):
         truth: Sequence[GroundTruth],
         denoising: DenoisingQueries | None,
     ) -> dict[str, Tensor]:
-        """Losses of the outputs of :meth:`forward`."""
+        """Losses of the ``tasks`` of :meth:`forward`."""
         slots = 0 if denoising is None else denoising.slots
         codes = [self.box_coder.join(task) for task in outputs]
         logits = [task[CLASS_BRANCH] for task in outputs]
@@ -481,6 +559,34 @@ class CmtHead(BaseModule):
             losses[f'{prefix}dn_loss_cls'], losses[f'{prefix}dn_loss_bbox'] = cls, bbox
         return losses
 
+    def reliability_loss(self, outputs: HeadOutput, metas: Sequence[Mapping]) -> Tensor:
+        """How far the router's weights are from the health of the sensors."""
+        router, tokens = outputs.router, outputs.tokens
+        health = token_health(
+            metas,
+            tokens.layout,
+            bev_extent=self._bev_extent(tokens.layout),
+            pad_shape=metas[0].get('pad_shape'),
+            like=router.weights,
+        )
+        return self.reliability(
+            router.weights,
+            health,
+            windows=router.windows,
+            groups=self._groups(tokens),
+            present=tokens.present,
+            denoising_slots=router.denoising_slots,
+        )
+
+    def _bev_extent(self, layout: TokenLayout) -> tuple[float, float] | None:
+        """What the BEV map spans along y and x, in spans of the range."""
+        if layout.bev is None:
+            return None
+        x_min, y_min, _, x_max, y_max, _ = self.point_cloud_range
+        cell_x, cell_y = self.voxel_grid.cell_size(layout.bev)
+        rows, columns = layout.bev
+        return rows * cell_y / (y_max - y_min), columns * cell_x / (x_max - x_min)
+
     def predict(
         self,
         bev: Tensor | None,
@@ -489,7 +595,7 @@ class CmtHead(BaseModule):
     ) -> list[InstanceData]:
         """The best boxes of each sample; see :meth:`forward`."""
         metas = [sample.metainfo for sample in batch_data_samples]
-        outputs = self(bev, images, metas)
+        outputs = self(bev, images, metas).tasks
         return [self._decode(outputs, i, meta) for i, meta in enumerate(metas)]
 
     def _decode(

@@ -157,7 +157,7 @@ def test_temperatures_are_projected():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'form': 'scale'}, r"form is 'scale'; it must be one of \['add', 'gate', 'mix'\]"),
+        ({'form': 'scale'}, r"form is 'scale'; it must be one of \['add', 'gate', 'mix', 'hard'\]"),
         ({'form': 'gate', 'scope': 'both'}, "form='gate' acts on whole sensors: scope is 'both'"),
         ({'form': 'mix', 'scope': 'local', 'num_heads': 3}, "form='mix' acts on whole sensors"),
         ({'form': 'mix'}, "form='mix' learns a temperature for each head; it needs num_heads"),
@@ -165,8 +165,10 @@ def test_temperatures_are_projected():
         ({'window': 'disc'}, r"window is 'disc'; it must be one of \['box', 'gaussian'\]"),
         ({'initial_scale': 6.0}, r'initial_scale is 6.0; it must lie within scale_range'),
         ({'scales': 'own'}, r"scales is 'own'; it must be one of \['shared', 'per_layer'\]"),
-        ({'scales': 'per_layer'}, "scales='per_layer' needs num_layers, and a form other than"),
-        ({'scales': 'per_layer', 'form': 'gate', 'num_layers': 2}, "a form other than 'gate'"),
+        ({'scales': 'per_layer'}, "scales='per_layer' needs num_layers, and a form of"),
+        ({'scales': 'per_layer', 'form': 'gate', 'num_layers': 2}, r"a form of \['add', 'mix'\]"),
+        ({'scales': 'per_layer', 'form': 'hard', 'num_layers': 2}, r"a form of \['add', 'mix'\]"),
+        ({'form': 'hard', 'scope': 'local'}, "form='hard' acts on whole sensors"),
         ({'sigma': 0.0}, r'sigma \(0.0\) and limit \(5.0\) must be above 0'),
     ],
 )

@@ -2,7 +2,7 @@
 
 By default a bias: ``bias(q, k) = clamp(s_m w_m(q) window_m(q, k), -limit, limit)``, with m the
 group of token k. A bias moves little where the logits of the sensors lie far apart, as those of a
-trained CMT do; a gate and a mix act there too.
+trained CMT do; a gate, a mix and a hard choice act there too.
 
 Shapes: B batch, H heads, Q queries, K tokens, M token groups, P windows, W cells of a window.
 """
@@ -21,12 +21,14 @@ from ..transformer.attention_bias import (
     Routing,
     WindowBias,
 )
+from .hard_choice import choose, mask_others
 from .windows import Windows
 
 SCOPES = {'global': ('global',), 'local': ('local',), 'both': ('global', 'local')}
 SHAPES = ('box', 'gaussian')
-FORMS = ('add', 'gate', 'mix')
+FORMS = ('add', 'gate', 'mix', 'hard')
 SCALES = ('shared', 'per_layer')
+_SCALED = ('add', 'mix')
 
 
 class AttentionBiasGenerator(nn.Module):
@@ -39,13 +41,16 @@ class AttentionBiasGenerator(nn.Module):
         form: ``add`` adds biases to the logits; ``gate`` scales the share of each sensor in the
             output by 1 + weight, and has nothing to learn itself; ``mix`` sets these shares, from
             the log-sum-exp of each sensor's logits over a learned temperature, and a bias. See
-            :mod:`projects.cmt_aqr.transformer.attention_bias`.
+            :mod:`projects.cmt_aqr.transformer.attention_bias`. ``hard`` takes the weights for the
+            logits of an expert, and masks the tokens of the others, see
+            :mod:`projects.cmt_aqr.aqr.hard_choice`; it has nothing to learn itself either.
         scope: ``global`` for all tokens of a group, ``local`` for those in the query's windows,
-            ``both`` for the sum of the two with a scale each. A gate or mix is ``global``.
+            ``both`` for the sum of the two with a scale each. Forms other than ``add`` are
+            ``global``.
         window: ``box``, one in the whole window, or ``gaussian``, round the query's place.
         sigma: standard deviation of the Gaussian, as a share of the window's side.
-        scales: ``shared`` by the decoder's layers, or ``per_layer``, a set for each. A gate has
-            none.
+        scales: ``shared`` by the decoder's layers, or ``per_layer``, a set for each. A gate
+            or hard choice has none.
         initial_scale: of every scale, by which weights are multiplied to biases.
         learn_scale: whether the scales are learned; else they keep ``initial_scale``. Either way
             they are ``bias_scale`` of the state dict.
@@ -55,9 +60,9 @@ class AttentionBiasGenerator(nn.Module):
         num_layers: L of the decoder, each of which may have scales; the head gives it.
 
     Raises:
-        ValueError: an option is none of those above, or a number out of its range; a gate or mix
-            in windows; a mix without ``num_heads``; scales by layer of a gate, or without
-            ``num_layers``.
+        ValueError: an option is none of those above, or a number out of its range; a form other
+            than ``add`` in windows; a mix without ``num_heads``; scales by layer of a form that has
+            none, or without ``num_layers``.
     """
 
     def __init__(
@@ -88,8 +93,8 @@ class AttentionBiasGenerator(nn.Module):
             raise ValueError(f'window is {window!r}; it must be one of {list(SHAPES)}')
         if scales not in SCALES:
             raise ValueError(f'scales is {scales!r}; it must be one of {list(SCALES)}')
-        if scales == 'per_layer' and (form == 'gate' or num_layers is None):
-            raise ValueError("scales='per_layer' needs num_layers, and a form other than 'gate'")
+        if scales == 'per_layer' and (form not in _SCALED or num_layers is None):
+            raise ValueError(f"scales='per_layer' needs num_layers, and a form of {list(_SCALED)}")
         low, high = scale_range
         if not 0 < low <= initial_scale <= high:
             raise ValueError(
@@ -101,7 +106,7 @@ class AttentionBiasGenerator(nn.Module):
         if form == 'mix' and num_heads is None:
             raise ValueError("form='mix' learns a temperature for each head; it needs num_heads")
         self.form = form
-        self.scopes = SCOPES[scope] if form != 'gate' else ()
+        self.scopes = SCOPES[scope] if form in _SCALED else ()
         self.window = window
         self.sigma = sigma
         self.scale_range = (low, high)
@@ -109,7 +114,7 @@ class AttentionBiasGenerator(nn.Module):
         # One row for each scope; LiDAR, then camera. With scales by layer, one such table for each.
         layers = (num_layers,) if scales == 'per_layer' else ()
         scale = torch.full((*layers, len(self.scopes), 2), float(initial_scale))
-        if form == 'gate':
+        if form not in _SCALED:
             self.register_parameter('bias_scale', None)
         elif learn_scale:
             self.bias_scale = nn.Parameter(scale)
@@ -142,6 +147,8 @@ class AttentionBiasGenerator(nn.Module):
         """
         if self.form == 'gate':
             return AttentionGate(1 + weights, groups)
+        if self.form == 'hard':
+            return mask_others(choose(weights), groups)
         if self.bias_scale.dim() == 3:
             return [self._scaled(weights, scale, groups, windows) for scale in self.bias_scale]
         return self._scaled(weights, self.bias_scale, groups, windows)

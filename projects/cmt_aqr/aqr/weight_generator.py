@@ -20,7 +20,7 @@ from ..transformer.decoder import FeedForward
 from .layout import TokenLayout, check_grouping
 from .windows import Windows
 
-ACTIVATIONS = ('tanh', 'sigmoid', 'softmax')
+ACTIVATIONS = ('tanh', 'sigmoid', 'softmax', 'none')
 POOLINGS = ('separate', 'joint')
 
 
@@ -96,7 +96,7 @@ class AQRWeightGenerator(nn.Module):
         groups: ``modality`` for a weight for LiDAR and one for all cameras; ``camera`` for LiDAR
             and each camera.
         activation: ``tanh``, in [-1, 1]; ``sigmoid``, less 0.5; or ``softmax`` over the groups
-            that are there, less their even share.
+            that are there, less their even share; ``none`` for the logits of a hard choice.
         pooling: ``separate`` pools each group apart, and a group's weight comes from its own
             features and those of the other sensor; ``joint`` has one softmax over the windows of
             both sensors, as MoME has it.
@@ -238,6 +238,8 @@ def _from_neutral(logits: Tensor, there: Tensor, activation: str) -> Tensor:
         weights = logits.tanh()
     elif activation == 'sigmoid':
         weights = logits.sigmoid() - 0.5
+    elif activation == 'none':
+        weights = logits
     else:
         shares = F.softmax(logits.masked_fill(~there, -torch.inf), dim=-1)
         weights = shares - 1 / there.sum(dim=-1, keepdim=True)

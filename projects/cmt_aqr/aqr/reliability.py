@@ -1,0 +1,125 @@
+"""What the router learns from: weights that follow the health of what a query is to look at.
+
+Shapes: B batch, Q queries, K tokens, M token groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..transformer.attention_bias import groups_there
+from .hard_choice import choice_loss
+from .health import frame_health, window_health
+from .windows import Windows
+
+LABELS = ('query', 'frame')
+
+
+class ReliabilityLoss:
+    """Squared distance of weights from the targets that :func:`target_weights` gives.
+
+    The mean goes over the pairs of a query and a group that it can see anything of: a query that no
+    camera sees has no target for cameras. Weights without an activation are the logits of a hard
+    choice, and learn by :func:`~projects.cmt_aqr.aqr.hard_choice.choice_loss`.
+
+    Args:
+        activation: of the weights; the head gives it.
+        loss_weight: factor of the loss.
+        labels: ``query``, the health of a query's own windows; or ``frame``, the mean health of a
+            sensor, the same for all queries of a frame. Where whole sensors are dropped, the latter
+            is MoME's label (Park et al., CVPR 2025).
+        pull_healthy: whether weights of healthy input are pulled to zero; otherwise a pair counts
+            by its damaged share, and the weights of healthy input are left free: a positive one may
+            be a hint of where to look.
+
+    Raises:
+        ValueError: unknown labels, a weight that is not above 0, or a hard choice without a target
+            for healthy input.
+    """
+
+    def __init__(
+        self,
+        *,
+        activation: str,
+        loss_weight: float = 1.0,
+        labels: str = 'query',
+        pull_healthy: bool = True,
+    ) -> None:
+        if labels not in LABELS:
+            raise ValueError(f'reliability.labels is {labels!r}; it must be one of {list(LABELS)}')
+        if loss_weight <= 0:
+            raise ValueError(
+                f'reliability.loss_weight is {loss_weight}; it must be above 0. '
+                'aqr.reliability=None leaves the loss out'
+            )
+        if activation == 'none' and not pull_healthy:
+            raise ValueError(
+                "reliability.pull_healthy is False, but a hard choice (activation='none') has to "
+                'be told when both sensors are right; leave it True'
+            )
+        self.activation = activation
+        self.loss_weight = loss_weight
+        self.labels = labels
+        self.pull_healthy = pull_healthy
+
+    def __call__(
+        self,
+        weights: Tensor,
+        health: Tensor,
+        *,
+        windows: Sequence[Windows],
+        groups: Tensor,
+        present: Tensor | None = None,
+        denoising_slots: int = 0,
+    ) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            weights: (B, Q, M).
+            health: (B, K), healthy share of the input of every token.
+            windows: of every sensor that is there.
+            groups: (K,), group of every token, as the weights have them.
+            present: (B, K), bool: tokens that a sample has; ``None`` for all.
+            denoising_slots: the first queries, which do not count: they stand where the boxes are,
+                or in a corner, and are not there at test time.
+        """
+        num_groups = weights.shape[-1]
+        if self.labels == 'query':
+            by_group = window_health(health, windows, weights.shape).from_query(denoising_slots)
+        else:
+            by_group = frame_health(health, groups, num_groups, present)
+        weights = weights[:, denoising_slots:].float()
+        if self.activation == 'none':
+            return self.loss_weight * choice_loss(weights, by_group)
+        there = groups_there(groups, num_groups, present)[:, 0]
+        error = (weights - target_weights(by_group.share, there, self.activation)).square()
+        counted = by_group.known.to(error)
+        if not self.pull_healthy:
+            counted = counted * (1 - by_group.share)
+        counted = counted.expand_as(error)
+        return self.loss_weight * (error * counted).sum() / counted.sum().clamp(min=1)
+
+
+def target_weights(share: Tensor, there: Tensor, activation: str) -> Tensor:
+    """Weights that a healthy share asks for: zero, which is CMT, where all is healthy.
+
+    With the healthy share h they are h - 1 for ``tanh`` and half of it for ``sigmoid``, so that
+    damage suppresses. For ``softmax`` they are h over its sum, less the even share of the groups
+    that are there; zero where nothing is healthy.
+
+    Args:
+        share: (B, Q or 1, M).
+        there: (B or 1, 1, M), bool: groups of which a sample has a token.
+        activation: ``tanh``, ``sigmoid`` or ``softmax``.
+    """
+    if activation == 'tanh':
+        return share - 1
+    if activation == 'sigmoid':
+        return (share - 1) / 2
+    healthy = share * there
+    total = healthy.sum(dim=-1, keepdim=True)
+    even = there / there.sum(dim=-1, keepdim=True)
+    return torch.where(total > 0, healthy / total, even) - even
