@@ -143,7 +143,7 @@ class CmtDetector(Base3DDetector):
     ) -> list[dict[str, Tensor]]:
         """Raw outputs of the head."""
         metas = [sample.metainfo for sample in batch_data_samples]
-        return self.pts_bbox_head(*self.extract_feat(batch_inputs_dict), metas)
+        return self.pts_bbox_head(*self.extract_feat(batch_inputs_dict), metas).tasks
 
     def _uses(self, modality: str, branch: Mapping[str, Mapping | None]) -> bool:
         """Whether a branch is to be built; it is configured as a whole or not at all."""
