@@ -1,0 +1,89 @@
+"""A test under one condition after the other, with one model."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmdet3d.registry import LOOPS
+from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
+from mmengine.runner import Runner, TestLoop
+
+from .records import Record, Records
+
+
+@LOOPS.register_module()
+class ConditionsLoop(TestLoop):
+    """Run the test once for every condition, and write a record of each as soon as it is done.
+
+    Only the head of the test pipeline changes from one to the next: the failure stands first.
+
+    Args:
+        runner: of the model.
+        dataloader: config of the clean test.
+        evaluator: config of a :class:`.frames_metric.FramesMetric`.
+        conditions: of each, its name and the config of its failure, or None.
+        folder: for the records.
+        made_of: what all records are made of; see :data:`.records.IDENTITY`.
+        fp16: as for ``TestLoop``.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Mapping[str, Any],
+        evaluator: Evaluator | Mapping[str, Any],
+        *,
+        conditions: Mapping[str, Mapping[str, Any] | None],
+        folder: str,
+        made_of: Mapping[str, Any],
+        fp16: bool = False,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        self.clean = dataloader
+        self.conditions = conditions
+        self.records = Records(Path(folder))
+        self.made_of = made_of
+
+    def run(self) -> dict[str, dict[str, float]]:
+        """The metrics of every condition by its name."""
+        return {name: self._run(name, failure) for name, failure in self.conditions.items()}
+
+    def _run(self, name: str, failure: Mapping[str, Any] | None) -> dict[str, float]:
+        print_log(f'Test under: {name}', logger='current')
+        self.dataloader = self.runner.build_dataloader(
+            with_failure(self.clean, failure), seed=self.runner.seed
+        )
+        metrics = super().run()
+        if is_main_process():
+            self._write(name, failure, metrics)
+        return metrics
+
+    def _write(
+        self, name: str, failure: Mapping[str, Any] | None, metrics: Mapping[str, float]
+    ) -> None:
+        # The evaluator's metrics have the metric's name before them, those of hooks have none.
+        scores = {key.partition('/')[2]: value for key, value in metrics.items() if '/' in key}
+        attention = {key: value for key, value in metrics.items() if '/' not in key}
+        (metric,) = self.evaluator.metrics
+        record = Record(
+            condition=name,
+            made_of={**self.made_of, 'failure': failure},
+            scores=scores,
+            attention=attention,
+        )
+        self.records.write(record, metric.scored)
+
+
+def with_failure(dataloader: Mapping[str, Any], failure: Mapping[str, Any] | None) -> dict:
+    """The dataloader's config with the failure first in its pipeline.
+
+    Its workers end with it: the next condition has its own.
+    """
+    dataloader = copy.deepcopy(dict(dataloader))
+    dataloader['persistent_workers'] = False
+    if failure is not None:
+        dataloader['dataset']['pipeline'].insert(0, dict(failure))
+    return dataloader

@@ -1,0 +1,168 @@
+"""Which predicted boxes hit, frame by frame, by the official rule.
+
+The official evaluation goes through the boxes of a class by falling confidence. Each takes the
+nearest true box of its class in its frame that no box before it has taken, and hits if that one is
+near enough. Frames do not meddle with each other, so one matching serves every choice of frames,
+with each as often as one likes: see :mod:`.match_scores`.
+
+Shapes: N predicted boxes, F frames, K classes, D distances at which boxes are matched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.common.utils import (
+    attr_acc,
+    center_distance,
+    scale_iou,
+    velocity_l2,
+    yaw_diff,
+)
+from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Matches:
+    """Every scored box of some frames; by class, and in a class as the official evaluation goes.
+
+    Attributes:
+        tokens: (F,) sample tokens.
+        truths: (K, F) number of true boxes.
+        label: (N,) class, an index into the classes of the official configuration.
+        frame: (N,) index into the tokens.
+        score: (N,) confidence.
+        hit: (N, D) whether the box hits, at each distance.
+        errors: (N, 5) errors in the order of ``TP_METRICS`` where the box hits at the distance at
+            which the official evaluation takes errors, else NaN; NaN too where the true box has
+            no such property.
+    """
+
+    tokens: np.ndarray
+    truths: np.ndarray
+    label: np.ndarray
+    frame: np.ndarray
+    score: np.ndarray
+    hit: np.ndarray
+    errors: np.ndarray
+
+    @classmethod
+    def of(cls, truth: EvalBoxes, predicted: EvalBoxes, config: DetectionConfig) -> 'Matches':
+        """Match boxes that went through the official filters.
+
+        Args:
+            truth: its samples, in their order, are the frames.
+            predicted: boxes of the same samples.
+            config: the official settings.
+
+        Raises:
+            ValueError: the samples are not the same.
+        """
+        frames = {token: index for index, token in enumerate(truth.sample_tokens)}
+        if frames.keys() != set(predicted.sample_tokens):
+            raise ValueError(
+                f'{len(frames)} samples have true boxes, {len(predicted.sample_tokens)} samples '
+                'have predicted ones, and they are not the same; every frame needs a list of boxes'
+            )
+        parts = [
+            _match_class(truth, predicted, name, label, frames, config)
+            for label, name in enumerate(config.class_names)
+        ]
+        columns = {
+            name: np.concatenate([part[name] for part in parts])
+            for name in ('label', 'frame', 'score', 'hit', 'errors')
+        }
+        truths = np.stack([part['truths'] for part in parts])
+        return cls(tokens=np.array(list(frames)), truths=truths, **columns)
+
+    def save(self, file: BinaryIO) -> None:
+        """Write as a compressed npz."""
+        np.savez_compressed(file, **{item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> 'Matches':
+        """Read what :meth:`save` wrote."""
+        with np.load(path) as arrays:
+            return cls(**arrays)
+
+
+def _match_class(
+    truth: EvalBoxes,
+    predicted: EvalBoxes,
+    name: str,
+    label: int,
+    frames: dict[str, int],
+    config: DetectionConfig,
+) -> dict[str, np.ndarray]:
+    """The attributes of :class:`Matches` for one class, ``truths`` being (F,)."""
+    boxes = [box for box in predicted.all if box.detection_name == name]
+    # The last of equals first, as the official evaluation has it.
+    order = sorted(range(len(boxes)), key=lambda i: (boxes[i].detection_score, i), reverse=True)
+    boxes = [boxes[index] for index in order]
+    frame = np.array([frames[box.sample_token] for box in boxes], dtype=np.int32)
+
+    truths = np.zeros(len(frames), dtype=np.int32)
+    hit = np.zeros((len(boxes), len(config.dist_ths)), dtype=bool)
+    errors = np.full((len(boxes), 5), np.nan, dtype=np.float64)
+    at = config.dist_ths.index(config.dist_th_tp)
+    ends = np.bincount(frame, minlength=len(frames)).cumsum()
+    rows_by_frame = np.split(frame.argsort(kind='stable'), ends[:-1])
+    for token, rows in zip(frames, rows_by_frame, strict=True):
+        there = [box for box in truth[token] if box.detection_name == name]
+        truths[frames[token]] = len(there)
+        if there and rows.size:
+            taken = _match_frame(there, [boxes[row] for row in rows], config.dist_ths)
+            hit[rows] = taken >= 0
+            for row, target in zip(rows, taken[:, at], strict=True):
+                if target >= 0:
+                    errors[row] = _errors(there[target], boxes[row])
+
+    return {
+        'truths': truths,
+        'label': np.full(len(boxes), label, dtype=np.int8),
+        'frame': frame,
+        'score': np.array([box.detection_score for box in boxes], dtype=np.float64),
+        'hit': hit,
+        'errors': errors,
+    }
+
+
+def _match_frame(
+    truth: Sequence[DetectionBox], predicted: Sequence[DetectionBox], distances: Sequence[float]
+) -> np.ndarray:
+    """Index of the true box that each predicted one takes, at each distance (n, D); -1: none.
+
+    The predicted boxes come by falling confidence.
+    """
+    apart = np.linalg.norm(_centres(predicted)[:, None] - _centres(truth), axis=-1)
+    limits = np.array(distances)
+    free = np.ones((len(limits), len(truth)), dtype=bool)
+    taken = np.full((len(predicted), len(limits)), -1)
+    for row in np.flatnonzero(apart.min(axis=1) < limits.max()):
+        candidates = np.where(free, apart[row], np.inf)
+        nearest = candidates.argmin(axis=1)
+        hits = np.flatnonzero(candidates.min(axis=1) < limits)
+        taken[row, hits] = nearest[hits]
+        free[hits, nearest[hits]] = False
+    return taken
+
+
+def _centres(boxes: Sequence[DetectionBox]) -> np.ndarray:
+    """(n, 2), metres, in the global frame."""
+    return np.array([box.translation[:2] for box in boxes])
+
+
+def _errors(truth: DetectionBox, box: DetectionBox) -> tuple[float, ...]:
+    """Translation, scale, orientation, velocity and attribute error, each by the dev-kit."""
+    # The official evaluation takes a barrier's two ends as the same.
+    period = np.pi if truth.detection_name == 'barrier' else 2 * np.pi
+    return (
+        center_distance(truth, box),
+        1 - scale_iou(truth, box),
+        yaw_diff(truth, box, period=period),
+        velocity_l2(truth, box),
+        1 - attr_acc(truth, box),
+    )

@@ -1,0 +1,97 @@
+"""Predicted boxes as small arrays on disk, to be scored again without the model.
+
+Shapes: N boxes, F frames.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from nuscenes.eval.common.data_classes import EvalBoxes
+from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES, DETECTION_NAMES
+from nuscenes.eval.detection.data_classes import DetectionBox
+
+_ATTRIBUTES = ('', *ATTRIBUTE_NAMES)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """The boxes of some frames, in nuScenes' global frame: metres, metres a second, quaternions.
+
+    Attributes:
+        tokens: (F,) sample tokens, also of frames without boxes.
+        frame: (N,) index into the tokens.
+        translation: (N, 3) centres; in double precision, as the map may be kilometres wide.
+        size: (N, 3) width, length, height.
+        rotation: (N, 4) w, x, y, z.
+        velocity: (N, 2).
+        score: (N,) confidence.
+        name: (N,) index into ``DETECTION_NAMES``.
+        attribute: (N,) index into no attribute and ``ATTRIBUTE_NAMES``.
+    """
+
+    tokens: np.ndarray
+    frame: np.ndarray
+    translation: np.ndarray
+    size: np.ndarray
+    rotation: np.ndarray
+    velocity: np.ndarray
+    score: np.ndarray
+    name: np.ndarray
+    attribute: np.ndarray
+
+    @classmethod
+    def of(cls, boxes: EvalBoxes) -> 'Predictions':
+        """Take over the dev-kit's boxes, in their order."""
+        frames = {token: index for index, token in enumerate(boxes.sample_tokens)}
+        every = boxes.all
+
+        def column(values: list, width: int, kind: type) -> np.ndarray:
+            return np.array(values, dtype=kind).reshape(len(every), width)
+
+        return cls(
+            tokens=np.array(list(frames)),
+            frame=np.array([frames[box.sample_token] for box in every], dtype=np.int32),
+            translation=column([box.translation for box in every], 3, np.float64),
+            size=column([box.size for box in every], 3, np.float32),
+            rotation=column([box.rotation for box in every], 4, np.float32),
+            velocity=column([box.velocity for box in every], 2, np.float32),
+            score=np.array([box.detection_score for box in every], dtype=np.float32),
+            name=np.array(
+                [DETECTION_NAMES.index(box.detection_name) for box in every], dtype=np.int8
+            ),
+            attribute=np.array(
+                [_ATTRIBUTES.index(box.attribute_name) for box in every], dtype=np.int8
+            ),
+        )
+
+    def boxes(self) -> EvalBoxes:
+        """The same as the dev-kit's boxes, to be scored."""
+        boxes = EvalBoxes()
+        for token in self.tokens:
+            boxes.add_boxes(str(token), [])
+        for index, frame in enumerate(self.frame):
+            token = str(self.tokens[frame])
+            box = DetectionBox(
+                sample_token=token,
+                translation=tuple(self.translation[index].tolist()),
+                size=tuple(self.size[index].tolist()),
+                rotation=tuple(self.rotation[index].tolist()),
+                velocity=tuple(self.velocity[index].tolist()),
+                detection_name=DETECTION_NAMES[self.name[index]],
+                detection_score=float(self.score[index]),
+                attribute_name=_ATTRIBUTES[self.attribute[index]],
+            )
+            boxes.add_boxes(token, [box])
+        return boxes
+
+    def save(self, file: BinaryIO) -> None:
+        """Write as a compressed npz."""
+        np.savez_compressed(file, **{item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> 'Predictions':
+        """Read what :meth:`save` wrote."""
+        with np.load(path) as arrays:
+            return cls(**arrays)
