@@ -48,7 +48,7 @@ def cpfpn() -> CPFPN:
     return CPFPN(in_channels=[4, 4], out_channels=4, num_outs=2, norm_cfg=norm)
 
 
-def sparse_encoder(cls: type = SparseEncoder) -> SparseEncoder:
+def sparse_encoder(cls: type = SparseEncoder, **kwargs) -> SparseEncoder:
     return cls(
         in_channels=4,
         sparse_shape=[41, 16, 16],
@@ -56,6 +56,7 @@ def sparse_encoder(cls: type = SparseEncoder) -> SparseEncoder:
         output_channels=4,
         encoder_channels=((4,), (4, 4), (4, 4), (4, 4)),
         encoder_paddings=((1,), (1, 1), (1, 1), ((0, 1, 1), 1)),
+        **kwargs,
     )
 
 

@@ -52,6 +52,7 @@ def patched_functions() -> list:
         checkpoint.load_url,
         Runner.resume,
         sys.modules['spconv.pytorch.ops'].get_current_stream,
+        spconv.SparseConv3d._conv_forward,
         spconv.SparseModule._load_from_state_dict,
     ]
 
@@ -244,6 +245,16 @@ def test_sparse_convolutions_are_the_same_whatever_the_threads():
             assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize('layer', [spconv.SubMConv3d, spconv.SparseConv3d])
+@torch.no_grad()
+def test_a_sparse_bias_is_added_in_evaluation_mode(layer):
+    with_bias, without = layer(4, 6, 3).eval(), layer(4, 6, 3, bias=False).eval()
+    without.weight.copy_(with_bias.weight)
+    nn.init.normal_(with_bias.bias)
+    x = sparse_input(4)
+    assert torch.equal(with_bias(x).features, without(x).features + with_bias.bias)
 
 
 def sparse_layers() -> nn.Module:

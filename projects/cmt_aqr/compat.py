@@ -209,6 +209,28 @@ def run_spconv_on_one_cpu_thread() -> None:
         _replace(ops, name, make)
 
 
+def add_spconv_bias_on_cpu() -> None:
+    """Let sparse convolutions with a bias compute in evaluation mode on CPU.
+
+    There spconv 2.3.8 hands the bias to its kernels, and those for CPU refuse it ("cpu don't
+    support act and bias"); in training mode it adds the bias itself. No upstream thread was found.
+    """
+    if find_spec('spconv') is None:
+        return
+    from spconv.pytorch.conv import SparseConvolution
+
+    def make(conv_forward: Callable) -> Callable:
+        def run(module, training, input, weight, bias, *args, **kwargs) -> Any:
+            adds_bias = bias is not None and not input.features.is_cuda
+            return conv_forward(
+                module, training or adds_bias, input, weight, bias, *args, **kwargs
+            )
+
+        return run
+
+    _replace(SparseConvolution, '_conv_forward', make)
+
+
 def load_spconv_kernels_by_shape() -> None:
     """Permute a sparse kernel on load only if its shape says that it has spconv 1's layout.
 
@@ -259,6 +281,7 @@ def apply() -> None:
     resume_without_running_config()
     train_spconv_without_cuda()
     run_spconv_on_one_cpu_thread()
+    add_spconv_bias_on_cpu()
     load_spconv_kernels_by_shape()
 
 

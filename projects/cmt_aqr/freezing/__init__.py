@@ -2,6 +2,7 @@
 
 from .audit_hook import FreezeAuditHook
 from .building import build_freezable, freeze
+from .fast_path import FastPath, add_fast_path, fast_path_of, renew_fast_paths
 from .keeper import eval_norms, frozen_modules
 from .layers import Layers, register_layers
 from .optimizer import StrictOptimWrapperConstructor
@@ -9,14 +10,18 @@ from .policy import FreezePolicy
 from .unfreeze_hook import UnfreezeScheduleHook
 
 __all__ = [
+    'FastPath',
     'FreezeAuditHook',
     'FreezePolicy',
     'Layers',
     'StrictOptimWrapperConstructor',
     'UnfreezeScheduleHook',
+    'add_fast_path',
     'build_freezable',
     'eval_norms',
+    'fast_path_of',
     'freeze',
     'frozen_modules',
     'register_layers',
+    'renew_fast_paths',
 ]

@@ -1,0 +1,553 @@
+"""A copy computes what is frozen, equals it at any time, and nobody else sees it."""
+
+import copy
+import io
+import itertools
+import pickle
+
+import pytest
+import torch
+from freezable import cpfpn, resnet, second, second_fpn, sparse_encoder, trainable, vovnet
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseModel
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+from toy_runner import make_runner
+
+from projects.cmt_aqr.backbones import CmtSparseEncoder
+from projects.cmt_aqr.freezing import (
+    FastPath,
+    FreezeAuditHook,
+    FreezePolicy,
+    UnfreezeScheduleHook,
+    add_fast_path,
+    fast_path_of,
+    freeze,
+    renew_fast_paths,
+)
+from projects.cmt_aqr.freezing.audit import find_frozen
+
+FROZEN = FreezePolicy(frozen=True)
+
+
+def with_statistics(module: nn.Module) -> nn.Module:
+    """With norms that do something."""
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.normal_(norm.bias)
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    return module
+
+
+def block() -> nn.Sequential:
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU())
+    return with_statistics(module)
+
+
+def frozen_block(**settings) -> nn.Sequential:
+    return add_fast_path(freeze(block(), FROZEN), name='block', **settings)
+
+
+def image() -> torch.Tensor:
+    return torch.randn(2, 2, 8, 8)
+
+
+def plainly(module: nn.Module, *inputs):
+    """What the class itself computes."""
+    return type(module).forward(module, *inputs)
+
+
+def copy_of(module: nn.Module) -> nn.Module | None:
+    return fast_path_of(module)._copy
+
+
+def assert_close(found, expected, limit: float = 1e-5) -> None:
+    found, expected = ([x] if torch.is_tensor(x) else [*x] for x in (found, expected))
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert b.abs().max() > 0.1
+        assert (a - b).abs().max() <= limit * b.abs().max()
+
+
+# What it computes.
+
+
+def voxels() -> tuple:
+    coors = torch.cat([torch.randint(0, high, (300, 1)) for high in (2, 40, 16, 16)], dim=1)
+    coors = coors.unique(dim=0)
+    return torch.randn(len(coors), 4), coors, 2
+
+
+def photo() -> tuple:
+    return (torch.randn(2, 3, 64, 64),)
+
+
+def bev() -> tuple:
+    return (torch.randn(2, 4, 16, 16),)
+
+
+def levels() -> tuple:
+    return ((torch.randn(2, 4, 16, 16), torch.randn(2, 4, 8, 8)),)
+
+
+PARTS = {
+    'ResNet': (resnet, photo),
+    'checkpointed ResNet': (lambda: resnet(with_cp=True), photo),
+    'VoVNet': (vovnet, photo),
+    'CPFPN': (cpfpn, levels),
+    'CmtSparseEncoder': (lambda: sparse_encoder(CmtSparseEncoder), voxels),
+    'SECOND': (second, bev),
+    'SECONDFPN': (second_fpn, levels),
+}
+
+
+@pytest.mark.parametrize('name', PARTS)
+def test_every_part_of_the_detector_gives_what_it_gave(name):
+    make, make_input = PARTS[name]
+    module = freeze(with_statistics(make()), FROZEN)
+    inputs = make_input()
+    expected = module(*inputs)
+    add_fast_path(module, name=name)
+    for _ in range(2):
+        found = module(*inputs)
+        assert_close(found, expected)
+        assert not any(t.requires_grad for t in ([found] if torch.is_tensor(found) else found))
+    kinds = {type(m) for m in copy_of(module).modules()}
+    assert not any(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in kinds)
+
+
+def test_the_copy_computes_and_not_the_module():
+    module, x = frozen_block(), image()
+    module(x)
+    copy_of(module)[0].bias.data.add_(1)  # no one else would notice
+    assert (module(x) - plainly(module, x)).abs().max() > 0.5
+
+
+def test_the_copy_has_its_channels_last_unless_told_not_to():
+    for channels_last in (True, False):
+        module = frozen_block(channels_last=channels_last)
+        y = module(image())
+        kernel = copy_of(module)[0].weight
+        for tensor in (kernel, y):
+            is_last = tensor.is_contiguous(memory_format=torch.channels_last)
+            assert is_last == channels_last
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_lower_precision_is_within_the_copy(dtype):
+    module, x = frozen_block(dtype=dtype), image()
+    y = module(x)
+    assert copy_of(module)[0].weight.dtype == getattr(torch, dtype)
+    assert module[0].weight.dtype == torch.float32
+    assert_close(y, plainly(module, x), limit=2e-2)
+    assert not torch.equal(y, plainly(module, x))
+
+
+def test_autocast_does_not_change_the_precision_asked_for():
+    module, x = frozen_block(dtype='float16'), image()
+    expected = module(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(module(x), expected)
+
+
+def test_without_a_precision_autocast_decides():
+    module, x = frozen_block(), image()
+    module(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert module[:1](x).dtype == module(x).dtype == torch.bfloat16
+
+
+def test_sparse_convolutions_keep_their_precision():
+    module = freeze(with_statistics(sparse_encoder()), FROZEN)
+    inputs = voxels()
+    expected = module(*inputs)
+    add_fast_path(module, name='encoder', dtype='bfloat16', compile=True)
+    assert_close(module(*inputs), expected)
+
+
+def test_compiled_code_is_kept_when_weights_change(monkeypatch):
+    compiled = []
+
+    def compile(function):
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, 'compile', compile)
+    module, x = frozen_block(compile=True), image()
+    module(x)
+    with torch.no_grad():
+        module[0].weight.mul_(2)
+    assert_close(module(x), plainly(module, x))
+    assert [function.__self__ for function in compiled] == [copy_of(module)]
+
+
+@pytest.mark.parametrize('dtype', ['half', 'float32', torch.bfloat16])
+def test_an_unknown_precision_is_refused(dtype):
+    with pytest.raises(ValueError, match=r"dtype .* must be one of None, 'float16', 'bfloat16'"):
+        add_fast_path(nn.ReLU(), name='relu', dtype=dtype)
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(TypeError, match='dtpye'):
+        add_fast_path(nn.ReLU(), name='relu', dtpye='bfloat16')
+
+
+# Where it computes.
+
+
+def test_what_has_no_parameters_is_left_alone():
+    assert fast_path_of(add_fast_path(nn.ReLU(), name='relu')) is None
+
+
+def test_what_trains_computes_as_ever():
+    module, x = add_fast_path(block(), name='block'), image()
+    mean = module[1].running_mean.clone()
+    module(x).sum().backward()
+    assert module[0].weight.grad is not None
+    assert not torch.equal(module[1].running_mean, mean)
+    assert copy_of(module) is None
+
+
+@pytest.mark.parametrize('by', ['gradient', 'mode'])
+def test_what_is_half_frozen_computes_as_ever(by):
+    module = block().requires_grad_(by == 'gradient').train(by == 'mode')
+    add_fast_path(module, name='block')
+    module(image())
+    assert copy_of(module) is None
+
+
+def test_an_input_with_a_gradient_gets_it_from_the_module():
+    module, x = frozen_block(), image().requires_grad_()
+    (gradient,) = torch.autograd.grad(module(x).square().sum(), x)
+    (expected,) = torch.autograd.grad(plainly(module, x).square().sum(), x)
+    assert torch.equal(gradient, expected)
+    assert copy_of(module) is None
+    with torch.no_grad():
+        module(x)
+    assert copy_of(module) is not None
+
+
+def test_unfreezing_drops_the_copy_and_freezing_brings_it_back():
+    module, x = frozen_block(), image()
+    module(x)
+    freeze(module, FreezePolicy())
+    assert module(x).requires_grad
+    assert copy_of(module) is None
+    assert fast_path_of(module).own_bytes() == 0
+    with torch.no_grad():
+        module[0].weight.mul_(2)
+    freeze(module, FROZEN)
+    assert_close(module(x), plainly(module, x))
+    assert copy_of(module) is not None
+
+
+def test_norms_that_are_computed_elsewhere_are_noticed(caplog):
+    class Reordered(nn.Sequential):
+        """The norm comes after the ReLU."""
+
+        def forward(self, x):
+            return self[1](self[2](self[0](x)))
+
+    module = add_fast_path(freeze(Reordered(*block()), FROZEN), name='neck')
+    x = image()
+    for _ in range(2):
+        assert torch.equal(module(x), plainly(module, x))
+    assert copy_of(module) is None
+    (record,) = [r for r in caplog.records if 'no fast path' in r.getMessage()]
+    assert record.levelname == 'WARNING'
+    assert record.getMessage().startswith('neck: no fast path, for with its norms folded')
+
+
+# Never stale.
+
+
+def write_in_place(module: nn.Module) -> None:
+    with torch.no_grad():
+        module[0].weight.neg_()
+
+
+def write_statistics(module: nn.Module) -> None:
+    module[1].running_mean.add_(1)
+
+
+def load(module: nn.Module) -> None:
+    module.load_state_dict(block().state_dict())
+
+
+def load_in_half(module: nn.Module) -> None:
+    module.load_state_dict({name: t.half() for name, t in block().state_dict().items()})
+
+
+def assign(module: nn.Module) -> None:
+    module.load_state_dict(block().requires_grad_(False).state_dict(), assign=True)
+
+
+def replace_data(module: nn.Module) -> None:
+    module[0].weight.data = module[0].weight.data * 2
+
+
+def replace_parameter(module: nn.Module) -> None:
+    module[0].weight = nn.Parameter(module[0].weight.detach() * 2, requires_grad=False)
+
+
+def replace_norm(module: nn.Module) -> None:
+    module[1] = block()[1].requires_grad_(False).eval()
+
+
+def write_data_and_tell(module: nn.Module) -> None:
+    module[0].weight.data.neg_()
+    renew_fast_paths(module)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        write_in_place,
+        write_statistics,
+        load,
+        load_in_half,
+        assign,
+        replace_data,
+        replace_parameter,
+        replace_norm,
+        write_data_and_tell,
+    ],
+)
+def test_the_copy_follows_the_module(change):
+    module, x = frozen_block(), image()
+    before = module(x)
+    change(module)
+    after = module(x)
+    assert_close(after, plainly(module, x))
+    assert (after - before).abs().max() > 0.1
+
+
+def test_the_copy_follows_to_another_type_or_device():
+    module, x = frozen_block(), image()
+    module(x)
+    module.double()
+    assert module(x.double()).dtype == torch.float64
+    module.to('meta')
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        module(x)  # as the module itself: the input is elsewhere
+
+
+def test_an_unchanged_module_is_copied_once():
+    module, x = frozen_block(), image()
+    module(x)
+    first = copy_of(module), copy_of(module)[0].weight.data_ptr()
+    for mode in (True, False, True):
+        module.train(mode)
+        module(x)
+        assert (copy_of(module), copy_of(module)[0].weight.data_ptr()) == first
+
+
+def test_a_copy_in_use_does_not_change_the_module():
+    """Nor does what is shared with it change layout or precision."""
+    module = freeze(with_statistics(resnet(with_cp=True)), FROZEN)
+    before = copy.deepcopy(module.state_dict())
+    strides = {name: t.stride() for name, t in module.state_dict().items()}
+    add_fast_path(module, name='img_backbone', dtype='bfloat16')
+    module(*photo())
+    after = module.state_dict()
+    assert after.keys() == before.keys()
+    for name, tensor in after.items():
+        assert tensor.dtype == before[name].dtype
+        assert tensor.stride() == strides[name]
+        assert torch.equal(tensor, before[name]), name
+
+
+# Seen by no one else.
+
+
+class Detector(BaseModel):
+    """A backbone and a head, on a number blown up to an image."""
+
+    def __init__(self, **fast_path) -> None:
+        super().__init__()
+        self.backbone = add_fast_path(
+            freeze(with_statistics(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))), FROZEN),
+            name='backbone',
+            **fast_path,
+        )
+        self.head = nn.Linear(2, 1)
+
+    def train(self, mode: bool = True):
+        if mode != self.training:
+            renew_fast_paths(self)
+        return super().train(mode)
+
+    def forward(self, inputs, data_samples, mode: str = 'tensor'):
+        maps = self.backbone(inputs[:, :, None, None].expand(-1, -1, 4, 4))
+        prediction = self.head(maps.mean(dim=(2, 3)))
+        if mode == 'loss':
+            return dict(loss=((prediction - data_samples) ** 2).mean())
+        return [*prediction]
+
+
+def test_the_copy_is_in_no_list_of_the_module():
+    with_copy, without = Detector(), Detector()
+    without.backbone.forward = lambda x: plainly(without.backbone, x)
+    batch = torch.randn(2, 1), torch.randn(2, 1)
+    with_copy(*batch), without(*batch)
+    assert copy_of(with_copy.backbone) is not None
+    for names in (
+        nn.Module.state_dict,
+        lambda model: dict(model.named_modules()),
+        lambda model: dict(model.named_parameters()),
+        lambda model: dict(model.named_buffers()),
+        lambda model: find_frozen(model).tensors,
+    ):
+        assert list(names(with_copy)) == list(names(without))
+    assert trainable(with_copy) == {'head.weight', 'head.bias'}
+    optimizer = build_optim_wrapper(with_copy, dict(optimizer=dict(type='SGD', lr=0.1))).optimizer
+    assert sum(len(group['params']) for group in optimizer.param_groups) == 6
+
+
+@pytest.mark.parametrize('how', ['deepcopy', 'pickle', 'torch.save'])
+def test_a_copy_of_the_module_begins_without_one_and_makes_its_own(how):
+    module, x = frozen_block(), image()
+    module(x)
+    if how == 'deepcopy':
+        other = copy.deepcopy(module)
+    elif how == 'pickle':
+        other = pickle.loads(pickle.dumps(module))
+    else:
+        file = io.BytesIO()
+        torch.save(module, file)
+        file.seek(0)
+        other = torch.load(file, weights_only=False)
+    assert copy_of(module) is not None
+    assert copy_of(other) is None
+    write_in_place(other)
+    assert_close(other(x), plainly(other, x))
+    assert (other(x) - module(x)).abs().max() > 0.1
+
+
+def test_hooks_on_the_module_fire_once():
+    module, calls = frozen_block(), []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    module(image())
+    calls.clear()
+    module(image())
+    assert calls == [1]
+
+
+def test_the_size_of_the_copy_is_what_it_does_not_share():
+    module = frozen_block(channels_last=False)
+    module(image())
+    folded = module[0].weight.nbytes + module[0].bias.nbytes
+    assert fast_path_of(module).own_bytes() == folded
+
+    linear = freeze(nn.Sequential(nn.Linear(4, 4)), FROZEN)
+    add_fast_path(linear, name='linear')
+    linear(torch.randn(2, 4))
+    assert fast_path_of(linear).own_bytes() == 0
+
+
+def test_the_copy_is_told_in_the_log_once(caplog):
+    module = frozen_block(channels_last=False)
+    for _ in range(2):
+        module(image())
+        write_in_place(module)
+    messages = [r.getMessage() for r in caplog.records if 'frozen copy' in r.getMessage()]
+    assert messages == ['block: computed by a frozen copy, with 1 norms folded and 0.0 MB of its own']
+
+
+# In a run.
+
+
+class CompareHook(Hook):
+    """Compares with the plain path in every forward of a run."""
+
+    def before_run(self, runner) -> None:
+        self.compared = []
+        self.handle = runner.model.backbone.register_forward_hook(self._compare)
+
+    def _compare(self, module, inputs, output) -> None:
+        expected = plainly(module, *inputs)
+        self.compared.append((output - expected).abs().max().item() < 1e-5)
+        self.of_copy = copy_of(module) is not None
+
+
+class WriteAverage(Hook):
+    """Lets the averaged backbone differ from the trained one."""
+
+    def __init__(self, ema: EMAHook) -> None:
+        self.ema = ema
+
+    def before_train(self, runner) -> None:
+        self.ema.ema_model.module.backbone[0].weight.data.mul_(-3)
+
+
+def test_averaged_weights_that_are_swapped_in_are_computed_with(tmp_path):
+    """mmengine's EMAHook writes through ``.data``, of which torch keeps no count."""
+    ema, compare = EMAHook(momentum=1e-9), CompareHook()
+    hooks = [ema, WriteAverage(ema), compare]
+    runner = make_runner(tmp_path, epochs=2, model=Detector(), custom_hooks=hooks)
+    runner.train()
+    assert len(compare.compared) == 8
+    assert all(compare.compared)
+    assert compare.of_copy
+
+
+def test_a_checkpoint_loaded_into_a_run_is_computed_with(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=Detector().state_dict()), weights)
+    model, compare = Detector(), CompareHook()
+    model(torch.randn(2, 1), None)
+    audit = FreezeAuditHook()
+    runner = make_runner(
+        tmp_path / 'run', model=model, load_from=str(weights), custom_hooks=[audit, compare]
+    )
+    runner.train()
+    assert compare.compared
+    assert all(compare.compared)
+    saved = torch.load(tmp_path / 'run' / 'epoch_1.pth')['state_dict']
+    assert list(saved) == list(Detector().state_dict())
+    expected = torch.load(weights)['state_dict']
+    for name, tensor in saved.items():
+        assert torch.equal(tensor, expected[name]) == name.startswith('backbone'), name
+
+
+def test_a_schedule_drops_and_brings_back_the_copy(tmp_path):
+    model, seen = Detector(), []
+
+    class Watch(Hook):
+        def after_train_iter(self, runner, batch_idx, **_) -> None:
+            seen.append((runner.epoch, copy_of(model.backbone) is not None))
+
+    freeze(model.backbone, FreezePolicy())
+    schedule = {0: dict(frozen=True), 1: dict(frozen=False), 2: dict(frozen=True)}
+    hook = UnfreezeScheduleHook(module='backbone', schedule=schedule)
+    compare = CompareHook()
+    runner = make_runner(tmp_path, epochs=3, model=model, custom_hooks=[hook, Watch()])
+    before = copy.deepcopy(model.backbone.state_dict())
+    runner.train()
+    assert sorted(set(seen)) == [(0, True), (1, False), (2, True)]
+    assert not torch.equal(model.backbone[0].weight, before['0.weight'])
+    compare.before_run(runner)
+    model(torch.randn(2, 1), None)
+    assert all(compare.compared)
+    assert compare.of_copy
+
+
+def test_losses_are_those_of_the_plain_path(tmp_path):
+    losses = []
+    for fast in (True, False):
+        torch.manual_seed(0)
+        model = Detector()
+        if not fast:
+            del model.backbone.forward
+        optim_wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=0.1)))
+        model.train()
+        data = dict(inputs=torch.randn(4, 1), data_samples=torch.randn(4, 1))
+        losses.append(
+            [model.train_step(data, optim_wrapper)['loss'].item() for _ in range(3)]
+        )
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert len({*itertools.chain(*losses)}) >= 3
+    assert isinstance(model.backbone, nn.Sequential)
+    assert not isinstance(model.backbone.forward, FastPath)
