@@ -17,11 +17,11 @@ import json
 
 import torch
 
-from projects.cmt_aqr.benchmarks import attention, freeze
+from projects.cmt_aqr.benchmarks import attention, freeze, model, router
 from projects.cmt_aqr.benchmarks.report import OtherWork, machine, machine_line
 from projects.cmt_aqr.entry import UsageError
 
-BENCHMARKS = {'attention': attention, 'freeze': freeze}
+BENCHMARKS = {'attention': attention, 'freeze': freeze, 'model': model, 'router': router}
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from projects.cmt_aqr.benchmarks.inputs import first_batch, has_samples, random_batch
+from projects.cmt_aqr.benchmarks.inputs import check_samples, first_batch, random_batch
+from projects.cmt_aqr.entry import UsageError
 from projects.cmt_aqr.geometry import project
 
 
@@ -35,8 +36,9 @@ def test_the_first_sample_comes_without_chance(cfg, synthetic_root):
 
 
 def test_a_folder_without_info_files_has_no_samples(tmp_path, synthetic_root):
-    assert has_samples(str(synthetic_root))
-    assert not has_samples(str(tmp_path))
+    assert check_samples(str(synthetic_root)) == str(synthetic_root)
+    with pytest.raises(UsageError, match='make_frame_tables'):
+        check_samples(str(tmp_path))
 
 
 def test_a_random_sample_has_the_sizes_of_the_config(cfg):

@@ -15,10 +15,10 @@ import torch
 from mmengine.config import DictAction
 
 from ..entry import UsageError
-from .inputs import INFO_FILE, has_samples
+from .inputs import check_samples
 from .processes import SideProcess
 from .report import Report, duration, gigabytes, spread, table
-from .timing import Spread, Times, alternate, summarize
+from .timing import Spread, Times, alternate, summarize, work
 from .training_step import BRANCHES, TrainingStep
 
 ALL_TRAINED = 'all trained'
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> Report:
         UsageError: a config or the data root does not exist.
     """
     configs = side_configs(args.config)
-    data_root = None if args.synthetic else _check_frame(args.frame)
+    data_root = None if args.synthetic else check_samples(args.frame)
     with ExitStack() as stack:
         sides = {
             name: stack.enter_context(
@@ -124,7 +124,7 @@ def compare(
     Returns:
         for each side its facts with ``seconds`` (a :class:`.timing.Spread` of each phase),
         ``peak_memory``, ``memory_share``, ``speed_up`` of the whole step, ``work_saved`` (the same
-        of its work, see :func:`work`), ``frozen_share`` of forward work, and the ``ideal``
+        of its work, see :func:`.timing.work`), ``frozen_share`` of forward work, and the ``ideal``
         speed-up that it allows.
     """
     seconds_of = {name: summarize(times) for name, times in runs.items()}
@@ -151,26 +151,9 @@ def frozen_share(reference: Mapping[str, Spread], frozen_parts: Sequence[str]) -
     return sum(done[f'part/{name}'].median for name in frozen_parts) / done['forward'].median
 
 
-def work(measured: Mapping[str, Spread]) -> dict[str, Spread]:
-    """Processor time of each phase on a CPU, and the time it took on a GPU."""
-    prefix = 'cpu/'
-    cpu = {k.removeprefix(prefix): v for k, v in measured.items() if k.startswith(prefix)}
-    return cpu or dict(measured)
-
-
 def ideal_speed_up(frozen_share: float) -> float:
     """How much faster a step can be at best if this share of forward work needs no backward."""
     return 3 / (3 - 2 * frozen_share)
-
-
-def _check_frame(data_root: str) -> str:
-    if not has_samples(data_root):
-        raise UsageError(
-            f'{Path(data_root, INFO_FILE)} does not exist (in {Path.cwd()}); to make it: '
-            f'python tools/make_frame_tables.py FOLDER --out {data_root}; or train on a sample '
-            'made at random: --synthetic'
-        )
-    return data_root
 
 
 def _markdown(data: dict, device: torch.device) -> str:

@@ -11,6 +11,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ..entry import UsageError
+
 INFO_FILE = 'nuscenes_infos_train.pkl'
 _RANDOM_STEPS = ('ModalMask3D', 'GlobalRotScaleTransAll', 'RandomFlip3DAll', 'PointShuffle')
 _NUM_CAMERAS = 6
@@ -33,9 +35,19 @@ def first_batch(cfg: Config, data_root: str) -> dict:
     return pseudo_collate([DATASETS.build(settings)[0]])
 
 
-def has_samples(data_root: str) -> bool:
-    """Whether :func:`first_batch` finds its info file there."""
-    return Path(data_root, INFO_FILE).is_file()
+def check_samples(data_root: str) -> str:
+    """The data root, once it is seen that :func:`first_batch` finds its info file there.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not Path(data_root, INFO_FILE).is_file():
+        raise UsageError(
+            f'{Path(data_root, INFO_FILE)} does not exist (in {Path.cwd()}); to make it: '
+            f'python tools/make_frame_tables.py FOLDER --out {data_root}; or use a sample '
+            'made at random: --synthetic'
+        )
+    return data_root
 
 
 def random_batch(cfg: Config, *, num_points: int = 30_000, num_boxes: int = 30) -> dict:

@@ -99,3 +99,10 @@ def summarize(runs: Sequence[Times]) -> dict[str, Spread]:
         )
         for phase in runs[0]
     }
+
+
+def work(measured: Mapping[str, Spread]) -> dict[str, Spread]:
+    """Processor time of each phase on a CPU, and the time it took on a GPU."""
+    prefix = 'cpu/'
+    cpu = {k.removeprefix(prefix): v for k, v in measured.items() if k.startswith(prefix)}
+    return cpu or dict(measured)

@@ -1,0 +1,74 @@
+"""A model's parameters, operations and latency, and the tables of them."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from projects.cmt_aqr.benchmarks import model
+from projects.cmt_aqr.benchmarks.inference_step import InferenceStep
+from projects.cmt_aqr.entry import UsageError
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture(scope='module')
+def step(repo_root):
+    """Inference of the tiny CMT by recipe A."""
+    config = repo_root / 'configs/cmt/cmt_tiny_synthetic_finetune.py'
+    return InferenceStep(config=str(config), options={}, data_root=None, device=CPU)
+
+
+def test_every_phase_is_timed(step):
+    times = step()
+    assert {*model.PHASES, 'inference'} <= set(times)
+    assert times['inference'] == pytest.approx(sum(times[phase] for phase in model.PHASES))
+    assert all(times[phase] > 0 and times[f'cpu/{phase}'] > 0 for phase in model.PHASES)
+
+
+def test_the_parts_make_up_the_model(step):
+    facts = step.facts
+    assert list(facts)[-1] == 'pts_bbox_head'
+    counted = sum(part['trainable'] + part['frozen'] for part in facts.values())
+    assert counted == sum(p.numel() for p in step.model.parameters())
+    assert facts['img_backbone']['trainable'] == facts['pts_backbone']['trainable'] == 0
+    assert facts['pts_bbox_head']['frozen'] == 0
+    assert all(part['flops'] > 0 for part in facts.values())
+
+
+def test_the_model_finds_the_same_boxes_as_in_one_piece(step):
+    """What is timed in pieces is the detector's own inference."""
+    seen = []
+    predict = step.model.pts_bbox_head.predict
+    step.model.pts_bbox_head.predict = lambda *args: seen.append(predict(*args))
+    step()
+    step.model.pts_bbox_head.predict = predict
+    (whole,) = step.model.test_step(step.batch)
+    (pieces,) = seen[0]
+    assert torch.equal(pieces.scores_3d, whole.pred_instances_3d.scores_3d)
+
+
+def test_the_tables():
+    seconds = dict.fromkeys((*model.PHASES, 'inference'), (0.5, 0.4, 0.6))
+    parts = {
+        'img_backbone': dict(trainable=0, frozen=2_000_000, flops=3 * 10**9),
+        'pts_bbox_head': dict(trainable=1_000_000, frozen=0, flops=10**9),
+    }
+    spreads = {
+        phase: model.summarize([{phase: s} for s in v])[phase] for phase, v in seconds.items()
+    }
+    models = {'cmt': dict(seconds=spreads, peak_memory=10**9, parts=parts)}
+    data = dict(models=models, options={'model.x': 1}, data_root=None, rounds=3, warmup=1)
+    lines = model._markdown(data, CPU).splitlines()
+    assert lines[0].startswith('Inference of one sample of random input, model.x=1, weights random')
+    assert lines[4] == (
+        '| cmt | 500.0 ms | 500.0 ms | 500.0 ms | 500.0 ms | 500.0 ms (400.0 ms–600.0 ms) '
+        '| 1.00 GB |'
+    )
+    assert lines[-1] == '| all | 1.00 M | 2.00 M | 4.0 |'
+
+
+def test_a_config_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r'none\.py does not exist'):
+        model.run(argparse.Namespace(configs=[tmp_path / 'none.py'], frame=Path('x')))
