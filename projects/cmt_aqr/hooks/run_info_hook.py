@@ -40,7 +40,7 @@ class RunInfoHook(Hook):
             'resume': runner._resume,
             'seed': runner.seed,
             'deterministic': runner.deterministic,
-            **_code(),
+            **code_version(),
             'versions': _versions(),
             'machine': _machine(),
             'processes': get_world_size(),
@@ -68,7 +68,7 @@ class RunInfoHook(Hook):
         path.write_text(json.dumps(self._info, indent=2) + '\n')
 
 
-def _code() -> dict:
+def code_version() -> dict:
     """Commit of the checkout, and whether tracked files differ from it; None outside of git."""
 
     def git(*arguments: str) -> str | None:
