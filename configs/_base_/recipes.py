@@ -2,6 +2,9 @@
 
 A recipe has two parts: `model`, to be merged into the model, and `rates`, relative to the base
 rate. Every part of the model is named in both, so that one recipe can be laid over another.
+
+A copy made for speed computes what is frozen, with the same outputs. In the model's config,
+`fast_path=dict(dtype='bfloat16')` rounds and is faster still, and `fast_path=None` does without.
 """
 
 frozen_part = dict(frozen=True, norm_eval=True)
@@ -19,6 +22,7 @@ decoder_rates = dict(
 # A: the backbones frozen, the necks almost.
 recipe_a = dict(
     model=dict(
+        fast_path={},
         img_backbone=frozen_part,
         img_neck=trained_part,
         pts_voxel_encoder=dict(frozen=True),
@@ -38,6 +42,7 @@ recipe_b = dict(
 # C: nothing frozen, the backbones at a low rate.
 recipe_c = dict(
     model=dict(
+        fast_path={},
         img_backbone=trained_part,
         img_neck=trained_part,
         pts_voxel_encoder=dict(frozen=False),
@@ -57,6 +62,7 @@ recipe_c = dict(
 # D: features fixed, backbones and necks frozen.
 recipe_d = dict(
     model=dict(
+        fast_path={},
         img_backbone=frozen_part,
         img_neck=frozen_part,
         pts_voxel_encoder=dict(frozen=True),

@@ -222,9 +222,7 @@ def add_spconv_bias_on_cpu() -> None:
     def make(conv_forward: Callable) -> Callable:
         def run(module, training, input, weight, bias, *args, **kwargs) -> Any:
             adds_bias = bias is not None and not input.features.is_cuda
-            return conv_forward(
-                module, training or adds_bias, input, weight, bias, *args, **kwargs
-            )
+            return conv_forward(module, training or adds_bias, input, weight, bias, *args, **kwargs)
 
         return run
 

@@ -3,6 +3,8 @@
 Shapes: B batch, V cameras.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,7 +13,7 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
-from .freezing import build_freezable
+from .freezing import add_fast_path, build_freezable, renew_fast_paths
 from .geometry import VoxelGrid
 
 
@@ -33,11 +35,13 @@ class CmtDetector(Base3DDetector):
         pts_backbone: config of the BEV backbone.
         pts_neck: config of its neck; the head takes the first map that it returns.
         grid_mask: config of an augmentation of the images as the backbone gets them.
+        fast_path: settings of a :class:`~projects.cmt_aqr.freezing.FastPath` for every part of the
+            branches, which computes the part while it is frozen; ``None`` for none.
         init_cfg: as in mmengine.
 
     Raises:
         ValueError: only a part of a branch is configured, or a branch that the head has no use
-            for; or a part cannot be frozen as its config says.
+            for; a part cannot be frozen, or have a fast path, as its config says.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class CmtDetector(Base3DDetector):
         pts_backbone: Mapping | None = None,
         pts_neck: Mapping | None = None,
         grid_mask: Mapping | None = None,
+        fast_path: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -70,8 +75,17 @@ class CmtDetector(Base3DDetector):
             if not self._uses(modality, branch):
                 continue
             for name, config in branch.items():
-                self.add_module(name, build_freezable(config, MODELS, name=name))
+                part = build_freezable(config, MODELS, name=name)
+                if fast_path is not None:
+                    add_fast_path(part, name=name, **fast_path)
+                self.add_module(name, part)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
+
+    def train(self, mode: bool = True) -> CmtDetector:
+        """As ever; where the mode changes, weights may have been exchanged for averaged ones."""
+        if mode != self.training:
+            renew_fast_paths(self)
+        return super().train(mode)
 
     def extract_feat(self, batch_inputs_dict: Mapping) -> tuple[Tensor | None, Tensor | None]:
         """BEV map (B, C, height, width) and image maps (B, V, C, height, width).

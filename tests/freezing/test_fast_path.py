@@ -2,21 +2,25 @@
 
 import copy
 import io
-import itertools
+import logging
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from freezable import cpfpn, resnet, second, second_fpn, sparse_encoder, trainable, vovnet
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 from toy_runner import make_runner
 
 from projects.cmt_aqr.backbones import CmtSparseEncoder
+from projects.cmt_aqr.benchmarks.inputs import random_batch
 from projects.cmt_aqr.freezing import (
-    FastPath,
     FreezeAuditHook,
     FreezePolicy,
     UnfreezeScheduleHook,
@@ -27,7 +31,16 @@ from projects.cmt_aqr.freezing import (
 )
 from projects.cmt_aqr.freezing.audit import find_frozen
 
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FROZEN = FreezePolicy(frozen=True)
+
+
+@pytest.fixture
+def log(monkeypatch) -> list[logging.LogRecord]:
+    """What the current logger is told from INFO on."""
+    records = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'handle', records.append)
+    return records
 
 
 def with_statistics(module: nn.Module) -> nn.Module:
@@ -243,7 +256,7 @@ def test_unfreezing_drops_the_copy_and_freezing_brings_it_back():
     assert copy_of(module) is not None
 
 
-def test_norms_that_are_computed_elsewhere_are_noticed(caplog):
+def test_norms_that_are_computed_elsewhere_are_noticed(log):
     class Reordered(nn.Sequential):
         """The norm comes after the ReLU."""
 
@@ -255,7 +268,7 @@ def test_norms_that_are_computed_elsewhere_are_noticed(caplog):
     for _ in range(2):
         assert torch.equal(module(x), plainly(module, x))
     assert copy_of(module) is None
-    (record,) = [r for r in caplog.records if 'no fast path' in r.getMessage()]
+    (record,) = [r for r in log if 'no fast path' in r.getMessage()]
     assert record.levelname == 'WARNING'
     assert record.getMessage().startswith('neck: no fast path, for with its norms folded')
 
@@ -447,13 +460,15 @@ def test_the_size_of_the_copy_is_what_it_does_not_share():
     assert fast_path_of(linear).own_bytes() == 0
 
 
-def test_the_copy_is_told_in_the_log_once(caplog):
+def test_the_copy_is_told_in_the_log_once(log):
     module = frozen_block(channels_last=False)
     for _ in range(2):
         module(image())
         write_in_place(module)
-    messages = [r.getMessage() for r in caplog.records if 'frozen copy' in r.getMessage()]
-    assert messages == ['block: computed by a frozen copy, with 1 norms folded and 0.0 MB of its own']
+    messages = [r.getMessage() for r in log if 'frozen copy' in r.getMessage()]
+    assert messages == [
+        'block: computed by a frozen copy, with 1 norms folded and 0.0 MB of its own'
+    ]
 
 
 # In a run.
@@ -498,10 +513,10 @@ def test_a_checkpoint_loaded_into_a_run_is_computed_with(tmp_path):
     torch.save(dict(state_dict=Detector().state_dict()), weights)
     model, compare = Detector(), CompareHook()
     model(torch.randn(2, 1), None)
-    audit = FreezeAuditHook()
-    runner = make_runner(
-        tmp_path / 'run', model=model, load_from=str(weights), custom_hooks=[audit, compare]
-    )
+    hooks = [FreezeAuditHook(), compare]
+    runner = make_runner(tmp_path / 'run', model=model, load_from=str(weights), custom_hooks=hooks)
+    optimizer = dict(type='SGD', lr=0.01)
+    runner.optim_wrapper = dict(constructor='StrictOptimWrapperConstructor', optimizer=optimizer)
     runner.train()
     assert compare.compared
     assert all(compare.compared)
@@ -534,20 +549,50 @@ def test_a_schedule_drops_and_brings_back_the_copy(tmp_path):
     assert compare.of_copy
 
 
-def test_losses_are_those_of_the_plain_path(tmp_path):
-    losses = []
-    for fast in (True, False):
-        torch.manual_seed(0)
-        model = Detector()
-        if not fast:
-            del model.backbone.forward
-        optim_wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=0.1)))
-        model.train()
-        data = dict(inputs=torch.randn(4, 1), data_samples=torch.randn(4, 1))
-        losses.append(
-            [model.train_step(data, optim_wrapper)['loss'].item() for _ in range(3)]
-        )
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert len({*itertools.chain(*losses)}) >= 3
-    assert isinstance(model.backbone, nn.Sequential)
-    assert not isinstance(model.backbone.forward, FastPath)
+# In the detector.
+
+
+def losses_and_gradients(model: nn.Module, batch: dict) -> tuple[dict, dict]:
+    torch.manual_seed(0)
+    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    model.zero_grad()
+    loss, losses = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return losses, gradients
+
+
+@pytest.mark.parametrize(('end', 'frozen'), [('', 3), ('_c', 0), ('_d', 5)])
+def test_recipes_train_with_the_fast_path_as_without(end, frozen):
+    cfg = Config.fromfile(CONFIGS / f'cmt_aqr/cmt_aqr_tiny_synthetic{end}.py')
+    model = MODELS.build(cfg.model).train()
+    with_statistics(model.img_backbone), with_statistics(model.pts_backbone)
+    batch = random_batch(cfg, num_points=3000, num_boxes=4)
+    losses, gradients = losses_and_gradients(model, batch)
+    paths = [path for path in map(fast_path_of, model.children()) if path is not None]
+    assert len(paths) == 5  # the voxel encoder has no parameters
+    assert sum(path.own_bytes() > 0 for path in paths) == frozen
+
+    for path in paths:
+        del path.module.forward
+    plain = losses_and_gradients(model, batch)
+    for found, expected in zip((losses, gradients), plain, strict=True):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            limit = 1e-4 * value.abs().max().item() + 1e-6
+            torch.testing.assert_close(found[name], value, rtol=0, atol=limit, msg=name)
+
+
+def test_a_change_of_mode_renews_the_copies_of_the_detector():
+    cfg = Config.fromfile(CONFIGS / 'cmt/cmt_tiny_synthetic_finetune_d.py')
+    model = MODELS.build(cfg.model).train()
+    neck, maps = model.pts_neck, [torch.randn(1, 64, 8, 8), torch.randn(1, 128, 4, 4)]
+    neck(maps)
+    neck.deblocks[0][0].weight.data.neg_()  # as EMAHook does, before the mode changes
+    model.eval()
+    assert_close(neck(maps), plainly(neck, maps))
+
+
+def test_a_plain_config_has_no_fast_path():
+    cfg = Config.fromfile(CONFIGS / 'cmt/cmt_tiny_synthetic.py')
+    assert not any(map(fast_path_of, MODELS.build(cfg.model).modules()))
