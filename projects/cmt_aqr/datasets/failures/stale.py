@@ -1,0 +1,265 @@
+"""Sensors that repeat their previous keyframe as if it were new."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from mmdet3d.registry import TRANSFORMS
+from mmengine.fileio import load
+from mmengine.logging import print_log
+
+from .base import DrawnFailure, SensorFailure
+
+_LONGEST_GAP = 1.0  # seconds
+_UNITS = ('camera', 'each_camera', 'lidar')
+
+
+@TRANSFORMS.register_module()
+class StaleFrame(SensorFailure):
+    """In some samples a sensor repeats its previous keyframe.
+
+    | severity | probability |
+    |----------|-------------|
+    | 1        | 0.2         |
+    | 2        | 0.4         |
+    | 3        | 0.6         |
+
+    Pose, calibration, time and labels stay those of the sample, as where a driver hands out its
+    last message again. So the ego's own motion since then, half a second of it in nuScenes, is not
+    compensated for. A repeated cloud comes with its own sweeps, as old as they were for it.
+
+    The probabilities are those of MultiCorrupt's temporal misalignment (Beemelmanns et al., 2024).
+    That one draws for the LiDAR and for each camera on its own, and takes the entry before in the
+    info file, even where that is of another scene.
+
+    The previous keyframe is the latest one of the same log, or scene in the synthetic database,
+    which file names begin with, less than a second before. A sample without one stays as it is: the
+    first of its scene. How many those are is logged.
+
+    Args:
+        ann_file: info file of the dataset, which is searched for previous keyframes; read once a
+            process.
+        sensor: 'camera' for all cameras together, 'each_camera' for each on its own, or 'lidar'.
+        severity: from 1 to 3.
+        seed: of the choice of samples.
+
+    Raises:
+        ValueError: for another sensor, and for an info file whose files are not named as in
+            nuScenes.
+        FileNotFoundError: the info file does not exist.
+    """
+
+    SEVERITIES: ClassVar = (0.2, 0.4, 0.6)
+
+    def __init__(
+        self, *, ann_file: str, sensor: str = 'camera', severity: int = 1, seed: int = 0
+    ) -> None:
+        super().__init__(severity=severity, seed=seed)
+        if sensor not in _UNITS:
+            raise ValueError(f'StaleFrame: sensor is {sensor!r}; it must be one of {_UNITS}')
+        self.ann_file = str(ann_file)
+        self.sensor = sensor
+        self._previous = find_previous_frames(self.ann_file, sweeps=sensor == 'lidar')
+
+    def draw(
+        self, results: dict, rng: np.random.Generator
+    ) -> DrawnStaleCameras | DrawnStaleLidar | None:
+        """What repeats itself; None where nothing does, or nothing came before.
+
+        Raises:
+            ValueError: for a sample that is not in the info file.
+        """
+        previous = self._find(results['token'])
+        names = sorted(results['images']) if self.sensor == 'each_camera' else [self.sensor]
+        chosen = [name for name in names if rng.random() < self.level]
+        if previous is None or not chosen:
+            return None
+        if self.sensor == 'lidar':
+            return DrawnStaleLidar(previous)
+        cameras = results['images'] if self.sensor == 'camera' else chosen
+        return _stale_cameras(results, cameras, previous)
+
+    def _find(self, token: str) -> PreviousFrame | None:
+        if token not in self._previous:
+            raise ValueError(
+                f'StaleFrame: sample {token} is not in {self.ann_file}; ann_file must be the info '
+                'file of the dataset'
+            )
+        packed = self._previous[token]
+        return None if packed is None else pickle.loads(packed)
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(ann_file={self.ann_file!r}, sensor={self.sensor!r}, '
+            f'severity={self.severity}, seed={self.seed})'
+        )
+
+
+@dataclass(frozen=True)
+class PreviousFrame:
+    """A keyframe by its files, as the info file names them; known by its token."""
+
+    token: str
+    timestamp: float = field(repr=False)
+    """seconds"""
+    images: dict[str, str] = field(repr=False)
+    cloud: str = field(repr=False)
+    sweeps: list[dict] | None = field(repr=False)
+    """``lidar_sweeps`` of the info file; None where that has none, or where they are not wanted"""
+
+
+def _stale_cameras(
+    results: dict, cameras: Iterable[str], previous: PreviousFrame
+) -> DrawnStaleCameras | None:
+    """Those of the cameras that have an image now and had one before."""
+    images = results['images']
+    able = sorted(c for c in cameras if 'img_path' in images[c] and c in previous.images)
+    return DrawnStaleCameras(tuple(able), previous) if able else None
+
+
+@dataclass(frozen=True)
+class DrawnStaleCameras(DrawnFailure):
+    """Cameras that show the previous keyframe."""
+
+    cameras: tuple[str, ...]
+    previous: PreviousFrame
+
+    def alter(self, results: dict) -> None:
+        """Changes ``img_path`` of the cameras."""
+        images = dict(results['images'])
+        for name in self.cameras:
+            path = _beside(images[name]['img_path'], self.previous.images[name])
+            images[name] = {**images[name], 'img_path': path}
+        results['images'] = images
+
+    def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
+        """0 for a camera that repeats itself."""
+        return np.full(shape, camera not in self.cameras, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class DrawnStaleLidar(DrawnFailure):
+    """A LiDAR that gives the cloud of the previous keyframe."""
+
+    previous: PreviousFrame
+
+    def alter(self, results: dict) -> None:
+        """Changes ``lidar_path`` and ``lidar_sweeps``."""
+        here = results['lidar_points']['lidar_path']
+        path = _beside(here, self.previous.cloud)
+        results['lidar_points'] = {**results['lidar_points'], 'lidar_path': path}
+        results['lidar_path'] = path
+        if self.previous.sweeps is not None:
+            results['lidar_sweeps'] = self._sweeps(results)
+
+    def _sweeps(self, results: dict) -> list[dict]:
+        """The previous keyframe's sweeps, dated so that they are as old as they were for it."""
+        delay = results['timestamp'] - self.previous.timestamp
+        return [
+            {
+                **sweep,
+                'timestamp': sweep['timestamp'] + delay,
+                'lidar_points': {
+                    **sweep['lidar_points'],
+                    'lidar_path': _sweep_path(results, sweep['lidar_points']['lidar_path']),
+                },
+            }
+            for sweep in self.previous.sweeps
+        ]
+
+    def lidar_health(self, xy: np.ndarray) -> np.ndarray:
+        """0 everywhere."""
+        return np.zeros(xy.shape[:-1], dtype=np.float32)
+
+
+def _beside(path: str, name: str) -> str:
+    """A file of an info file, in the folder of one that the dataset has found already."""
+    return str(Path(path).with_name(Path(name).name))
+
+
+def _sweep_path(results: dict, name: str) -> str:
+    """Where a sweep lies: among the keyframes, or beside the sample's own sweeps.
+
+    Raises:
+        ValueError: the sample has no sweep whose folder would tell.
+    """
+    keyframe = results['lidar_points']['lidar_path']
+    if 'samples' in Path(name).parts:  # sweeps may be keyframes; mmdet3d tells them by this
+        return _beside(keyframe, name)
+    own = [sweep['lidar_points']['lidar_path'] for sweep in results.get('lidar_sweeps', ())]
+    others = [path for path in own if Path(path).parent != Path(keyframe).parent]
+    if not others:
+        raise ValueError(
+            f'StaleFrame: sample {results["token"]} has no sweeps of its own, beside which {name} '
+            'would lie'
+        )
+    return _beside(others[0], name)
+
+
+@functools.lru_cache(maxsize=4)
+def find_previous_frames(ann_file: str, *, sweeps: bool) -> Mapping[str, bytes | None]:
+    """Previous keyframe of every sample of an info file, by token.
+
+    mmdet3d's info files do not link frames, and tell of a frame's log only in the names of its
+    files (``LOG__CHANNEL__TIME``).
+
+    Args:
+        ann_file: info file of mmdet3d's v1.1 format.
+        sweeps: keep the sweeps of the frames, which are most of the memory.
+
+    Returns:
+        A pickled `PreviousFrame`, which takes less memory than the objects and is shared by worker
+        processes, or None where there is none.
+
+    Raises:
+        ValueError: the clouds of a sample are not named in nuScenes' way.
+    """
+    logs = defaultdict(list)
+    for info in load(ann_file)['data_list']:
+        logs[_log_name(info)].append(info)
+    previous = {}
+    for frames in logs.values():
+        frames.sort(key=lambda info: info['timestamp'])
+        for before, info in zip([None, *frames], frames, strict=False):
+            gap = info['timestamp'] - before['timestamp'] if before else np.inf
+            previous[info['token']] = _pack(before, sweeps) if gap < _LONGEST_GAP else None
+    print_log(
+        f'StaleFrame: {sum(frame is None for frame in previous.values())} of {len(previous)} '
+        f'samples of {ann_file} have no keyframe less than {_LONGEST_GAP:g} s before them and stay '
+        'as they are',
+        logger='current',
+    )
+    return previous
+
+
+def _log_name(info: dict) -> str:
+    name = Path(info['lidar_points']['lidar_path']).name
+    if name.count('__') != 2:
+        raise ValueError(
+            f'StaleFrame: cloud {name} of sample {info["token"]} is not named LOG__CHANNEL__TIME '
+            'as in nuScenes, so that frames of one log cannot be told'
+        )
+    return name.split('__')[0]
+
+
+def _pack(info: dict, sweeps: bool) -> bytes:
+    images = {
+        name: camera['img_path']
+        for name, camera in info.get('images', {}).items()
+        if 'img_path' in camera
+    }
+    frame = PreviousFrame(
+        token=info['token'],
+        timestamp=info['timestamp'],
+        images=images,
+        cloud=info['lidar_points']['lidar_path'],
+        sweeps=info.get('lidar_sweeps') if sweeps else None,
+    )
+    return pickle.dumps(frame)
