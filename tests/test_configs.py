@@ -166,7 +166,7 @@ def test_pipelines_of_the_released_sizes(name, size):
     for pipeline in (train, val):
         (images,) = (step for step in pipeline if step.type == 'ResizeCropFlipImage')
         assert tuple(images.final_dim) == size
-        (sweeps,) = (step for step in pipeline if step.type == 'LoadPointsFromMultiSweeps')
+        (sweeps,) = (step for step in pipeline if step.type == 'LoadPointsOfSweeps')
         assert sweeps.sweeps_num == 10
         assert bool(sweeps.get('test_mode')) == (pipeline is val)
     assert cfg.test_dataloader == cfg.val_dataloader

@@ -16,7 +16,7 @@ train_pipeline = [
     for transform in _base_.train_pipeline
     if transform.type
     in (
-        'LoadPointsFromFile',
+        'LoadPointsOfKeyframe',
         'LoadMultiViewImages',
         'ComputeLidar2Img',
         'LoadAnnotations3D',

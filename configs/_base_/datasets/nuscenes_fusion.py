@@ -18,8 +18,8 @@ image_size = (320, 800)
 
 # The stages of the pipelines, for variants to put together anew.
 load_points = [
-    dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
-    dict(type='LoadPointsFromMultiSweeps', sweeps_num=10, use_dim=[0, 1, 2, 3, 4]),
+    dict(type='LoadPointsOfKeyframe', coord_type='LIDAR', load_dim=5, use_dim=5),
+    dict(type='LoadPointsOfSweeps', sweeps_num=10, use_dim=[0, 1, 2, 3, 4]),
 ]
 # The latest sweeps, where the loader would choose at random of more than ten.
 load_latest_points = [load_points[0], dict(load_points[1], test_mode=True)]
@@ -40,6 +40,13 @@ filter_boxes = [
     dict(type='ObjectNameFilter', classes=_base_.class_names),
 ]
 augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.47, 0.625))
+# Before packing, for variants that learn from what was damaged; of the size of the tokens.
+pack_health = dict(
+    type='PackHealth',
+    point_cloud_range=_base_.point_cloud_range,
+    cell_size=0.8,
+    patch_size=16,
+)
 fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
 pack_train = dict(
     type='Pack3DDetInputs',

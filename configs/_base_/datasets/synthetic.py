@@ -14,11 +14,18 @@ image_size = (64, 176)
 num_sweeps = 1
 
 load_inputs = [
-    dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
-    dict(type='LoadPointsFromMultiSweeps', sweeps_num=num_sweeps, use_dim=[0, 1, 2, 3, 4]),
+    dict(type='LoadPointsOfKeyframe', coord_type='LIDAR', load_dim=5, use_dim=5),
+    dict(type='LoadPointsOfSweeps', sweeps_num=num_sweeps, use_dim=[0, 1, 2, 3, 4]),
     dict(type='LoadMultiViewImages'),
     dict(type='ComputeLidar2Img'),
 ]
+# Before packing, for variants that learn from what was damaged; of the size of the tokens.
+pack_health = dict(
+    type='PackHealth',
+    point_cloud_range=_base_.point_cloud_range,
+    cell_size=1.6,
+    patch_size=8,
+)
 train_pipeline = [
     *load_inputs,
     dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),

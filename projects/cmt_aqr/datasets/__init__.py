@@ -1,5 +1,5 @@
 """Data side of the plugin; importing it registers the transforms."""
 
-from . import transforms
+from . import failures, transforms
 
-__all__ = ['transforms']
+__all__ = ['failures', 'transforms']

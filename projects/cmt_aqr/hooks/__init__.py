@@ -1,8 +1,9 @@
 """Hooks for mmengine's Runner."""
 
 from .bias_scale_hook import BiasScaleHook
+from .draw_index_hook import DrawIndexHook
 from .finite_loss_hook import FiniteLossHook
 from .routing_log_hook import RoutingLogHook
 from .run_info_hook import RunInfoHook
 
-__all__ = ['BiasScaleHook', 'FiniteLossHook', 'RoutingLogHook', 'RunInfoHook']
+__all__ = ['BiasScaleHook', 'DrawIndexHook', 'FiniteLossHook', 'RoutingLogHook', 'RunInfoHook']

@@ -13,6 +13,7 @@ All of them keep three facts of a sample true, whatever they do to the scene or 
 from .calibration import ComputeLidar2Img
 from .image_augmentation import ResizeCropFlipImage
 from .loading import LoadMultiViewImages
+from .loading_points import LoadPointsOfKeyframe, LoadPointsOfSweeps
 from .modal_mask import ModalMask3D
 from .scene_augmentation import GlobalRotScaleTransAll, RandomFlip3DAll
 
@@ -20,6 +21,8 @@ __all__ = [
     'ComputeLidar2Img',
     'GlobalRotScaleTransAll',
     'LoadMultiViewImages',
+    'LoadPointsOfKeyframe',
+    'LoadPointsOfSweeps',
     'ModalMask3D',
     'RandomFlip3DAll',
     'ResizeCropFlipImage',

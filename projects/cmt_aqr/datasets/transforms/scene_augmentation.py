@@ -93,7 +93,12 @@ class RandomFlip3DAll(RandomFlip3D):
 
 
 def _move_cameras(results: dict, augmentation: np.ndarray) -> None:
-    """Follow an augmentation (4, 4) of the scene in whatever camera matrices there are."""
+    """Follow an augmentation (4, 4) of the scene in whatever camera matrices there are.
+
+    Keeps the product of all augmentations as ``lidar_aug_matrix``, from the LiDAR frame of the
+    keyframe to the frame of the points as they now are.
+    """
+    results['lidar_aug_matrix'] = augmentation @ results.get('lidar_aug_matrix', np.eye(4))
     inverse = np.linalg.inv(augmentation)
     for key in _MOVED_KEYS:
         if key in results:

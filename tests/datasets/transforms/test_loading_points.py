@@ -1,0 +1,145 @@
+"""Clouds as mmdet3d loads them, and each damaged as read from its file."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from mmdet3d.datasets.transforms import LoadPointsFromFile, LoadPointsFromMultiSweeps
+
+from projects.cmt_aqr.datasets.failures import BeamReduction, DrawnFailure, LidarDrop
+from projects.cmt_aqr.datasets.transforms import LoadPointsOfKeyframe, LoadPointsOfSweeps
+
+KEYFRAME = dict(coord_type='LIDAR', load_dim=5, use_dim=5)
+
+
+@dataclass(frozen=True)
+class Seen(DrawnFailure):
+    """Keeps every third point, and what it was shown of each cloud."""
+
+    clouds: list = field(default_factory=list)
+
+    def damage_points(self, points, to_keyframe, age):
+        self.clouds.append((points.copy(), to_keyframe, age))
+        return points[::3]
+
+
+@pytest.fixture
+def info(tmp_path) -> dict:
+    """A keyframe and four sweeps of 96 points each, 32 rings, made while driving round a bend."""
+    rng = np.random.default_rng(0)
+
+    def cloud(name: str) -> str:
+        points = rng.uniform(-20, 20, (96, 5)).astype(np.float32)
+        points[::10, :3] /= 30  # some are close to the ego
+        points[:, 4] = np.arange(96) % 32
+        points.tofile(tmp_path / name)
+        return str(tmp_path / name)
+
+    sweeps = []
+    for i in range(1, 5):
+        angle = 0.05 * i
+        lidar2sensor = np.eye(4)
+        lidar2sensor[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        lidar2sensor[:3, 3] = [0.1 * i, 0.5 * i, 0.01]
+        sweeps.append(
+            dict(
+                timestamp=100 - 0.05 * i,
+                lidar_points=dict(lidar_path=cloud(f'{i}.bin'), lidar2sensor=lidar2sensor.tolist()),
+            )
+        )
+    keyframe = dict(lidar_path=cloud('0.bin'))
+    return dict(token='a', timestamp=100.0, lidar_points=keyframe, lidar_sweeps=sweeps)
+
+
+def load(info: dict, keyframe=LoadPointsOfKeyframe, sweeps=LoadPointsOfSweeps, **options):
+    np.random.seed(1)  # of the choice of sweeps
+    results = keyframe(**KEYFRAME)(dict(info))
+    options = dict(dict(use_dim=[0, 1, 2, 3, 4]), **options)
+    return sweeps(**options)(results)['points'].tensor.numpy()
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(sweeps_num=10),
+        dict(sweeps_num=4),
+        dict(sweeps_num=2),
+        dict(sweeps_num=2, test_mode=True),
+        dict(sweeps_num=0),
+        dict(remove_close=True),
+        dict(use_dim=[0, 1, 2, 4]),
+    ],
+    ids=str,
+)
+def test_without_failures_as_mmdet3d(info, options):
+    ours = load(info, **options)
+    assert np.array_equal(
+        ours, load(info, LoadPointsFromFile, LoadPointsFromMultiSweeps, **options)
+    )
+    assert np.array_equal(ours, load(dict(info, failures=[]), **options))
+
+
+@pytest.mark.parametrize('close', [False, True])
+def test_without_sweeps_as_mmdet3d(info, close):
+    for gone in (dict(info, lidar_sweeps=[]), {k: info[k] for k in info if k != 'lidar_sweeps'}):
+        options = dict(pad_empty_sweeps=True, remove_close=close, sweeps_num=2)
+        theirs = load(gone, LoadPointsFromFile, LoadPointsFromMultiSweeps, **options)
+        assert np.array_equal(load(gone, **options), theirs)
+
+
+def test_each_cloud_is_damaged_as_read(info):
+    seen = Seen()
+    info['failures'] = [seen]
+    load(info)
+    paths = [info['lidar_points']['lidar_path']]
+    paths += [sweep['lidar_points']['lidar_path'] for sweep in info['lidar_sweeps']]
+    for (points, _, _), path in zip(seen.clouds, paths, strict=True):
+        assert np.array_equal(points, np.fromfile(path, np.float32).reshape(-1, 5))
+    assert [age for _, _, age in seen.clouds] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+
+
+def test_what_is_left_is_where_it_would_have_been(info):
+    whole = load(info).reshape(5, 96, 5)
+    left = load(dict(info, failures=[Seen()])).reshape(5, 32, 5)
+    assert np.array_equal(left, whole[:, ::3])
+
+
+def test_the_matrix_takes_a_sweep_to_the_keyframe(info):
+    seen = Seen()
+    merged = load(dict(info, failures=[seen])).reshape(5, 32, 5)
+    for (points, to_keyframe, _), loaded in zip(seen.clouds, merged, strict=True):
+        places = points[::3, :3] @ to_keyframe[:3, :3].T + to_keyframe[:3, 3]
+        np.testing.assert_allclose(places, loaded[:, :3], atol=1e-5)
+    assert np.array_equal(seen.clouds[0][1], np.eye(4))
+
+
+def test_rings_are_lost_in_all_clouds(info):
+    """In the merged cloud channel 4 is the time: nothing could be told there any more."""
+    damaged = load(BeamReduction(severity=3)(info))
+    assert len(damaged) == 5 * 96 * 4 // 32
+    ages, counts = np.unique(damaged[:, 4].round(3), return_counts=True)
+    assert ages == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    assert counts.tolist() == [12] * 5
+
+
+def test_failures_act_one_after_the_other(info):
+    damaged = load(BeamReduction(rings=[9])(BeamReduction(severity=3)(info)))
+    assert len(damaged) == 5 * 96 // 32
+
+
+@pytest.mark.parametrize('close', [False, True])
+def test_a_cloud_of_no_points(info, close):
+    assert load(LidarDrop()(info), remove_close=close).shape == (0, 5)
+
+
+def test_zeros_are_in_the_origin_of_the_keyframe(info):
+    zeros = load(LidarDrop(mode='zeros')(info))
+    assert zeros.shape == (5 * 96, 5)
+    np.testing.assert_allclose(zeros[:, :4], 0, atol=1e-6)
+
+
+def test_a_loader_that_drops_the_ring_cannot_apply_failures(info):
+    loader = LoadPointsOfKeyframe(**dict(KEYFRAME, use_dim=4))
+    assert loader(dict(info))['points'].shape == (96, 4)
+    with pytest.raises(ValueError, match=r'use_dim is \[0, 1, 2, 3\]; failures need all'):
+        loader(dict(info, failures=[Seen()]))
