@@ -16,6 +16,7 @@ if find_spec('mmdet3d') is not None:
         datasets,
         detector,
         evaluation,
+        feature_cache,
         freezing,
         grid_mask,
         head,

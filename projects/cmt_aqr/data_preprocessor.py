@@ -16,6 +16,8 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional
 
+from .feature_cache import Lookup, lookups_of
+
 
 @MODELS.register_module()
 class CmtDataPreprocessor(Det3DDataPreprocessor):
@@ -24,7 +26,8 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
     Voxelization, normalisation and the move to the device are mmdet3d's. Added: points with a value
     that is not finite are dropped (one warning a run, with the sample); samples may have different
     numbers of cameras, or none: the views up to the largest number are filled with zeros, which is
-    the mean image, and a sample's own number is the length of its ``lidar2img``.
+    the mean image, and a sample's own number is the length of its ``lidar2img``. Samples whose
+    features are cached have no input; the batch then holds that of the others.
 
     Args:
         voxel_layer: arguments of mmdet3d's `VoxelizationByGridShape` (``max_num_points``,
@@ -70,25 +73,31 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
             ``inputs`` with ``points`` (list of B), ``voxels`` (dict of ``voxels`` (N, P, C),
             ``num_points`` (N,), ``coors`` (N, 4) as sample, z, y, x) and ``imgs`` (B, V, 3, H, W),
             the last absent if no sample has a camera; and ``data_samples``, each with the meta
-            ``pad_shape`` (H, W).
+            ``pad_shape`` (H, W). With a feature cache also ``lookups``, by branch for each sample;
+            B of the other inputs is then the number of samples that are not cached, and what has
+            none is absent.
 
         Raises:
-            ValueError: for images that are not (V, 3, h, w), or not one per ``lidar2img``.
+            ValueError: for images that are not (V, 3, h, w), or not one per ``lidar2img``; with a
+                feature cache also for images of different sizes in one batch.
         """
         data = self.cast_data(data)
         inputs, samples = data['inputs'], data.get('data_samples')
-        batch = {}
-        if inputs.get('points') is not None:
-            batch['points'] = self._finite_points(inputs['points'], samples)
+        lookups = lookups_of(samples)
+        batch = {'lookups': lookups} if lookups else {}
+        clouds, of = _to_compute(inputs.get('points'), samples, lookups.get('lidar'))
+        if clouds:
+            batch['points'] = self._finite_points(clouds, of)
             if self.voxel:
-                batch['voxels'] = self.voxelize(batch['points'], samples)
-        if inputs.get('img') is not None:
-            images = self._batch_images(inputs['img'], samples)
-            if images is not None:
-                batch['imgs'] = images
-                shape = tuple(images.shape[-2:])
-                for sample in samples or ():
-                    sample.set_metainfo(dict(pad_shape=shape, batch_input_shape=shape))
+                batch['voxels'] = self.voxelize(batch['points'], of)
+        views, of = _to_compute(inputs.get('img'), samples, lookups.get('camera'))
+        images = self._batch_images(views, of)
+        if images is not None:
+            batch['imgs'] = images
+        if images is not None or 'camera' in lookups:
+            shape = self._cached_shape(samples) if 'camera' in lookups else images.shape[-2:]
+            for sample in samples or ():
+                sample.set_metainfo(dict(pad_shape=tuple(shape), batch_input_shape=tuple(shape)))
         return {'inputs': batch, 'data_samples': samples}
 
     def _finite_points(
@@ -126,11 +135,38 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
             batch.append(functional.pad(images, (0, 0) * 3 + (0, most - len(images))))
         return multiview_img_stack_batch(batch, self.pad_size_divisor, self.pad_value)
 
+    def _cached_shape(self, samples: Sequence[Det3DDataSample]) -> tuple[int, int]:
+        """Size of the padded images (H, W), whichever of them are there."""
+        divisor = self.pad_size_divisor
+        shapes = {
+            tuple(-(-side // divisor) * divisor for side in sample.metainfo['pad_shape'][:2])
+            for sample in samples
+        }
+        if len(shapes) > 1:
+            raise ValueError(
+                f'images of one batch would be padded to {sorted(shapes)}, and features of one '
+                'would depend on the others: a feature cache needs one size, as '
+                'ResizeCropFlipImage gives'
+            )
+        return shapes.pop()
+
     def _normalise(self, images: Tensor) -> Tensor:
         if self._channel_conversion:
             images = images.flip(1)
         images = images.float()
         return (images - self.mean) / self.std if self._enable_normalize else images
+
+
+def _to_compute(
+    inputs: Sequence | None,
+    samples: Sequence[Det3DDataSample] | None,
+    lookups: Sequence[Lookup] | None,
+) -> tuple[Sequence, Sequence[Det3DDataSample] | None]:
+    """The inputs of the samples that are not cached, and these samples."""
+    if inputs is None or lookups is None:
+        return inputs or (), samples
+    missing = [index for index, lookup in enumerate(lookups) if not lookup.hit]
+    return [inputs[index] for index in missing], [samples[index] for index in missing]
 
 
 def _check_views(

@@ -5,7 +5,8 @@ Shapes: B batch, V cameras.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from mmdet3d.models import Base3DDetector
@@ -13,6 +14,7 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
 
+from .feature_cache import FeatureCache, Lookup
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
 from .geometry import VoxelGrid
 
@@ -24,6 +26,9 @@ class CmtDetector(Base3DDetector):
     A branch that the config leaves out is not built. The config of every part may hold settings of
     :class:`~projects.cmt_aqr.freezing.FreezePolicy` beside its own arguments. Attribute names
     follow the released state dict.
+
+    With a ``feature_cache``, which a hook may set, the frozen first stages of a branch run only for
+    samples whose features are not cached, see :mod:`projects.cmt_aqr.feature_cache`.
 
     Args:
         pts_bbox_head: config of the head.
@@ -80,6 +85,7 @@ class CmtDetector(Base3DDetector):
                     add_fast_path(part, name=name, **fast_path)
                 self.add_module(name, part)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
+        self.feature_cache: FeatureCache | None = None
 
     def train(self, mode: bool = True) -> CmtDetector:
         """As ever; where the mode changes, weights may have been exchanged for averaged ones."""
@@ -94,18 +100,22 @@ class CmtDetector(Base3DDetector):
         """
         return (
             self.extract_pts_feat(batch_inputs_dict.get('voxels'), batch_inputs_dict),
-            self.extract_img_feat(batch_inputs_dict.get('imgs')),
+            self.extract_img_feat(batch_inputs_dict.get('imgs'), batch_inputs_dict),
         )
 
-    def extract_img_feat(self, imgs: Tensor | None) -> Tensor | None:
-        """(B, V, 3, H, W) normalised images -> (B, V, C, height, width)."""
-        if imgs is None or 'camera' not in self.pts_bbox_head.modalities:
+    def extract_img_feat(
+        self, imgs: Tensor | None, batch_inputs_dict: Mapping | None = None
+    ) -> Tensor | None:
+        """(B, V, 3, H, W) normalised images -> (B, V, C, height, width).
+
+        Args:
+            imgs: of the samples that are not cached; without a cache, of all.
+            batch_inputs_dict: its ``lookups``, if any, say what is cached.
+        """
+        lookups = (batch_inputs_dict or {}).get('lookups', {}).get('camera')
+        if 'camera' not in self.pts_bbox_head.modalities or (imgs is None and lookups is None):
             return None
-        flat = imgs.flatten(0, 1)
-        if self.grid_mask is not None:
-            flat = self.grid_mask(flat)
-        maps = self.img_neck(self.img_backbone(flat))
-        return maps[0].unflatten(0, imgs.shape[:2])
+        return self._run_branch('camera', [self._image_maps, self._image_neck], imgs, lookups)
 
     def extract_pts_feat(
         self, voxels: Mapping[str, Tensor] | None, batch_inputs_dict: Mapping
@@ -114,12 +124,48 @@ class CmtDetector(Base3DDetector):
 
         Args:
             voxels: ``voxels`` (N, points, features), ``num_points`` (N,) and ``coors`` (N, 4):
-                sample, z, y, x. Samples may be without any.
-            batch_inputs_dict: its ``points``, one cloud a sample, give B.
+                sample, z, y, x. Samples may be without any. Of the samples that are not cached;
+                without a cache, of all.
+            batch_inputs_dict: its ``points``, one cloud a sample, give their number; its
+                ``lookups``, if any, say what is cached.
         """
-        if voxels is None or 'lidar' not in self.pts_bbox_head.modalities:
+        lookups = batch_inputs_dict.get('lookups', {}).get('lidar')
+        if 'lidar' not in self.pts_bbox_head.modalities or (voxels is None and lookups is None):
             return None
-        batch_size = len(batch_inputs_dict['points'])
+        maps = partial(self._bev_maps, batch_size=len(batch_inputs_dict.get('points', ())))
+        return self._run_branch('lidar', [maps, self._bev_neck], voxels, lookups)
+
+    def _run_branch(
+        self,
+        branch: str,
+        stages: Sequence[Callable],
+        inputs: Tensor | Mapping | None,
+        lookups: Sequence[Lookup] | None,
+    ) -> Tensor:
+        """Run the stages of a branch, the cached ones only for what is missing in the cache."""
+        cached = 0
+        if lookups is not None and self.feature_cache is not None:
+            cached = self.feature_cache.num_stages(branch)
+        if cached:
+            compute = partial(_chain, stages[:cached], inputs)
+            device = self.data_preprocessor.device
+            inputs = self.feature_cache.complete(branch, lookups, compute, device=device)
+        return _chain(stages[cached:], inputs)[0]
+
+    def _image_maps(self, imgs: Tensor) -> list[Tensor]:
+        """(B, V, 3, H, W) -> the backbone's maps, each (B, V, C, height, width)."""
+        flat = imgs.flatten(0, 1)
+        if self.grid_mask is not None:
+            flat = self.grid_mask(flat)
+        return [maps.unflatten(0, imgs.shape[:2]) for maps in self.img_backbone(flat)]
+
+    def _image_neck(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps (B, V, ...) of the backbone -> the one that the head takes."""
+        flat = self.img_neck([m.flatten(0, 1) for m in maps])[0]
+        return [flat.unflatten(0, maps[0].shape[:2])]
+
+    def _bev_maps(self, voxels: Mapping[str, Tensor], batch_size: int) -> list[Tensor]:
+        """Voxels -> the backbone's maps, each (B, C, height, width)."""
         # A grid may be declared smaller than the range, as in the released r50 model.
         grid = voxels['coors'].new_tensor(self.pts_middle_encoder.sparse_shape)
         if (voxels['coors'][:, 1:] < grid).all(dim=1).any():
@@ -129,7 +175,11 @@ class CmtDetector(Base3DDetector):
             bev = self.pts_middle_encoder(features, voxels['coors'], batch_size)
         else:
             bev = self._empty_bev(batch_size, voxels)
-        return self.pts_neck(self.pts_backbone(bev))[0]
+        return [*self.pts_backbone(bev)]
+
+    def _bev_neck(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps of the backbone -> the one that the head takes."""
+        return [self.pts_neck(maps)[0]]
 
     def loss(
         self,
@@ -188,6 +238,13 @@ class CmtDetector(Base3DDetector):
             )
         encoder.train(training)
         return torch.zeros_like(one) + 0 * sum(p.sum() for p in encoder.parameters())
+
+
+def _chain(stages: Sequence[Callable], inputs: object) -> object:
+    """What comes out of the last stage."""
+    for stage in stages:
+        inputs = stage(inputs)
+    return inputs
 
 
 def _voxel_grid(
