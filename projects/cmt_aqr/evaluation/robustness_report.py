@@ -1,0 +1,204 @@
+"""A comparison under sensor failures as Markdown, CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from ..benchmarks.report import table
+from .bootstrap import Interval
+from .records import Record
+from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult
+
+# Columns of the CSV: of the scores, and of the attention as RoutingLogHook names it.
+_SCORES = ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
+_ATTENTION = ('lidar_mass', 'gap', 'leverage', 'w_lidar', 'w_camera')
+_NOTHING = '–'
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Scores, differences from the first model, where queries look, and what was run."""
+    parts = [
+        '# Robustness under sensor failures',
+        f'{comparison.frames} frames, seed {comparison.seed}. Scores are mAP / NDS in points by '
+        'the official nuScenes evaluation; RA is the NDS under a failure, its severities averaged, '
+        'over the clean NDS, and mRA its mean over the failures.',
+        _score_table(comparison),
+    ]
+    if len(comparison.models) > 1:
+        draws = len(comparison.models[0].draws[CLEAN].nds)
+        parts += [
+            f'## Against {comparison.models[0].name}',
+            'Differences in points (of RA: in hundredths), with the 95 % interval of a paired '
+            f'bootstrap of {draws} draws over the frames.',
+            _difference_table(comparison),
+        ]
+    parts += [
+        '## Where queries look',
+        "LiDAR mass of the attention / gap between the sensors' log-shares / leverage; with a "
+        'router also its mean weight of LiDAR / of the cameras.',
+        _attention_table(comparison),
+        '## What was run',
+        _models_list(comparison.models),
+    ]
+    departures = [f'- {name}: {text}' for name, text in comparison.departures.items() if text]
+    if departures:
+        parts += ['## Where the failures depart from the published ones', '\n'.join(departures)]
+    return '\n\n'.join(parts) + '\n'
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One line for each model and condition, then for each model and failure, and the mean."""
+    file = io.StringIO()
+    names = ['model', 'failure', 'severity', 'level', *_SCORES, 'RA', *_ATTENTION]
+    writer = csv.DictWriter(file, names, restval='', lineterminator='\n')
+    writer.writeheader()
+    for model in comparison.models:
+        for failure, conditions in _rows(comparison):
+            for severity, name in enumerate(conditions, start=0 if failure == CLEAN else 1):
+                record = model.records[name]
+                line = dict(model=model.name, failure=failure, severity=severity)
+                line['level'] = comparison.levels.get(name, '')
+                line |= {key: record.scores[key] for key in _SCORES if key in record.scores}
+                line |= {key: record.attention.get(key, '') for key in _ATTENTION}
+                writer.writerow(line)
+        for failure in (*comparison.failures, MEAN):
+            kept = model.kept[failure]
+            line = dict(model=model.name, failure=failure, severity='mean')
+            writer.writerow({**line, 'mAP': kept.mean_ap, 'NDS': kept.nds, 'RA': kept.ra})
+    return file.getvalue()
+
+
+def to_json(comparison: Comparison) -> str:
+    """Everything, with the intervals of scores and of differences."""
+    first = comparison.models[0]
+    every = (CLEAN, *comparison.failures, MEAN)
+    data = {
+        'frames': comparison.frames,
+        'seed': comparison.seed,
+        'draws': len(first.draws[CLEAN].nds),
+        'reference': first.name,
+        'failures': comparison.failures,
+        'levels': comparison.levels,
+        'departures': comparison.departures,
+        'models': {
+            model.name: {
+                'conditions': {name: vars(record) for name, record in model.records.items()},
+                'failures': {name: _kept_data(model, name) for name in every},
+                'difference': {
+                    name: {
+                        score: _difference_data(comparison.difference(model, name, score))
+                        for score in ('mean_ap', 'nds', 'ra')
+                    }
+                    for name in every
+                    if model is not first
+                },
+            }
+            for model in comparison.models
+        },
+    }
+    return json.dumps(data, indent=2) + '\n'
+
+
+def _rows(comparison: Comparison) -> list[tuple[str, Sequence[str]]]:
+    """Every failure with its conditions; first, none."""
+    return [(CLEAN, [CLEAN]), *comparison.failures.items()]
+
+
+def _score_table(comparison: Comparison) -> str:
+    models = comparison.models
+    lines = []
+    for failure, conditions in _rows(comparison):
+        for name in conditions:
+            scores = [
+                _points(*map(model.records[name].scores.get, ('mAP', 'NDS'))) for model in models
+            ]
+            lines.append(
+                [_label(failure, conditions, name), comparison.levels.get(name, ''), *scores]
+            )
+        if failure != CLEAN:
+            lines.append(['', '**RA**', *(f'**{model.kept[failure].ra:.3f}**' for model in models)])
+    means = [_points(model.kept[MEAN].mean_ap, model.kept[MEAN].nds) for model in models]
+    lines.append([f'mean of {len(comparison.failures)} failures', '', *means])
+    lines.append(['', '**mRA**', *(f'**{model.kept[MEAN].ra:.3f}**' for model in models)])
+    return table(['failure', 'severity', *(model.name for model in models)], lines)
+
+
+def _label(failure: str, conditions: Sequence[str], name: str) -> str:
+    """The failure's name in the first of its rows."""
+    return failure if name == conditions[0] else ''
+
+
+def _difference_table(comparison: Comparison) -> str:
+    others = comparison.models[1:]
+    head = ['failure', *(f'{model.name}: {score}' for model in others for score in ('NDS', 'mAP'))]
+    lines = [
+        [
+            f'mean of {len(comparison.failures)} failures' if failure == MEAN else failure,
+            *(
+                _change(comparison.difference(model, failure, score))
+                for model in others
+                for score in ('nds', 'mean_ap')
+            ),
+        ]
+        for failure in (CLEAN, *comparison.failures, MEAN)
+    ]
+    mra = [[_change(comparison.difference(model, MEAN, 'ra')), ''] for model in others]
+    return table(head, [*lines, ['mRA', *(cell for cells in mra for cell in cells)]])
+
+
+def _attention_table(comparison: Comparison) -> str:
+    lines = [
+        [
+            _label(failure, conditions, name),
+            comparison.levels.get(name, ''),
+            *(_attention(model.records[name]) for model in comparison.models),
+        ]
+        for failure, conditions in _rows(comparison)
+        for name in conditions
+    ]
+    return table(['failure', 'severity', *(model.name for model in comparison.models)], lines)
+
+
+def _attention(record: Record) -> str:
+    figures = record.attention
+    if 'lidar_mass' not in figures:
+        return _NOTHING
+    cells = [f'{figures["lidar_mass"]:.3f}', f'{figures["gap"]:.1f}', f'{figures["leverage"]:.3f}']
+    if 'w_lidar' in figures:
+        cells += [f'{figures["w_lidar"]:+.3f}', f'{figures["w_camera"]:+.3f}']
+    return ' / '.join(cells)
+
+
+def _models_list(models: Sequence[ModelResult]) -> str:
+    lines = []
+    for model in models:
+        made_of = model.records[CLEAN].made_of
+        commits = sorted({str(record.made_of['commit'])[:10] for record in model.records.values()})
+        lines.append(
+            f'- {model.name}: `{made_of["config"]}` with `{made_of["checkpoint"]}` (SHA-256 '
+            f'{made_of["checkpoint_sha256"][:12]}…), commit {", ".join(commits)}'
+        )
+    return '\n'.join(lines)
+
+
+def _points(mean_ap: float, nds: float) -> str:
+    return f'{100 * mean_ap:.1f} / {100 * nds:.1f}'
+
+
+def _change(difference: Difference) -> str:
+    low, high = difference.interval
+    return f'{100 * difference.value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]'
+
+
+def _kept_data(model: ModelResult, failure: str) -> dict:
+    """Scores under a failure with their intervals."""
+    draws = model.draws[failure]._asdict()
+    return {
+        name: {'value': float(value), 'interval': Interval.of(draws[name])}
+        for name, value in model.kept[failure]._asdict().items()
+    }
+
+
+def _difference_data(difference: Difference) -> dict:
+    return {'value': difference.value, 'interval': difference.interval}

@@ -1,0 +1,159 @@
+"""One model through all conditions, or those that have not been tested yet."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmengine.runner import Runner
+from nuscenes.eval.common.config import config_factory
+
+from ..entry import UsageError, start_cpu_processes
+from ..hooks.run_info_hook import code_version
+from .bootstrap import draw_frames, resample
+from .records import Records, hash_of, hash_of_file
+from .robustness import ModelResult, kept_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRun:
+    """A model, the frames it is tested on, and where its results go.
+
+    Attributes:
+        name: by which it is reported.
+        cfg: its config, ready for a test.
+        checkpoint: file or address of its weights.
+        folder: for its records and logs.
+        indices: frames of the config's info file; None for all.
+        seed: of the failures and the choice of frames.
+    """
+
+    name: str
+    cfg: Config
+    checkpoint: str
+    folder: Path
+    indices: Sequence[int] | None
+    seed: int
+
+    @functools.cached_property
+    def records(self) -> Records:
+        """Where its results are."""
+        return Records(self.folder)
+
+    @functools.cached_property
+    def made_of(self) -> dict[str, Any]:
+        """What all its results are made of; see :data:`.records.IDENTITY`."""
+        tokens = sample_tokens(self.cfg)
+        frames = tokens if self.indices is None else [tokens[index] for index in self.indices]
+        settings = self.cfg.to_dict()
+        return {
+            'config': self.cfg.filename,
+            'config_sha256': hash_of([settings['model'], settings['test_dataloader']['dataset']]),
+            'checkpoint': self.checkpoint,
+            'checkpoint_sha256': _hash_of_checkpoint(self.checkpoint),
+            'frames': len(frames),
+            'frames_sha256': hash_of(frames),
+            'seed': self.seed,
+            **code_version(),
+        }
+
+    def run(self, conditions: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Test the conditions that have no record yet, and write one of each.
+
+        Args:
+            conditions: of each, its name and the config of its failure, or None.
+        """
+        missing = {
+            name: failure
+            for name, failure in conditions.items()
+            if self.records.read(name, {**self.made_of, 'failure': failure}) is None
+        }
+        if not missing:
+            return
+        start_cpu_processes(self.cfg)
+        runner = Runner.from_cfg(self._test_config(missing))
+        # The Runner only warns of keys that do not match: it would score random weights.
+        runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=True)
+        runner.test()
+
+    def _test_config(self, conditions: Mapping[str, Mapping[str, Any] | None]) -> Config:
+        cfg = Config(self.cfg.to_dict(), filename=self.cfg.filename)
+        cfg.load_from, cfg.resume = self.checkpoint, False
+        cfg.work_dir, cfg.experiment_name = str(self.folder), f'robustness_{self.folder.name}'
+        dataset = cfg.test_dataloader.dataset
+        dataset.indices = self.indices
+        cfg.test_evaluator = dict(
+            type='FramesMetric',
+            data_root=dataset.data_root,
+            ann_file=str(Path(dataset.data_root, dataset.ann_file)),
+            indices=self.indices,
+        )
+        cfg.test_cfg = dict(
+            type='ConditionsLoop',
+            conditions=conditions,
+            folder=str(self.folder),
+            made_of=self.made_of,
+            fp16=cfg.test_cfg.get('fp16', False),
+        )
+        for hook in cfg.custom_hooks:
+            if hook['type'] == 'RoutingLogHook':
+                hook.setdefault('test_interval', 1)
+        return cfg
+
+    def result(
+        self,
+        conditions: Mapping[str, Mapping[str, Any] | None],
+        failures: Mapping[str, Sequence[str]],
+        draws: int,
+    ) -> ModelResult:
+        """Scores of all conditions, which must have been tested, and of resampled frames.
+
+        Args:
+            conditions: of each, its name and the config of its failure, or None.
+            failures: of each failure, the names of its conditions.
+            draws: how often the frames are resampled.
+        """
+        records = {
+            name: self.records.read(name, {**self.made_of, 'failure': failure})
+            for name, failure in conditions.items()
+        }
+        scores = {
+            name: np.array([record.scores['mAP'], record.scores['NDS']])
+            for name, record in records.items()
+        }
+        counts = draw_frames(self.made_of['frames'], draws, self.seed)
+        config = config_factory('detection_cvpr_2019')
+        resampled = {
+            name: resample(self.records.matches(name), config, counts) for name in conditions
+        }
+        return ModelResult(
+            name=self.name,
+            records=records,
+            kept=kept_scores(scores, failures),
+            draws=kept_scores(resampled, failures),
+        )
+
+
+def sample_tokens(cfg: Config) -> list[str]:
+    """Tokens of the test samples, in the order of the dataset.
+
+    Raises:
+        UsageError: the test dataset is not one of an info file of its own.
+    """
+    dataset = cfg.test_dataloader.dataset
+    if 'ann_file' not in dataset:
+        raise UsageError(
+            f'the test dataset of {cfg.filename} is a {dataset.type} without an ann_file of its '
+            'own; robustness is tested on a NuScenesDataset'
+        )
+    infos = load(Path(dataset.get('data_root') or '', dataset.ann_file))
+    return [info['token'] for info in infos['data_list']]
+
+
+def _hash_of_checkpoint(checkpoint: str) -> str:
+    """Of the file; of weights on the web, of their address."""
+    return hash_of(checkpoint) if '://' in checkpoint else hash_of_file(Path(checkpoint))
