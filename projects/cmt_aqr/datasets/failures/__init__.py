@@ -1,20 +1,32 @@
 """Sensor failures: drawn at the head of a pipeline, applied by the project's loaders."""
 
 from .base import DrawnFailure, SensorFailure, random_stream
+from .camera import CameraDrop, Darkness, MotionBlur, Occlusion, RandomCameraLoss
 from .draws import DrawIndex, RandomFailure
+from .fog import Fog
 from .health import PackHealth
 from .lidar import BeamReduction, LidarDrop, LimitedFieldOfView, ObjectFailure, PointsDrop
+from .misalignment import Misalignment
+from .stale import StaleFrame
 
 __all__ = [
     'BeamReduction',
+    'CameraDrop',
+    'Darkness',
     'DrawIndex',
     'DrawnFailure',
+    'Fog',
     'LidarDrop',
     'LimitedFieldOfView',
+    'Misalignment',
+    'MotionBlur',
     'ObjectFailure',
+    'Occlusion',
     'PackHealth',
     'PointsDrop',
+    'RandomCameraLoss',
     'RandomFailure',
     'SensorFailure',
+    'StaleFrame',
     'random_stream',
 ]
