@@ -41,7 +41,8 @@ def test_queries_have_windows_in_as_many_cameras_as_on_the_real_frame():
 def test_every_side_takes_a_step_and_has_all_gradients(ask):
     step = DecoderStep(size=TINY, ask=ask, num_layers=2, device=CPU)
     laps = step()
-    assert laps.keys() == {'inference', 'forward', 'backward', 'training'}
+    phases = {'inference', 'forward', 'backward', 'training'}
+    assert laps.keys() == phases | {f'cpu/{phase}' for phase in phases}
     assert laps['training'] == laps['forward'] + laps['backward']
     assert step.inference_memory is not None
     assert all(p.grad is not None for p in step._decoder.parameters())
@@ -72,7 +73,8 @@ def test_sides_are_held_against_plain_attention_in_a_table(monkeypatch):
     assert list(result['sides']) == ['plain', 'bias: folded']
     assert result['left_out'] == {'bias: dense': 'not asked for'}
     plain = result['sides']['plain']
-    assert plain['time_share'] == plain['memory_share'] == {'inference': 1, 'training': 1}
+    for share in ('time_share', 'work_share', 'memory_share'):
+        assert plain[share] == {'inference': 1, 'training': 1}, share
     assert plain['memory']['training'] >= plain['memory']['inference'] > 0
     lines = report.markdown.splitlines()
     assert f'tiny, {TINY.num_tokens} tokens:' in lines

@@ -15,7 +15,7 @@ from ..entry import UsageError
 from .attention_step import NUM_HEADS, NUM_QUERIES, Ask, DecoderStep, Size
 from .processes import SideProcess
 from .report import Report, duration, gigabytes, spread, table
-from .timing import Times, alternate, summarize
+from .timing import Spread, Times, alternate, summarize, work
 
 SIZES = {
     'r50': Size(bev=(128, 128), image=(20, 50), camera_window=8),
@@ -151,7 +151,8 @@ def compare(
 
     Returns:
         for each side ``seconds`` (a :class:`.timing.Spread` of each phase), ``memory``, and as
-        multiples of plain attention ``time_share`` and ``memory_share`` of inference and training.
+        multiples of plain attention ``time_share``, ``work_share`` (see :func:`.timing.work`) and
+        ``memory_share`` of inference and training.
     """
     seconds_of = {name: summarize(times) for name, times in runs.items()}
     plain = seconds_of[PLAIN]
@@ -160,6 +161,9 @@ def compare(
             'seconds': seconds,
             'memory': memory[name],
             'time_share': {p: seconds[p].median / plain[p].median for p in memory[name]},
+            'work_share': {
+                p: work(seconds)[p].median / work(plain)[p].median for p in memory[name]
+            },
             'memory_share': {p: memory[name][p] / memory[PLAIN][p] for p in memory[name]},
         }
         for name, seconds in seconds_of.items()
@@ -188,30 +192,37 @@ def _markdown(data: dict, device: torch.device) -> str:
     paragraphs = [
         f'Decoder of {data["layers"]} layer(s), {NUM_QUERIES} queries, float32. Medians '
         f'(lowest–highest) of {data["rounds"]} rounds after {data["warmup"]} to warm up; sides in '
-        f'turn, each in a process of its own. × is the multiple of plain CMT. Peak memory: {kind}.'
+        f'turn, each in a process of its own. × is the multiple of plain CMT, work × that of '
+        f'processor time, which other load disturbs less. Peak memory: {kind}.'
     ]
     for name, result in data['sizes'].items():
         paragraphs.append(f'{name}, {result["num_tokens"]} tokens:')
-        paragraphs.append(_table(result['sides']))
+        paragraphs.append(_table(result['sides'], on_cpu=device.type == 'cpu'))
         paragraphs += [f'Left out: {side}, {why}.' for side, why in result['left_out'].items()]
     return '\n\n'.join(paragraphs)
 
 
-def _table(sides: Mapping[str, dict]) -> str:
-    head = ('', 'inference', '×', 'peak', 'forward', 'backward', 'training', '×', 'peak', '×')
+def _table(sides: Mapping[str, dict], *, on_cpu: bool) -> str:
+    compared = ('×', 'work ×') if on_cpu else ('×',)
+    head = ('', 'inference', *compared, 'peak', 'forward', 'backward')
+    head += ('training', *compared, 'peak', '×')
     rows = []
     for name, side in sides.items():
-        seconds, memory, share = side['seconds'], side['memory'], side['time_share']
+        seconds, memory = side['seconds'], side['memory']
+        shares = {
+            phase: [side[key][phase] for key in ('time_share', 'work_share')][: len(compared)]
+            for phase in memory
+        }
         rows.append(
             (
                 name,
                 spread(seconds['inference']),
-                f'{share["inference"]:.2f}',
+                *(f'{share:.2f}' for share in shares['inference']),
                 gigabytes(memory['inference']),
                 duration(seconds['forward'].median),
                 duration(seconds['backward'].median),
                 spread(seconds['training']),
-                f'{share["training"]:.2f}',
+                *(f'{share:.2f}' for share in shares['training']),
                 gigabytes(memory['training']),
                 f'{side["memory_share"]["training"]:.2f}',
             )

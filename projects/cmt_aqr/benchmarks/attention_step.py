@@ -100,9 +100,10 @@ class DecoderStep:
 
         Returns:
             seconds of ``inference`` (forward without gradients), ``forward``, ``backward``, and
-            ``training``, the sum of the last two.
+            ``training``, the sum of the last two. On a CPU all of these also as ``cpu/...``, in
+            processor time of all threads.
         """
-        self._watch.laps = {}
+        self._watch.reset()
         with torch.no_grad(), self._watch.lap('inference'):
             self._forward()
         if self.inference_memory is None:
@@ -113,8 +114,7 @@ class DecoderStep:
             out.sum().backward()
         for leaf in (self._query_pos, self._tokens, self._token_pos):
             leaf.grad = None
-        laps = self._watch.laps
-        return {**laps, 'training': laps['forward'] + laps['backward']}
+        return self._watch.times(_with_sum)
 
     def _forward(self) -> Tensor:
         routing = None
@@ -123,6 +123,10 @@ class DecoderStep:
         return self._decoder(
             self._query_pos, tokens=self._tokens, token_pos=self._token_pos, routing=routing
         )
+
+
+def _with_sum(laps: Times) -> Times:
+    return {**laps, 'training': laps['forward'] + laps['backward']}
 
 
 def random_windows(size: Size, device: torch.device) -> list[Windows]:

@@ -84,11 +84,7 @@ class InferenceStep:
             images = model.extract_img_feat(inputs.get('imgs'))
         with lap('head'):
             model.pts_bbox_head.predict(bev, images, data['data_samples'])
-        times = _with_sum(self._watch.laps)
-        if self.device.type == 'cpu':
-            cpu_times = _with_sum(self._watch.cpu_laps)
-            times |= {f'cpu/{phase}': seconds for phase, seconds in cpu_times.items()}
-        return times
+        return self._watch.times(_with_sum)
 
 
 def _with_sum(laps: Times) -> Times:

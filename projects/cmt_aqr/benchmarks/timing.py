@@ -53,6 +53,18 @@ class Stopwatch:
         self.laps[name] = self.laps.get(name, 0.0) + end - start
         self.cpu_laps[name] = self.cpu_laps.get(name, 0.0) + cpu_end - cpu_start
 
+    def times(self, with_sums: Callable[[Times], Times]) -> Times:
+        """The laps and their sums; on a CPU also as ``cpu/...``, in processor time.
+
+        Args:
+            with_sums: adds to laps the sums that are of interest.
+        """
+        times = with_sums(self.laps)
+        if self.device.type == 'cpu':
+            cpu_times = with_sums(self.cpu_laps)
+            times = times | {f'cpu/{phase}': seconds for phase, seconds in cpu_times.items()}
+        return times
+
     def _now(self) -> tuple[float, float]:
         """Both clocks once the device has done all it was given."""
         if self.device.type == 'cuda':

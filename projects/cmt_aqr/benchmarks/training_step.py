@@ -92,11 +92,7 @@ class TrainingStep:
         with self._watch.lap('update'):
             self.optim_wrapper.step()
             self.optim_wrapper.zero_grad()
-        times = _with_sums(self._watch.laps)
-        if self.device.type == 'cpu':
-            cpu_times = _with_sums(self._watch.cpu_laps)
-            times |= {f'cpu/{phase}': seconds for phase, seconds in cpu_times.items()}
-        return times
+        return self._watch.times(_with_sums)
 
     def differentiate(self) -> None:
         """Run forward and backward, so that every parameter that trains has its gradient."""
