@@ -15,7 +15,7 @@ from ..entry import UsageError
 from .attention_step import NUM_HEADS, NUM_QUERIES, Ask, DecoderStep, Size
 from .processes import SideProcess
 from .report import Report, duration, gigabytes, spread, table
-from .timing import Spread, Times, alternate, summarize, work
+from .timing import Times, alternate, summarize, work
 
 SIZES = {
     'r50': Size(bev=(128, 128), image=(20, 50), camera_window=8),
