@@ -618,6 +618,17 @@ def test_the_reliability_loss_follows_the_map_at_the_place_of_the_query():
     assert loss.item() == pytest.approx(0.25)  # mean health 0.5, target -0.5
 
 
+@pytest.mark.parametrize('labels', ['query', 'frame'])
+def test_the_reliability_loss_is_computed_in_full_precision(labels):
+    batch = with_health(random_batch(), lidar=1 / 3, camera=1 / 7)
+    losses = []
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            torch.manual_seed(1)  # of the noise of denoising queries
+            losses.append(reliable_head({'labels': labels}).loss(*batch)['loss_reliability'])
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-6)
+
+
 def test_the_reliability_loss_trains_the_router_and_nothing_else():
     head = reliable_head()
     batch = with_health(random_batch(), lidar=0.0, camera=0.5)

@@ -1,11 +1,14 @@
 """What a recipe trains, and at which rate, parameter by parameter."""
 
+import math
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from mmdet3d.registry import MODELS
+from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -32,10 +35,20 @@ RATES = {
     'c': dict.fromkeys(BACKBONES, 0.01) | dict.fromkeys(NECKS, 0.1) | DECODER,
     'd': DECODER,
     'all': dict.fromkeys((*BACKBONES, *NECKS, *DECODER), 1.0),
+    'only': {},
 }
 ROUTER_RATES = {
     'aqr_weight_generator': 1.0,
     'attention_bias_generator.bias_scale': 0.5,
+    'attention_bias_generator.temperature': 1.0,
+}
+# What of the router has something to learn, by form; none: the weights scale the features.
+LEARNED = {
+    'add': ['aqr_weight_generator', 'attention_bias_generator.bias_scale'],
+    'mix': list(ROUTER_RATES),
+    'gate': ['aqr_weight_generator'],
+    'hard': ['aqr_weight_generator'],
+    None: ['aqr_weight_generator'],
 }
 CONFIGS = sorted(
     path
@@ -54,7 +67,10 @@ class Recipe(NamedTuple):
 
     @property
     def frozen(self) -> set[str]:
-        return {*BACKBONES, *NECKS} - self.rates.keys()
+        return {*BACKBONES, *NECKS, *DECODER} - self.rates.keys()
+
+    def part(self, name: str) -> nn.Module:
+        return self.model.get_submodule(f'pts_bbox_head.{name}' if name in DECODER else name)
 
 
 @pytest.fixture(scope='module', params=CONFIGS, ids=lambda path: path.stem)
@@ -64,10 +80,9 @@ def recipe(request) -> Recipe:
     letter = request.param.stem.rpartition('_')[2]
     rates = RATES[letter if letter in RATES else 'a']
     aqr = cfg.model.pts_bbox_head.get('aqr')
-    if aqr and aqr.bias_generator is None:  # the weights alone have something to learn
-        rates = rates | {'aqr_weight_generator': 1.0}
-    elif aqr:
-        rates = rates | ROUTER_RATES
+    if aqr:
+        form = aqr.bias_generator and aqr.bias_generator.get('form', 'add')
+        rates = rates | {name: ROUTER_RATES[name] for name in LEARNED[form]}
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         return Recipe(cfg, MODELS.build(cfg.model), rates)
 
@@ -89,16 +104,16 @@ def test_the_trainable_parts_are_those_of_the_recipe(recipe):
 def test_what_is_frozen_and_every_norm_of_a_feature_stay_in_evaluation(recipe):
     model = recipe.model.train()
     for name in recipe.frozen:
-        assert not any(module.training for module in model.get_submodule(name).modules()), name
+        assert not any(module.training for module in recipe.part(name).modules()), name
     norms = {
-        f'{part}.{name}': module
+        module
         for part in (*BACKBONES, *NECKS)
-        for name, module in model.get_submodule(part).named_modules()
+        for module in recipe.part(part).modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
     }
     assert norms
-    assert eval_norms(model).keys() == norms.keys()
-    assert not any(norm.training for norm in norms.values())
+    assert set(eval_norms(model).values()) == norms
+    assert not any(norm.training for norm in norms)
 
 
 def test_every_parameter_gets_the_rate_of_its_part(recipe):
@@ -132,6 +147,80 @@ def test_one_router_alone_may_train(repo_root):
     )
     model = MODELS.build(cfg).train()
     trainable = {part_of(name) for name, p in model.named_parameters() if p.requires_grad}
-    assert trainable == ROUTER_RATES.keys()
+    assert trainable == set(LEARNED['add'])
     assert not model.pts_bbox_head.shared_conv.bn.training
     assert not any(module.training for module in model.pts_bbox_head.transformer.modules())
+
+
+COMPARED = [path for path in CONFIGS if path.stem.startswith('cmt_aqr_tiny_synthetic_failures')]
+
+
+def test_what_is_compared_differs_from_the_control_by_the_router_alone(repo_root):
+    """The same data, failures, steps and weights to start from."""
+    control = Config.fromfile(
+        repo_root / 'configs/cmt/cmt_tiny_synthetic_failures_finetune.py'
+    ).to_dict()
+    shared = ('train_dataloader', 'test_dataloader', 'param_scheduler', 'train_cfg', 'load_from')
+    assert len(COMPARED) == 10
+    for path in COMPARED:
+        cfg = Config.fromfile(path).to_dict()
+        assert {key: cfg[key] for key in shared} == {key: control[key] for key in shared}
+        assert cfg['optim_wrapper']['optimizer'] == control['optim_wrapper']['optimizer']
+        head = cfg['model']['pts_bbox_head']
+        assert head.pop('aqr')
+        if path.stem.endswith('aqr_only'):
+            assert head.pop('frozen')
+            assert head.pop('always_trainable')
+            assert head == control['model']['pts_bbox_head']
+        else:
+            assert cfg['model'] == control['model']
+
+
+def test_the_failures_of_training_leave_some_unseen_and_nothing_moves_the_features():
+    pipeline = Config.fromfile(COMPARED[0]).train_dataloader.dataset.pipeline
+    assert [step.type for step in pipeline[:2]] == ['DrawIndex', 'RandomFailure']
+    trained = {failure.type for failure in pipeline[1].failures}
+    assert trained == {
+        'LidarDrop', 'CameraDrop', 'BeamReduction', 'LimitedFieldOfView', 'PointsDrop',
+        'ObjectFailure', 'RandomCameraLoss', 'Occlusion', 'Darkness', 'MotionBlur',
+    }  # fmt: skip
+    assert not any(step.type.startswith(('GlobalRot', 'RandomFlip', 'Modal')) for step in pipeline)
+    (images,) = (step for step in pipeline if step.type == 'ResizeCropFlipImage')
+    assert images.training is False
+
+
+@pytest.fixture(scope='module')
+def without_lidar(synthetic_root) -> dict:
+    """A sample as all variants see it, after a failure of its LiDAR."""
+    dataset = Config.fromfile(COMPARED[0]).train_dataloader.dataset
+    dataset.update(data_root=str(synthetic_root))
+    dataset.metainfo.version = 'v1.0-mini'
+    dataset.pipeline[1].update(prob=1.0, failures=[dict(type='LidarDrop')])
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        return DATASETS.build(dataset)[0]
+
+
+@pytest.mark.parametrize('variant', COMPARED, ids=lambda path: path.stem)
+def test_every_variant_learns_from_a_damaged_sample(without_lidar, variant):
+    cfg = Config.fromfile(variant)
+    model = MODELS.build(cfg.model).train()
+    batch = model.data_preprocessor(pseudo_collate([deepcopy(without_lidar)]), True)
+    losses = model(**batch, mode='loss')
+    form = cfg.model.pts_bbox_head.aqr.bias_generator.get('form')
+    if variant.stem.endswith('no_reliability'):
+        assert 'loss_reliability' not in losses
+    elif form == 'hard':
+        assert losses['loss_reliability'].item() == pytest.approx(math.log(3))
+    else:
+        assert 0.4 < losses['loss_reliability'].item() <= 1  # LiDAR 1; cameras 0 where they see
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert {name for name, p in trainable.items() if p.grad is None} == set()
+
+
+@pytest.mark.parametrize('size', ['tiny_synthetic', 'voxel0100_r50_800x320_cbgs'])
+def test_a_router_has_under_a_million_parameters(repo_root, size):
+    cfg = Config.fromfile(repo_root / f'configs/cmt_aqr/cmt_aqr_{size}.py')
+    head = MODELS.build(cfg.model).pts_bbox_head
+    parts = (head.aqr_weight_generator, head.attention_bias_generator)
+    assert sum(p.numel() for part in parts for p in part.parameters()) < 1e6

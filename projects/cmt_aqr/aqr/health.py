@@ -58,7 +58,7 @@ def token_health(
     Raises:
         ValueError: a sample without ``health``, or one that lacks a sensor.
     """
-    rows = []
+    samples = []
     for index, meta in enumerate(metas):
         health = _health_of(meta, index, like)
         parts = []
@@ -69,8 +69,8 @@ def token_health(
             cameras = _pool(health['camera'], layout.image, extent)
             absent = layout.num_cameras - len(cameras)
             parts.append(F.pad(cameras, (0, 0, 0, 0, 0, absent), value=1.0))
-        rows.append(torch.cat([part.flatten() for part in parts]))
-    return torch.stack(rows)
+        samples.append(torch.cat([part.flatten() for part in parts]))
+    return torch.stack(samples)
 
 
 def window_health(health: Tensor, windows: Sequence[Windows], shape: torch.Size) -> GroupHealth:
@@ -140,7 +140,8 @@ def _pool(health: Tensor, cells: tuple[int, int], extent: Sequence[float]) -> Te
         _overlap(count, size, span, like=health)
         for count, size, span in zip(cells, health.shape[-2:], extent, strict=True)
     )
-    return rows @ health @ columns.T
+    with torch.autocast(health.device.type, enabled=False):  # means over thousands follow
+        return rows @ health @ columns.T
 
 
 def _overlap(count: int, size: int, span: float, like: Tensor) -> Tensor:

@@ -1,0 +1,41 @@
+"""The shipped tiny CMT fine-tuned by recipe A under sensor failures: no router.
+
+The control of the comparison: `configs/cmt_aqr/cmt_aqr_tiny_synthetic_failures*.py` differ from it
+by the router alone. Scenes and images are not augmented, and the failures of a sample come in two
+variants, so that the features of frozen backbones can be kept.
+"""
+
+_base_ = [
+    './cmt_tiny_synthetic_trainval.py',
+    '../_base_/recipes.py',
+    '../_base_/failures.py',
+]
+
+model = _base_.recipe_a.model
+
+train_pipeline = [
+    dict(type='DrawIndex', variants=2),
+    _base_.random_failure,
+    *_base_.load_inputs,
+    dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
+    dict(type='PointsRangeFilter', point_cloud_range=_base_.point_cloud_range),
+    dict(type='ObjectRangeFilter', point_cloud_range=_base_.point_cloud_range),
+    dict(type='ObjectNameFilter', classes=_base_.class_names),
+    dict(type='ResizeCropFlipImage', final_dim=_base_.image_size, training=False),
+    _base_.pack_health,
+    _base_.train_pipeline[-1],
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+max_epochs = 2
+optim_wrapper = dict(
+    optimizer=dict(lr=5e-4),
+    paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
+)
+param_scheduler = [
+    dict(_base_.finetune_schedule[0], end=50),
+    dict(_base_.finetune_schedule[1], T_max=max_epochs),
+]
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)  # scored under failures later
+
+load_from = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'

@@ -1,0 +1,6 @@
+"""The shipped tiny CMT with a router that learns from failures: a bias for whole sensors."""
+
+_base_ = ['../cmt/cmt_tiny_synthetic_failures_finetune.py', '../_base_/aqr_tiny.py']
+
+model = dict(pts_bbox_head=dict(aqr=dict(_base_.aqr, reliability=dict(labels='query'))))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.aqr_rates))
