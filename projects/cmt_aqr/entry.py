@@ -6,23 +6,35 @@ anything is built, and raised as ``UsageError`` with what is wrong and what to d
 
 import argparse
 import difflib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 
+from .feature_cache import use_feature_cache
 from .old_settings import find_old_settings
 
 _REPO_ROOT = Path(__file__).resolve().parents[2]
+_DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _HOOKS = (
     'FiniteLossHook',
     'FreezeAuditHook',
     'BiasScaleHook',
     'RoutingLogHook',
     'RunInfoHook',
+    'DrawIndexHook',
 )
+
+
+# Loaders of mmdet3d, and those of this project that do the same and apply sensor failures.
+_PLAIN_LOADERS = {
+    'LoadPointsFromFile': 'LoadPointsOfKeyframe',
+    'LoadPointsFromMultiSweeps': 'LoadPointsOfSweeps',
+    'LoadMultiViewImageFromFiles': 'LoadMultiViewImages',
+}
 
 
 class UsageError(Exception):
@@ -53,7 +65,8 @@ def read_config(args: argparse.Namespace) -> Config:
     """Config file with the command line's changes; the work dir is named after it by default.
 
     Raises:
-        UsageError: the file does not exist, or has settings that mmengine would ignore.
+        UsageError: the file does not exist, has settings that mmengine would ignore, or a feature
+            cache for what is not the same each time.
     """
     path = Path(args.config)
     if not path.is_file():
@@ -72,6 +85,10 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.deterministic:
         cfg.merge_from_dict({'randomness.deterministic': True})
     add_hooks(cfg)
+    try:
+        use_feature_cache(cfg, {name: [*datasets_of(cfg, name)] for name in _DATALOADERS})
+    except ValueError as error:
+        raise UsageError(f'config {path}: {error}') from None
     return cfg
 
 
@@ -97,14 +114,42 @@ def drop_sensor(cfg: Config, sensor: str) -> None:
     Raises:
         UsageError: the test pipeline loads no data of this sensor.
     """
-    pipeline = cfg.test_dataloader.dataset.pipeline
     loaders = {'lidar': 'LoadPoints', 'camera': 'LoadMultiViewImages'}
-    if not any(step.type.startswith(loaders[sensor]) for step in pipeline):
+    for steps in _lists_of_steps(cfg.test_dataloader.dataset.pipeline):
+        if any(step.type.startswith(loaders[sensor]) for step in steps):
+            loading = [index for index, step in enumerate(steps) if step.type.startswith('Load')]
+            steps.insert(max(loading) + 1, ConfigDict(type='ModalMask3D', drop=sensor))
+            return
+    raise UsageError(f'--drop {sensor}: the test pipeline of {cfg.filename} loads no {sensor} data')
+
+
+def add_failure(cfg: Config, failure: dict) -> None:
+    """Let the test run with a sensor failure, put before everything else in the test pipeline.
+
+    Args:
+        cfg: changed in place.
+        failure: config of a transform of :mod:`projects.cmt_aqr.datasets.failures`.
+
+    Raises:
+        UsageError: the test pipeline loads data with loaders that apply no failure.
+    """
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    loading = itertools.chain.from_iterable(_lists_of_steps(pipeline))
+    deaf = [step.type for step in loading if step.type in _PLAIN_LOADERS]
+    if deaf:
+        remedies = ', '.join(f'{_PLAIN_LOADERS[name]} for {name}' for name in deaf)
         raise UsageError(
-            f'--drop {sensor}: the test pipeline of {cfg.filename} loads no {sensor} data'
+            f'{failure["type"]}: the test pipeline of {cfg.filename} has loaders that apply no '
+            f'failure; put in their place: {remedies}'
         )
-    loading = [index for index, step in enumerate(pipeline) if step.type.startswith('Load')]
-    pipeline.insert(max(loading) + 1, dict(type='ModalMask3D', drop=sensor))
+    pipeline.insert(0, ConfigDict(failure))
+
+
+def _lists_of_steps(pipeline: list[dict]) -> Iterator[list[dict]]:
+    """A pipeline, and those within its steps, such as that of `CachedFeatures`."""
+    yield pipeline
+    for step in pipeline:
+        yield from _lists_of_steps(step.get('transforms', []))
 
 
 def check_data(cfg: Config, *dataloaders: str) -> None:
@@ -116,7 +161,7 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
         UsageError: a file does not exist.
     """
     for name in dataloaders:
-        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+        for dataset in datasets_of(cfg, name):
             path = Path(dataset.get('data_root') or '', dataset['ann_file'])
             if not path.is_file():
                 command = cfg.get('data_command', 'see "data" in the README')
@@ -124,6 +169,11 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
                     f'{name} reads {path}, which does not exist in {Path.cwd()}; to make it: '
                     f'{command}'
                 )
+
+
+def datasets_of(cfg: Config, dataloader: str) -> Iterator[dict]:
+    """The datasets with files of their own in a dataloader."""
+    return _datasets((cfg.get(dataloader) or {}).get('dataset'))
 
 
 def _datasets(dataset: dict | None) -> Iterator[dict]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..datasets.failures.base import DrawnFailure
+from ..datasets.failures.lidar import DrawnLidarDrop
 
 # Settings of modules that change how features are computed or learnt, but not their values.
 _WITHOUT_EFFECT = {'training', 'frozen_stages', 'norm_eval', 'with_cp', 'non_blocking'}
@@ -52,15 +53,31 @@ def sample_key(branch: str, results: Mapping[str, Any], loading: str) -> str:
             branch's sensor alone do not count.
         loading: digest of the transforms that load and prepare the input.
     """
+    failures = [failure.key for failure in _failures_of(branch, results)]
+    if is_same_for_all(branch, results):
+        return fingerprint(branch, loading, failures)
     record = [results.get(key) for key in _RECORD_KEYS[branch]]
-    failures = [f.key for f in results.get('failures', ()) if _damages(f, branch)]
-    return fingerprint(branch, loading, record, failures)
+    return fingerprint(branch, loading, failures, record)
 
 
-def _damages(failure: DrawnFailure, branch: str) -> bool:
-    """Whether a kind of failure acts on the branch: its class says how."""
-    kind = type(failure)
-    return any(getattr(kind, name) is not getattr(DrawnFailure, name) for name in _DAMAGE[branch])
+def is_same_for_all(branch: str, results: Mapping[str, Any]) -> bool:
+    """Whether nothing of the sample is left in a branch's input: a cloud without any points."""
+    match _failures_of(branch, results):
+        case [DrawnLidarDrop(mode='empty')]:
+            return True
+    return False
+
+
+def _failures_of(branch: str, results: Mapping[str, Any]) -> list[DrawnFailure]:
+    """Those that act on the branch: their classes say how."""
+    return [
+        failure
+        for failure in results.get('failures', ())
+        if any(
+            getattr(type(failure), name) is not getattr(DrawnFailure, name)
+            for name in _DAMAGE[branch]
+        )
+    ]
 
 
 def _tensors(module: nn.Module, prefix: str) -> Iterable[tuple[str, torch.Tensor]]:

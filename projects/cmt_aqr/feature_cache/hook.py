@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from ..freezing import UnfreezeScheduleHook
+from . import usage
 from .cache import FeatureCache
-from .fixed_parts import find_fixed_parts, module_names, moving_module
+from .fixed_parts import module_names, moving_module
 from .store import FeatureStore
-from .transform import CachedFeatures
 
 _LOOPS = ('_train_loop', '_val_loop', '_test_loop')
 
@@ -39,7 +37,7 @@ class FeatureCacheHook(Hook):
         max_gigabytes: of all features on disk.
 
     Raises:
-        ValueError: before training, a schedule will let a cached part train, or images are masked
+        ValueError: before training, a schedule is to let a cached part train, or images are masked
             at random.
         RuntimeError: a cached part has begun to train.
     """
@@ -62,8 +60,8 @@ class FeatureCacheHook(Hook):
         self._training = True
         model = _detector(runner)
         model.train()
-        self._begin(runner, model)
-        self._check_schedules(runner, model.feature_cache)
+        cache = usage.begin(model, self.store, _datasets(runner))
+        _check_schedules(runner, cache)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """See that what is cached is still frozen."""
@@ -84,78 +82,40 @@ class FeatureCacheHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """End the use of the cache."""
         self._training = False
-        self._end(runner)
+        usage.end(_detector(runner), _datasets(runner))
 
     def before_val(self, runner: Runner) -> None:
         """Begin to use the cache, unless training has begun to."""
-        self._begin_evaluation(runner)
-
-    def before_test(self, runner: Runner) -> None:
-        """Begin to use the cache."""
-        self._begin_evaluation(runner)
+        if not self._training:
+            model = _detector(runner)
+            model.eval()
+            usage.begin(model, self.store, _datasets(runner))
 
     def after_val(self, runner: Runner) -> None:
         """Log how much was read, and end the use of the cache unless training goes on."""
         _detector(runner).feature_cache.log_counts()
         if not self._training:
-            self._end(runner)
+            usage.end(_detector(runner), _datasets(runner))
 
-    def after_test(self, runner: Runner) -> None:
-        """Log how much was read, and end the use of the cache."""
-        self.after_val(runner)
-
-    def _begin_evaluation(self, runner: Runner) -> None:
-        if not self._training:
-            model = _detector(runner)
-            model.eval()
-            self._begin(runner, model)
-
-    def _begin(self, runner: Runner, model: nn.Module) -> None:
-        parts = find_fixed_parts(model, dtype=self.store.dtype)
-        model.feature_cache = FeatureCache(self.store, parts)
-        for branch, part in parts.items():
-            print_log(
-                f'feature cache: {branch} up to {module_names(branch, part)[-1]} in '
-                f'{self.store.directory / part.folder}, {self.store.count(part.folder)} entries of '
-                f'{self.store.size(part.folder) / 1e9:.2f} GB',
-                logger='current',
-            )
-        for transform in _transforms(runner):
-            part = parts.get(transform.branch)
-            transform.use(part and part.folder)
-
-    def _end(self, runner: Runner) -> None:
-        _detector(runner).feature_cache = None
-        for transform in _transforms(runner):
-            transform.use(None)
-
-    def _check_schedules(self, runner: Runner, cache: FeatureCache) -> None:
-        cached = {name: b for b, part in cache.parts.items() for name in module_names(b, part)}
-        for hook in runner.hooks:
-            module = getattr(hook, 'module', None)
-            if isinstance(hook, UnfreezeScheduleHook) and module.split('.')[0] in cached:
-                raise ValueError(
-                    f'UnfreezeScheduleHook lets {module} train, but the features of '
-                    f'{cached[module.split(".")[0]]} are cached: leave out one of the two'
-                )
+    before_test = before_val
+    after_test = after_val
 
 
 def _detector(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _transforms(runner: Runner) -> Iterator[CachedFeatures]:
-    """Those in the pipelines of all data loaders that have been built."""
-    for name in _LOOPS:
-        loader = getattr(getattr(runner, name), 'dataloader', None)
-        yield from pipeline_transforms(getattr(loader, 'dataset', None))
+def _datasets(runner: Runner) -> list[object]:
+    """Of all data loaders that have been built."""
+    loaders = [getattr(getattr(runner, loop), 'dataloader', None) for loop in _LOOPS]
+    return [loader.dataset for loader in loaders if hasattr(loader, 'dataset')]
 
 
-def pipeline_transforms(dataset: object) -> Iterator[CachedFeatures]:
-    """Those in the pipeline of a dataset, and of the datasets that it wraps."""
-    for inner in [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())]:
-        if inner is not None:
-            yield from pipeline_transforms(inner)
-    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        if isinstance(step, CachedFeatures):
-            yield step
+def _check_schedules(runner: Runner, cache: FeatureCache) -> None:
+    cached = {name: b for b, part in cache.parts.items() for name in module_names(b, part)}
+    for hook in runner.hooks:
+        if isinstance(hook, UnfreezeScheduleHook) and hook.module.split('.')[0] in cached:
+            raise ValueError(
+                f'UnfreezeScheduleHook is to let {hook.module} train, but the features of '
+                f'{cached[hook.module.split(".")[0]]} are cached: leave out one of the two'
+            )

@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import LiDARPoints
 
-from .fingerprint import fingerprint, sample_key
+from .fingerprint import fingerprint, is_same_for_all, sample_key
 from .lookup import META_KEY, Lookup
 from .store import FeatureStore
 
@@ -67,10 +67,14 @@ class CachedFeatures(BaseTransform):
         text = (folder or '').encode().ljust(_FOLDER_LENGTH, b'\0')
         self._folder.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
+    def key(self, results: dict) -> str:
+        """Of the entry of a sample, once its failures are drawn."""
+        return sample_key(self.branch, results, self._loading)
+
     def transform(self, results: dict) -> dict | None:
         """Adds ``points`` or ``img``, and a :class:`.lookup.Lookup` to ``cached_features``."""
         folder = bytes(self._folder.numpy()).rstrip(b'\0').decode()
-        key = sample_key(self.branch, results, self._loading)
+        key = self.key(results)
         facts = self._find(folder, key) if folder else None
         if facts is not None:
             results.update(facts)
@@ -93,7 +97,8 @@ class CachedFeatures(BaseTransform):
     def _load(self, results: dict) -> tuple[dict | None, dict[str, Any]]:
         """The sample with its input, and what came with that."""
         before = dict(results)
-        sizes = {file: _file_size(file) for file in _files(self.branch, results)}
+        files = () if is_same_for_all(self.branch, results) else _files(self.branch, results)
+        sizes = {file: _file_size(file) for file in files}
         for step in self.transforms:
             results = step(results)
             if results is None:
