@@ -2,10 +2,14 @@
 
 import numpy as np
 
+from projects.cmt_aqr.datasets.failures.suite import Row
 from projects.cmt_aqr.evaluation.records import Record
 from projects.cmt_aqr.evaluation.robustness import Comparison, ModelResult, kept_scores
 
-FAILURES = {'fog': ['fog_1', 'fog_2'], 'drop': ['drop_1']}
+ROWS = [
+    Row('fog', dict(type='Fog'), (1, 2), 'No depth map.'),
+    Row('drop', dict(type='LidarDrop'), (1,)),
+]
 _CONDITIONS = {'clean': 0.5, 'fog_1': 0.4, 'fog_2': 0.2, 'drop_1': 0.3}
 
 
@@ -13,9 +17,7 @@ def make_comparison(*names: str, draws: int = 200) -> Comparison:
     """The n-th model has n points more than the first everywhere; the third has one sensor."""
     return Comparison(
         models=[_model(name, index, draws) for index, name in enumerate(names)],
-        failures=FAILURES,
-        levels={'fog_1': 'alpha 0.02', 'fog_2': 'alpha 0.06'},
-        departures={'fog': 'no depth map', 'drop': ''},
+        rows=ROWS,
         frames=40,
         seed=3,
     )
@@ -34,8 +36,8 @@ def _model(name: str, index: int, draws: int) -> ModelResult:
     return ModelResult(
         name=name,
         records={condition: _record(condition, scores[condition], index) for condition in scores},
-        kept=kept_scores(scores, FAILURES),
-        draws=kept_scores(resampled, FAILURES),
+        kept=kept_scores(scores, ROWS),
+        draws=kept_scores(resampled, ROWS),
     )
 
 
@@ -46,7 +48,11 @@ def _record(condition: str, scores: np.ndarray, index: int) -> Record:
     return Record(
         condition=condition,
         made_of=dict(
-            config='c.py', checkpoint='w.pth', checkpoint_sha256='ab' * 32, commit='f' * 40
+            config='c.py',
+            checkpoint='w.pth',
+            checkpoint_sha256='ab' * 32,
+            commit='f' * 40,
+            changed=index == 1,
         ),
         scores=dict(zip(('mAP', 'NDS'), map(float, scores), strict=True)),
         attention={} if index == 2 else attention,

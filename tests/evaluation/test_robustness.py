@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from robustness_fixture import FAILURES, make_comparison
+from robustness_fixture import ROWS, make_comparison
 
 from projects.cmt_aqr.evaluation.robustness import kept_scores
 
@@ -15,7 +15,7 @@ SCORES = {
 
 
 def test_severities_are_averaged_first_and_failures_then():
-    kept = kept_scores(SCORES, FAILURES)
+    kept = kept_scores(SCORES, ROWS)
     assert list(kept) == ['clean', 'fog', 'drop', 'mean']
     assert kept['clean'] == pytest.approx((0.6, 0.5, 1.0))
     assert kept['fog'] == pytest.approx((0.3, 0.3, 0.6))
@@ -26,7 +26,7 @@ def test_severities_are_averaged_first_and_failures_then():
 
 def test_resamples_are_treated_one_by_one():
     draws = {name: np.stack([scores, 2 * scores], axis=1) for name, scores in SCORES.items()}
-    kept, once = kept_scores(draws, FAILURES), kept_scores(SCORES, FAILURES)
+    kept, once = kept_scores(draws, ROWS), kept_scores(SCORES, ROWS)
     for name, scores in once.items():
         np.testing.assert_allclose(kept[name].nds, [scores.nds, 2 * scores.nds])
         np.testing.assert_allclose(kept[name].ra, [scores.ra, scores.ra])
@@ -34,14 +34,14 @@ def test_resamples_are_treated_one_by_one():
 
 def test_of_nothing_no_share_is_kept():
     scores = dict(SCORES, clean=np.zeros(2))
-    assert np.isnan(kept_scores(scores, FAILURES)['mean'].ra)
+    assert np.isnan(kept_scores(scores, ROWS)['mean'].ra)
 
 
 def test_what_was_not_scored_is_not_averaged():
     with pytest.raises(KeyError, match='drop_1'):
-        kept_scores({name: SCORES[name] for name in ('clean', 'fog_1', 'fog_2')}, FAILURES)
+        kept_scores({name: SCORES[name] for name in ('clean', 'fog_1', 'fog_2')}, ROWS)
     with pytest.raises(ValueError, match='no failures'):
-        kept_scores(SCORES, {})
+        kept_scores(SCORES, [])
 
 
 def test_a_difference_is_that_to_the_first_model_on_the_same_draws():

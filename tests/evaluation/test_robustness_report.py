@@ -27,13 +27,13 @@ def test_scores_have_a_column_for_each_model(comparison):
     assert rows == [
         ['failure', 'severity', 'control', 'router', 'camera'],
         ['clean', '', '60.0 / 50.0', '61.0 / 51.0', '62.0 / 52.0'],
-        ['fog', 'alpha 0.02', '50.0 / 40.0', '51.0 / 41.0', '52.0 / 42.0'],
-        ['', 'alpha 0.06', '30.0 / 20.0', '31.0 / 21.0', '32.0 / 22.0'],
-        ['', '**RA**', '**0.600**', '**0.608**', '**0.615**'],
-        ['drop', '', '40.0 / 30.0', '41.0 / 31.0', '42.0 / 32.0'],
-        ['', '**RA**', '**0.600**', '**0.608**', '**0.615**'],
+        ['fog', '1', '50.0 / 40.0', '51.0 / 41.0', '52.0 / 42.0'],
+        ['fog', '2', '30.0 / 20.0', '31.0 / 21.0', '32.0 / 22.0'],
+        ['fog', '**RA**', '**0.600**', '**0.608**', '**0.615**'],
+        ['drop', '1', '40.0 / 30.0', '41.0 / 31.0', '42.0 / 32.0'],
+        ['drop', '**RA**', '**0.600**', '**0.608**', '**0.615**'],
         ['mean of 2 failures', '', '40.0 / 30.0', '41.0 / 31.0', '42.0 / 32.0'],
-        ['', '**mRA**', '**0.600**', '**0.608**', '**0.615**'],
+        ['mean of 2 failures', '**mRA**', '**0.600**', '**0.608**', '**0.615**'],
     ]
 
 
@@ -61,8 +61,12 @@ def test_where_queries_look_is_told_of_models_that_look_at_both_sensors(comparis
 
 def test_what_was_run_and_what_differs_from_the_published_failures_is_told(comparison):
     text = to_markdown(comparison)
-    assert '- router: `c.py` with `w.pth` (SHA-256 abababababab…), commit ffffffffff' in text
-    assert '- fog: no depth map' in text
+    assert (
+        '- router: `c.py` with `w.pth` (SHA-256 abababababab…), commit ffffffffff with changes\n'
+        in text
+    )
+    assert 'No config of this project trains with fog.' in text
+    assert '- fog: No depth map.' in text
     assert '- drop' not in text
 
 
@@ -70,7 +74,7 @@ def test_the_csv_has_every_condition_and_every_mean(comparison):
     lines = list(csv.DictReader(io.StringIO(to_csv(comparison))))
     assert len(lines) == 3 * (4 + 3)
     one = next(line for line in lines if (line['model'], line['severity']) == ('router', '2'))
-    assert (one['failure'], one['level'], one['w_lidar']) == ('fog', 'alpha 0.06', '-0.5')
+    assert (one['failure'], one['w_lidar']) == ('fog', '-0.5')
     assert float(one['NDS']) == pytest.approx(0.21)
     mean = next(line for line in lines if line['failure'] == 'mean')
     assert float(mean['RA']) == pytest.approx(0.6)
@@ -84,6 +88,7 @@ def test_the_json_has_values_with_intervals(comparison):
         40,
         3,
     )
+    assert data['failures']['fog']['conditions'] == ['fog_1', 'fog_2']
     router = data['models']['router']
     assert router['conditions']['fog_1']['scores']['NDS'] == pytest.approx(0.41)
     assert router['failures']['mean']['ra']['value'] == pytest.approx(0.31 / 0.51)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..datasets.failures.suite import Row
 from .bootstrap import Interval
 from .records import Record
 
@@ -28,14 +29,12 @@ class Kept(NamedTuple):
     ra: np.ndarray
 
 
-def kept_scores(
-    scores: Mapping[str, np.ndarray], failures: Mapping[str, Sequence[str]]
-) -> dict[str, Kept]:
+def kept_scores(scores: Mapping[str, np.ndarray], rows: Sequence[Row]) -> dict[str, Kept]:
     """Scores without a failure, under each, and the mean over all of them.
 
     Args:
         scores: (2, ...) mAP and NDS of each condition by its name.
-        failures: of each failure, the names of its conditions, one a severity.
+        rows: the failures, and which of their severities are averaged.
 
     Returns:
         By ``clean``, each failure, and ``mean``, whose ``ra`` is mRA.
@@ -44,14 +43,14 @@ def kept_scores(
         KeyError: a condition, or the clean one, was not scored.
         ValueError: no failures.
     """
-    if not failures:
+    if not rows:
         raise ValueError('no failures: there is nothing to average')
     clean = scores[CLEAN]
     kept = {CLEAN: Kept(*clean, ra=np.ones_like(clean[1]))}
-    for failure, conditions in failures.items():
-        mean_ap, nds = np.mean([scores[name] for name in conditions], axis=0)
-        kept[failure] = Kept(mean_ap, nds, _ratio(nds, clean[1]))
-    every = [np.stack(kept[failure]) for failure in failures]
+    for row in rows:
+        mean_ap, nds = np.mean([scores[name] for name in row.conditions], axis=0)
+        kept[row.name] = Kept(mean_ap, nds, _ratio(nds, clean[1]))
+    every = [np.stack(kept[row.name]) for row in rows]
     kept[MEAN] = Kept(*np.mean(every, axis=0))
     return kept
 
@@ -84,17 +83,13 @@ class Comparison:
 
     Attributes:
         models: the first is the one that the others are held against.
-        failures: of each failure, the names of its conditions, one a severity.
-        levels: of each condition, what its severity means, in a few words.
-        departures: of each failure, where it departs from the published one; empty where nowhere.
+        rows: the failures and their severities.
         frames: number of frames scored.
         seed: of the failures, the choice of frames and the bootstrap.
     """
 
     models: Sequence[ModelResult]
-    failures: Mapping[str, Sequence[str]]
-    levels: Mapping[str, str]
-    departures: Mapping[str, str]
+    rows: Sequence[Row]
     frames: int
     seed: int
 

@@ -24,7 +24,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
         path: of the picture; its ending says the format.
     """
     others = len(comparison.models) > 1
-    rows = (CLEAN, *comparison.failures, MEAN)
+    rows = (CLEAN, *(row.name for row in comparison.rows), MEAN)
     figure = Figure(
         figsize=(11 if others else 7, 1.2 + len(rows) * (0.2 + 0.1 * len(comparison.models))),
         layout='constrained',

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from ..benchmarks.report import table
+from ..datasets.failures.suite import UNSEEN, Row
 from .bootstrap import Interval
 from .records import Record
 from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult
@@ -22,7 +23,7 @@ def to_markdown(comparison: Comparison) -> str:
         '# Robustness under sensor failures',
         f'{comparison.frames} frames, seed {comparison.seed}. Scores are mAP / NDS in points by '
         'the official nuScenes evaluation; RA is the NDS under a failure, its severities averaged, '
-        'over the clean NDS, and mRA its mean over the failures.',
+        'over the clean NDS, and mRA its mean over the failures.' + _unseen(comparison.rows),
         _score_table(comparison),
     ]
     if len(comparison.models) > 1:
@@ -41,28 +42,26 @@ def to_markdown(comparison: Comparison) -> str:
         '## What was run',
         _models_list(comparison.models),
     ]
-    departures = [f'- {name}: {text}' for name, text in comparison.departures.items() if text]
+    departures = [f'- {row.name}: {row.departure}' for row in comparison.rows if row.departure]
     if departures:
-        parts += ['## Where the failures depart from the published ones', '\n'.join(departures)]
+        parts += ['## Departures from what was published', '\n'.join(departures)]
     return '\n\n'.join(parts) + '\n'
 
 
 def to_csv(comparison: Comparison) -> str:
     """One line for each model and condition, then for each model and failure, and the mean."""
     file = io.StringIO()
-    names = ['model', 'failure', 'severity', 'level', *_SCORES, 'RA', *_ATTENTION]
+    names = ['model', 'failure', 'severity', *_SCORES, 'RA', *_ATTENTION]
     writer = csv.DictWriter(file, names, restval='', lineterminator='\n')
     writer.writeheader()
     for model in comparison.models:
-        for failure, conditions in _rows(comparison):
-            for severity, name in enumerate(conditions, start=0 if failure == CLEAN else 1):
-                record = model.records[name]
-                line = dict(model=model.name, failure=failure, severity=severity)
-                line['level'] = comparison.levels.get(name, '')
-                line |= {key: record.scores[key] for key in _SCORES if key in record.scores}
-                line |= {key: record.attention.get(key, '') for key in _ATTENTION}
-                writer.writerow(line)
-        for failure in (*comparison.failures, MEAN):
+        for failure, severity, name in _conditions(comparison):
+            record = model.records[name]
+            line = dict(model=model.name, failure=failure, severity=severity)
+            line |= {key: record.scores[key] for key in _SCORES if key in record.scores}
+            line |= {key: record.attention.get(key, '') for key in _ATTENTION}
+            writer.writerow(line)
+        for failure in _failures(comparison)[1:]:
             kept = model.kept[failure]
             line = dict(model=model.name, failure=failure, severity='mean')
             writer.writerow({**line, 'mAP': kept.mean_ap, 'NDS': kept.nds, 'RA': kept.ra})
@@ -72,15 +71,16 @@ def to_csv(comparison: Comparison) -> str:
 def to_json(comparison: Comparison) -> str:
     """Everything, with the intervals of scores and of differences."""
     first = comparison.models[0]
-    every = (CLEAN, *comparison.failures, MEAN)
+    every = _failures(comparison)
     data = {
         'frames': comparison.frames,
         'seed': comparison.seed,
         'draws': len(first.draws[CLEAN].nds),
         'reference': first.name,
-        'failures': comparison.failures,
-        'levels': comparison.levels,
-        'departures': comparison.departures,
+        'failures': {
+            row.name: {'conditions': list(row.conditions), 'departure': row.departure}
+            for row in comparison.rows
+        },
         'models': {
             model.name: {
                 'conditions': {name: vars(record) for name, record in model.records.items()},
@@ -100,33 +100,44 @@ def to_json(comparison: Comparison) -> str:
     return json.dumps(data, indent=2) + '\n'
 
 
-def _rows(comparison: Comparison) -> list[tuple[str, Sequence[str]]]:
-    """Every failure with its conditions; first, none."""
-    return [(CLEAN, [CLEAN]), *comparison.failures.items()]
+def _conditions(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Failure, severity and name of every condition; first, without a failure."""
+    return [
+        (CLEAN, '', CLEAN),
+        *(
+            (row.name, str(severity), name)
+            for row in comparison.rows
+            for severity, name in zip(row.severities, row.conditions, strict=True)
+        ),
+    ]
+
+
+def _failures(comparison: Comparison) -> list[str]:
+    """Without a failure, under each, and the mean over all."""
+    return [CLEAN, *(row.name for row in comparison.rows), MEAN]
+
+
+def _unseen(rows: Sequence[Row]) -> str:
+    names = [row.name for row in rows if row.name in UNSEEN]
+    return f' No config of this project trains with {", ".join(names)}.' if names else ''
 
 
 def _score_table(comparison: Comparison) -> str:
     models = comparison.models
-    lines = []
-    for failure, conditions in _rows(comparison):
-        for name in conditions:
-            scores = [
-                _points(*map(model.records[name].scores.get, ('mAP', 'NDS'))) for model in models
-            ]
-            lines.append(
-                [_label(failure, conditions, name), comparison.levels.get(name, ''), *scores]
-            )
-        if failure != CLEAN:
-            lines.append(['', '**RA**', *(f'**{model.kept[failure].ra:.3f}**' for model in models)])
-    means = [_points(model.kept[MEAN].mean_ap, model.kept[MEAN].nds) for model in models]
-    lines.append([f'mean of {len(comparison.failures)} failures', '', *means])
-    lines.append(['', '**mRA**', *(f'**{model.kept[MEAN].ra:.3f}**' for model in models)])
+    lines = [['clean', '', *(_points(*model.kept[CLEAN][:2]) for model in models)]]
+    for row in comparison.rows:
+        for severity, name in zip(row.severities, row.conditions, strict=True):
+            scores = [_points(*_main_scores(model.records[name])) for model in models]
+            lines.append([row.name, str(severity), *scores])
+        lines.append([row.name, '**RA**', *(_ra(model, row.name) for model in models)])
+    mean = _row_name(comparison, MEAN)
+    lines.append([mean, '', *(_points(*model.kept[MEAN][:2]) for model in models)])
+    lines.append([mean, '**mRA**', *(_ra(model, MEAN) for model in models)])
     return table(['failure', 'severity', *(model.name for model in models)], lines)
 
 
-def _label(failure: str, conditions: Sequence[str], name: str) -> str:
-    """The failure's name in the first of its rows."""
-    return failure if name == conditions[0] else ''
+def _row_name(comparison: Comparison, failure: str) -> str:
+    return f'mean of {len(comparison.rows)} failures' if failure == MEAN else failure
 
 
 def _difference_table(comparison: Comparison) -> str:
@@ -134,14 +145,14 @@ def _difference_table(comparison: Comparison) -> str:
     head = ['failure', *(f'{model.name}: {score}' for model in others for score in ('NDS', 'mAP'))]
     lines = [
         [
-            f'mean of {len(comparison.failures)} failures' if failure == MEAN else failure,
+            _row_name(comparison, failure),
             *(
                 _change(comparison.difference(model, failure, score))
                 for model in others
                 for score in ('nds', 'mean_ap')
             ),
         ]
-        for failure in (CLEAN, *comparison.failures, MEAN)
+        for failure in _failures(comparison)
     ]
     mra = [[_change(comparison.difference(model, MEAN, 'ra')), ''] for model in others]
     return table(head, [*lines, ['mRA', *(cell for cells in mra for cell in cells)]])
@@ -149,13 +160,8 @@ def _difference_table(comparison: Comparison) -> str:
 
 def _attention_table(comparison: Comparison) -> str:
     lines = [
-        [
-            _label(failure, conditions, name),
-            comparison.levels.get(name, ''),
-            *(_attention(model.records[name]) for model in comparison.models),
-        ]
-        for failure, conditions in _rows(comparison)
-        for name in conditions
+        [failure, severity, *(_attention(model.records[name]) for model in comparison.models)]
+        for failure, severity, name in _conditions(comparison)
     ]
     return table(['failure', 'severity', *(model.name for model in comparison.models)], lines)
 
@@ -174,7 +180,7 @@ def _models_list(models: Sequence[ModelResult]) -> str:
     lines = []
     for model in models:
         made_of = model.records[CLEAN].made_of
-        commits = sorted({str(record.made_of['commit'])[:10] for record in model.records.values()})
+        commits = sorted({_commit(record) for record in model.records.values()})
         lines.append(
             f'- {model.name}: `{made_of["config"]}` with `{made_of["checkpoint"]}` (SHA-256 '
             f'{made_of["checkpoint_sha256"][:12]}…), commit {", ".join(commits)}'
@@ -182,8 +188,21 @@ def _models_list(models: Sequence[ModelResult]) -> str:
     return '\n'.join(lines)
 
 
+def _commit(record: Record) -> str:
+    changed = ' with changes' if record.made_of['changed'] else ''
+    return f'{record.made_of["commit"]}'[:10] + changed
+
+
+def _main_scores(record: Record) -> tuple[float, float]:
+    return record.scores['mAP'], record.scores['NDS']
+
+
 def _points(mean_ap: float, nds: float) -> str:
     return f'{100 * mean_ap:.1f} / {100 * nds:.1f}'
+
+
+def _ra(model: ModelResult, failure: str) -> str:
+    return f'**{model.kept[failure].ra:.3f}**'
 
 
 def _change(difference: Difference) -> str:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.fileio import load
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from nuscenes.eval.common.config import config_factory
 
+from ..datasets.failures.suite import Row
 from ..entry import UsageError, start_cpu_processes
 from ..hooks.run_info_hook import code_version
 from .bootstrap import draw_frames, resample
-from .records import Records, hash_of, hash_of_file
+from .conditions import conditions_of
+from .records import Record, Records, hash_of, hash_of_file
 from .robustness import ModelResult, kept_scores
 
 
@@ -29,7 +32,8 @@ class ModelRun:
         checkpoint: file or address of its weights.
         folder: for its records and logs.
         indices: frames of the config's info file; None for all.
-        seed: of the failures and the choice of frames.
+        rows: the failures and severities under which it is tested.
+        seed: of the failures, the choice of frames and the bootstrap.
     """
 
     name: str
@@ -37,6 +41,7 @@ class ModelRun:
     checkpoint: str
     folder: Path
     indices: Sequence[int] | None
+    rows: Sequence[Row]
     seed: int
 
     @functools.cached_property
@@ -61,17 +66,14 @@ class ModelRun:
             **code_version(),
         }
 
-    def run(self, conditions: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Test the conditions that have no record yet, and write one of each.
-
-        Args:
-            conditions: of each, its name and the config of its failure, or None.
-        """
-        missing = {
-            name: failure
-            for name, failure in conditions.items()
-            if self.records.read(name, {**self.made_of, 'failure': failure}) is None
-        }
+    def run(self) -> None:
+        """Test the conditions that have no record yet, and write one of each."""
+        conditions = conditions_of(self.rows)
+        missing = {name: conditions[name] for name, record in self.read().items() if record is None}
+        print_log(
+            f'{self.name}: {len(missing)} of {len(conditions)} conditions are to be tested',
+            logger='current',
+        )
         if not missing:
             return
         start_cpu_processes(self.cfg)
@@ -104,37 +106,32 @@ class ModelRun:
                 hook.setdefault('test_interval', 1)
         return cfg
 
-    def result(
-        self,
-        conditions: Mapping[str, Mapping[str, Any] | None],
-        failures: Mapping[str, Sequence[str]],
-        draws: int,
-    ) -> ModelResult:
+    def read(self) -> dict[str, Record | None]:
+        """The record of each condition, or None where there is none yet."""
+        return {
+            name: self.records.read(name, {**self.made_of, 'failure': failure})
+            for name, failure in conditions_of(self.rows).items()
+        }
+
+    def result(self, draws: int) -> ModelResult:
         """Scores of all conditions, which must have been tested, and of resampled frames.
 
         Args:
-            conditions: of each, its name and the config of its failure, or None.
-            failures: of each failure, the names of its conditions.
             draws: how often the frames are resampled.
         """
-        records = {
-            name: self.records.read(name, {**self.made_of, 'failure': failure})
-            for name, failure in conditions.items()
-        }
+        records = self.read()
         scores = {
             name: np.array([record.scores['mAP'], record.scores['NDS']])
             for name, record in records.items()
         }
         counts = draw_frames(self.made_of['frames'], draws, self.seed)
         config = config_factory('detection_cvpr_2019')
-        resampled = {
-            name: resample(self.records.matches(name), config, counts) for name in conditions
-        }
+        resampled = {name: resample(self.records.matches(name), config, counts) for name in records}
         return ModelResult(
             name=self.name,
             records=records,
-            kept=kept_scores(scores, failures),
-            draws=kept_scores(resampled, failures),
+            kept=kept_scores(scores, self.rows),
+            draws=kept_scores(resampled, self.rows),
         )
 
 

@@ -1,0 +1,216 @@
+"""Score models with sound and with failing sensors, and hold them against each other.
+
+Every model is tested without a failure and under every failure and severity of a suite, on the same
+frames, by the official evaluation. Each result is written as soon as it is there, and what has been
+written is not done again. The tables (Markdown, CSV, JSON) and the picture are written after every
+model; the first model is the one that the others are held against.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import copy
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from mmengine.dist import is_main_process
+
+import projects.cmt_aqr  # noqa: F401  (registers what configs name)
+from projects.cmt_aqr import entry
+from projects.cmt_aqr.datasets.failures.suite import PROTOCOLS, Row, protocol
+from projects.cmt_aqr.evaluation.conditions import choose_rows
+from projects.cmt_aqr.evaluation.frames import choose_frames, scenes_of
+from projects.cmt_aqr.evaluation.robustness import Comparison, ModelResult
+from projects.cmt_aqr.evaluation.robustness_plot import draw_comparison
+from projects.cmt_aqr.evaluation.robustness_report import to_csv, to_json, to_markdown
+from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = entry.make_parser(__doc__.splitlines()[0])
+    parser.set_defaults(seed=0)
+    parser.add_argument(
+        'checkpoints',
+        nargs='+',
+        metavar='checkpoint',
+        help='weights for the config, named in the tables after their files; the others are held '
+        'against the first',
+    )
+    parser.add_argument(
+        '--model',
+        nargs=3,
+        action='append',
+        default=[],
+        metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
+        help='one more model, with a name and a config of its own; may be repeated',
+    )
+    parser.add_argument('--suite', choices=PROTOCOLS, default='all', help='which failures')
+    parser.add_argument(
+        '--conditions',
+        nargs='+',
+        metavar='NAME',
+        help='of the suite, only these failures (fog) and single severities (fog_2)',
+    )
+    parser.add_argument(
+        '--frames',
+        type=int,
+        help='test so many validation frames, evenly over the scenes; else all',
+    )
+    parser.add_argument(
+        '--draws', type=int, default=1000, help='resamples of the frames for the intervals'
+    )
+    return parser
+
+
+def main() -> None:
+    """Test what has not been tested, and report."""
+    parser = make_parser()
+    args = parser.parse_args()
+    entry.set_local_rank(args.local_rank)
+    try:
+        runs = make_runs(args)
+    except entry.UsageError as error:
+        parser.exit(2, f'{parser.prog}: {error}\n')
+    results = []
+    for run in runs:
+        run.run()
+        if is_main_process():
+            results.append(run.result(args.draws))
+            report(results, runs[0])
+    entry.end_processes()
+
+
+def make_runs(args: argparse.Namespace) -> list[ModelRun]:
+    """The models, all on the same frames.
+
+    Raises:
+        UsageError: something that was asked for does not exist or does not fit.
+    """
+    if args.draws < 1:
+        raise entry.UsageError(f'--draws {args.draws}: at least 1 is needed')
+    folder = work_dir(args)
+    runs = []
+    for name, config, checkpoint in list_models(args):
+        cfg = entry.read_config(argparse.Namespace(**{**vars(args), 'config': config}))
+        entry.check_checkpoint(checkpoint)
+        entry.check_data(cfg, 'test_dataloader')
+        run = ModelRun(
+            name=name,
+            cfg=cfg,
+            checkpoint=checkpoint,
+            folder=folder / folder_name(name),
+            indices=frames_of(cfg, args),
+            rows=rows_of(cfg, args),
+            seed=args.seed,
+        )
+        first = runs[0] if runs else run
+        if run.made_of['frames_sha256'] != first.made_of['frames_sha256']:
+            raise entry.UsageError(
+                f'{name} is tested on other frames than {first.name}: the test dataset of {config} '
+                f'is not that of {first.cfg.filename}'
+            )
+        runs.append(run)
+    return runs
+
+
+def work_dir(args: argparse.Namespace) -> Path:
+    """Where tables and records go: one folder a suite, unless another is named."""
+    return Path(args.work_dir or Path('work_dirs') / f'robustness_{args.suite}')
+
+
+def list_models(args: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """Name, config and checkpoint of each model.
+
+    Raises:
+        UsageError: two models have the same name.
+    """
+    names = short_names(args.checkpoints)
+    models = [
+        *(
+            (name, args.config, checkpoint)
+            for name, checkpoint in zip(names, args.checkpoints, strict=True)
+        ),
+        *map(tuple, args.model),
+    ]
+    ((name, number),) = Counter(folder_name(name) for name, _, _ in models).most_common(1)
+    if number > 1:
+        raise entry.UsageError(
+            f'{number} models are called {name}; give each a name of its own by --model NAME '
+            'CONFIG CHECKPOINT'
+        )
+    return models
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """As much of the ends of the paths as tells them apart, without the suffix."""
+    parts = [Path(path).with_suffix('').parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ['/'.join(path[-length:]) for path in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def folder_name(name: str) -> str:
+    """The name of a model without what has a meaning in paths."""
+    return re.sub(r'[^\w.+-]+', '_', name)
+
+
+def frames_of(cfg: entry.Config, args: argparse.Namespace) -> list[int] | None:
+    """Indices of the frames that are tested; None for all.
+
+    Raises:
+        UsageError: there are not so many.
+    """
+    if args.frames is None:
+        return None
+    dataset = cfg.test_dataloader.dataset
+    tables = Path(dataset.data_root, dataset.metainfo.version)
+    try:
+        return choose_frames(scenes_of(sample_tokens(cfg), tables), args.frames, args.seed)
+    except ValueError as error:
+        raise entry.UsageError(f'--frames: {error}') from error
+
+
+def rows_of(cfg: entry.Config, args: argparse.Namespace) -> list[Row]:
+    """The failures and severities under which a model is tested.
+
+    Raises:
+        UsageError: a condition is not in the suite, or the loaders of the config apply no failure.
+    """
+    dataset = cfg.test_dataloader.dataset
+    infos = str(Path(dataset.data_root, dataset.ann_file))
+    try:
+        rows = choose_rows(protocol(args.suite, ann_file=infos, seed=args.seed), args.conditions)
+    except ValueError as error:
+        raise entry.UsageError(f'--conditions: {error}') from error
+    entry.add_failure(copy.deepcopy(cfg), rows[0].failure)
+    return rows
+
+
+def report(results: Sequence[ModelResult], first: ModelRun) -> None:
+    """Write tables and picture of all models tested so far."""
+    comparison = Comparison(
+        models=results, rows=first.rows, frames=first.made_of['frames'], seed=first.seed
+    )
+    folder = first.folder.parent
+    for suffix, text in (
+        ('md', to_markdown(comparison)),
+        ('csv', to_csv(comparison)),
+        ('json', to_json(comparison)),
+    ):
+        (folder / f'robustness.{suffix}').write_text(text)
+    draw_comparison(comparison, folder / 'robustness.png')
+    print(f'{folder / "robustness.md"}: {", ".join(result.name for result in results)}')
+
+
+if __name__ == '__main__':
+    main()
