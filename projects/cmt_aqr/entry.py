@@ -204,7 +204,8 @@ def start_cpu_processes(cfg: Config) -> None:
     """
     if cfg.launcher != 'pytorch' or torch.cuda.is_available():
         return
-    torch.distributed.init_process_group('gloo')
+    if not torch.distributed.is_initialized():  # by an earlier model of this process
+        torch.distributed.init_process_group('gloo')
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,
