@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from projects.cmt_aqr.benchmarks import freeze
 from projects.cmt_aqr.benchmarks.training_step import BRANCHES
@@ -64,6 +65,17 @@ def test_sides_are_held_against_all_trained(results):
     # By the forward work with all trained: 0.5 + 0.5 of 2, whatever it takes when frozen.
     assert recipe['frozen_share'] == pytest.approx(0.5)
     assert recipe['ideal'] == pytest.approx(1.5)
+    # Half of the frozen parts' forward, for that is processor time; no less backward work is left.
+    assert trained['at_most'] == 1
+    assert recipe['at_most'] == pytest.approx(3 / (3 - 0.5))
+
+
+def test_what_a_side_still_does_in_the_backward_pass_of_a_branch_limits_it(runs):
+    """A trained neck behind a frozen backbone."""
+    for step in runs['recipe A']:
+        step['cpu/backward/camera'] = 0.025
+    recipe = freeze.compare(runs, FACTS, MEMORY)['recipe A']
+    assert recipe['at_most'] == pytest.approx(3 / (3 - 0.5 - 0.075))
 
 
 def test_the_table(results):
@@ -79,12 +91,12 @@ def test_the_table(results):
     assert lines[0].startswith('Training step of `cmt.py`, model.x=1 on one sample of random input')
     assert lines[2:6] == [
         '|  | trained | forward | backward | update | step | faster | processor time | less '
-        '| ideal (r) | peak |',
-        '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
+        '| ideal (r) | at most | peak |',
+        '| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |',
         '| all trained | 8.00 M | 2.00 s | 1.00 s | 12.5 ms | 6.00 s (5.00 s–9.00 s) | 1.00× '
-        '| 3.00 s (2.50 s–4.50 s) | 1.00× | 1.00× (0.00) | 4.00 GB (1.00×) |',
+        '| 3.00 s (2.50 s–4.50 s) | 1.00× | 1.00× (0.00) | 1.00× | 4.00 GB (1.00×) |',
         '| recipe A | 2.00 M | 1.00 s | 1.00 s | 12.5 ms | 3.00 s (2.00 s–4.00 s) | 2.00× '
-        '| 1.50 s (1.00 s–2.00 s) | 2.00× | 1.50× (0.50) | 1.00 GB (0.25×) |',
+        '| 1.50 s (1.00 s–2.00 s) | 2.00× | 1.50× (0.50) | 1.20× | 1.00 GB (0.25×) |',
     ]
     assert lines[7] == 'By branch, in processor time of all threads:'
     assert lines[9].startswith('|  | input | forward: camera |')
@@ -107,11 +119,34 @@ def test_the_recipes_stand_beside_the_config(repo_root):
     found = freeze.side_configs(repo_root / f'configs/cmt/{stem}.py')
     assert {name: path.stem.removeprefix(stem) for name, path in found.items()} == {
         'all trained': '',
+        'recipe A, plain path': '_finetune',
         'recipe A': '_finetune',
+        'recipe A, bfloat16': '_finetune',
         'recipe B': '_finetune_b',
         'recipe C': '_finetune_c',
         'recipe D': '_finetune_d',
     }
+
+
+def test_sides_can_be_chosen(repo_root):
+    config = repo_root / 'configs/cmt/cmt_tiny_synthetic.py'
+    assert [*freeze.side_configs(config, ['recipe D'])] == ['all trained', 'recipe D']
+
+
+@pytest.mark.parametrize(
+    ('side', 'fast_path'),
+    [
+        ('recipe A, plain path', None),
+        ('recipe A', {}),
+        ('recipe A, bfloat16', dict(dtype='bfloat16')),
+        ('recipe D', {}),
+    ],
+)
+def test_how_a_side_computes_what_is_frozen(repo_root, side, fast_path):
+    path = freeze.side_configs(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')[side]
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(dict(freeze.SIDES[side].options))
+    assert cfg.model.fast_path == fast_path
 
 
 def test_a_config_without_recipes_is_refused(tmp_path):
@@ -125,6 +160,7 @@ def test_a_frame_that_is_not_there_is_refused(repo_root, tmp_path):
     args = argparse.Namespace(
         config=Path(repo_root, 'configs/cmt/cmt_tiny_synthetic.py'),
         synthetic=False,
+        sides=['recipe A'],
         frame=str(tmp_path / 'frame'),
     )
     with pytest.raises(UsageError, match=r'nuscenes_infos_train\.pkl does not exist.*--synthetic'):

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-SIDES = ['all trained', 'recipe A', 'recipe B', 'recipe C', 'recipe D']
+A = ['recipe A, plain path', 'recipe A', 'recipe A, bfloat16']
+SIDES = ['all trained', *A, 'recipe B', 'recipe C', 'recipe D']
 
 
 def benchmark(repo_root, *arguments):
@@ -34,11 +35,14 @@ def test_freeze_prints_tables_and_writes_json(repo_root, tmp_path):
     assert (result['rounds'], result['warmup'], result['data_root']) == (1, 1, None)
     sides = result['sides']
     assert list(sides) == SIDES
-    trainable = [sides[name]['trainable'] for name in SIDES]
-    assert trainable[0] == trainable[3] > trainable[1] == trainable[2] > trainable[4]
+    trained, *recipe_a, b, c, d = (sides[name]['trainable'] for name in SIDES)
+    assert trained == c > b > d
+    assert recipe_a == [b] * len(A)
     assert all(side['peak_memory'] > 0 for side in sides.values())
-    shares = [sides[name]['frozen_share'] for name in SIDES]
-    assert shares[0] == shares[3] == 0 < shares[1] == shares[2] < shares[4] < 1
+    trained, *recipe_a, b, c, d = (sides[name]['frozen_share'] for name in SIDES)
+    assert trained == c == 0 < b < d < 1
+    assert recipe_a == [b] * len(A)
+    assert all(side['at_most'] >= 1 for side in sides.values())
     assert all(len(runs) == 1 for runs in result['runs'].values())
 
 

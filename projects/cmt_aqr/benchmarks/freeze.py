@@ -1,15 +1,22 @@
 """What freezing saves: a training step with all parts trained and by recipes A, B, C and D.
 
-The ideal beside the measured speed is arithmetic: a trained layer costs its forward work once, and
-twice that in the backward pass, a frozen one only the first; so of a step of 3 there remain 3 - 2r,
-where r is the share of frozen parts in the forward work with all parts trained. On a CPU, work is
-processor time: other load lengthens a step, but adds little to that.
+Recipe A stands three times: with its frozen parts computed as they are built, by their fast path,
+and by that in bfloat16. The other recipes have the fast path.
+
+Two limits stand beside the measured speed. The first is arithmetic, and what freezing alone can
+give: a trained layer costs its forward work once, and twice that in the backward pass, a frozen one
+only the first; so of a step of 3 there remain 3 - 2r, where r is the share of frozen parts in the
+forward work with all parts trained. The second is what would be left if the frozen parts cost
+nothing, as measured with all parts trained: no fast path can give more. On a CPU, work is processor
+time: other load lengthens a step, but adds little to that.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import DictAction
@@ -21,12 +28,29 @@ from .report import Report, duration, gigabytes, spread, table
 from .timing import Spread, Times, alternate, summarize, work
 from .training_step import BRANCHES, TrainingStep
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """What is compared.
+
+    Attributes:
+        suffix: of the config's name.
+        options: settings to change in it.
+    """
+
+    suffix: str = ''
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 ALL_TRAINED = 'all trained'
-RECIPES = {
-    'recipe A': '_finetune',
-    'recipe B': '_finetune_b',
-    'recipe C': '_finetune_c',
-    'recipe D': '_finetune_d',
+SIDES = {
+    ALL_TRAINED: _Side(),
+    'recipe A, plain path': _Side(suffix='_finetune', options={'model.fast_path': None}),
+    'recipe A': _Side(suffix='_finetune'),
+    'recipe A, bfloat16': _Side(suffix='_finetune', options={'model.fast_path.dtype': 'bfloat16'}),
+    'recipe B': _Side(suffix='_finetune_b'),
+    'recipe C': _Side(suffix='_finetune_c'),
+    'recipe D': _Side(suffix='_finetune_d'),
 }
 
 
@@ -37,6 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path('configs/cmt/cmt_voxel0100_r50_800x320_cbgs.py'),
         help='with all parts trained; its recipes stand beside it as NAME_finetune[_b|_c|_d].py',
+    )
+    parser.add_argument(
+        '--sides',
+        nargs='+',
+        choices=list(SIDES),
+        default=list(SIDES),
+        metavar='SIDE',
+        help=f'what to measure beside {ALL_TRAINED!r}: {", ".join(map(repr, SIDES))}',
     )
     parser.add_argument(
         '--frame', default='data/real_frame', help='data root whose first sample is trained on'
@@ -59,7 +91,7 @@ def run(args: argparse.Namespace) -> Report:
     Raises:
         UsageError: a config or the data root does not exist.
     """
-    configs = side_configs(args.config)
+    configs = side_configs(args.config, args.sides)
     data_root = None if args.synthetic else check_samples(args.frame)
     with ExitStack() as stack:
         sides = {
@@ -68,7 +100,7 @@ def run(args: argparse.Namespace) -> Report:
                     TrainingStep,
                     dict(
                         config=str(path),
-                        options=args.cfg_options,
+                        options={**SIDES[name].options, **args.cfg_options},
                         data_root=data_root,
                         device=args.device,
                     ),
@@ -85,6 +117,7 @@ def run(args: argparse.Namespace) -> Report:
     data = {
         'configs': {name: str(path) for name, path in configs.items()},
         'options': dict(args.cfg_options),
+        'options_of_sides': {name: dict(SIDES[name].options) for name in configs},
         'data_root': data_root,
         'rounds': args.rounds,
         'warmup': args.warmup,
@@ -94,19 +127,23 @@ def run(args: argparse.Namespace) -> Report:
     return Report(markdown=_markdown(data, args.device), data=data)
 
 
-def side_configs(config: Path) -> dict[str, Path]:
-    """The config with all parts trained and those of its recipes.
+def side_configs(config: Path, sides: Sequence[str] = tuple(SIDES)) -> dict[str, Path]:
+    """The config with all parts trained, which is always one side, and those of other sides.
 
     Raises:
         UsageError: one of them does not exist.
     """
-    suffixes = {ALL_TRAINED: '', **RECIPES}
-    configs = {name: config.with_stem(config.stem + end) for name, end in suffixes.items()}
+    configs = {
+        name: config.with_stem(config.stem + side.suffix)
+        for name, side in SIDES.items()
+        if name == ALL_TRAINED or name in sides
+    }
     for name, path in configs.items():
         if not path.is_file():
+            suffixes = dict.fromkeys(side.suffix for side in SIDES.values() if side.suffix)
             raise UsageError(
                 f'{name}: config {path} does not exist (in {Path.cwd()}); --config takes one that '
-                f'has {", ".join(f"NAME{end}.py" for end in RECIPES.values())} beside it'
+                f'has {", ".join(f"NAME{suffix}.py" for suffix in suffixes)} beside it'
             )
     return configs
 
@@ -124,8 +161,8 @@ def compare(
     Returns:
         for each side its facts with ``seconds`` (a :class:`.timing.Spread` of each phase),
         ``peak_memory``, ``memory_share``, ``speed_up`` of the whole step, ``work_saved`` (the same
-        of its work, see :func:`.timing.work`), ``frozen_share`` of forward work, and the ``ideal``
-        speed-up that it allows.
+        of its work, see :func:`.timing.work`), ``frozen_share`` of forward work, the ``ideal``
+        speed-up that it allows, and ``at_most``, see :func:`limit`.
     """
     seconds_of = {name: summarize(times) for name, times in runs.items()}
     reference = seconds_of[ALL_TRAINED]
@@ -141,6 +178,7 @@ def compare(
             'work_saved': work(reference)['step'].median / work(measured)['step'].median,
             'frozen_share': share,
             'ideal': ideal_speed_up(share),
+            'at_most': limit(reference, measured, facts[name]['frozen_parts']),
         }
     return results
 
@@ -154,6 +192,26 @@ def frozen_share(reference: Mapping[str, Spread], frozen_parts: Sequence[str]) -
 def ideal_speed_up(frozen_share: float) -> float:
     """How much faster a step can be at best if this share of forward work needs no backward."""
     return 3 / (3 - 2 * frozen_share)
+
+
+def limit(
+    reference: Mapping[str, Spread], measured: Mapping[str, Spread], frozen_parts: Sequence[str]
+) -> float:
+    """How much faster a step could be if its frozen parts cost nothing, by work with all trained.
+
+    Args:
+        reference: with all parts trained.
+        measured: of the side, whose branches say what backward pass is left of them.
+        frozen_parts: of the side.
+    """
+    done, left = work(reference), work(measured)
+    forward = sum(done[f'part/{name}'].median for name in frozen_parts)
+    backward = sum(
+        max(0.0, done[phase].median - left[phase].median)
+        for phase in ('backward/camera', 'backward/lidar')
+        if frozen_parts
+    )
+    return done['step'].median / (done['step'].median - forward - backward)
 
 
 def _markdown(data: dict, device: torch.device) -> str:
@@ -176,8 +234,10 @@ def _markdown(data: dict, device: torch.device) -> str:
         _branch_table(data['sides']),
         '"Ideal" is 3 / (3 - 2r), with r the share of the frozen parts in the forward work with '
         'all parts trained. It takes a backward pass to cost twice its forward pass: where it '
-        f'costs more, freezing gains more. Peak memory: {kind}; weights, gradients and optimizer '
-        'state count.',
+        'costs more, freezing gains more, and a fast path adds to it. "At most" is what would be '
+        'gained if the frozen parts cost nothing, forward or backward, by '
+        f'{_kind_of_work(device)} with all parts trained. Peak memory: {kind}; weights, gradients '
+        'and optimizer state count.',
     ]
     if checkpointed:
         paragraphs.append(
@@ -188,10 +248,14 @@ def _markdown(data: dict, device: torch.device) -> str:
     return '\n\n'.join(paragraphs)
 
 
+def _kind_of_work(device: torch.device) -> str:
+    return 'processor time' if device.type == 'cpu' else 'time'
+
+
 def _step_table(sides: Mapping[str, dict], *, on_cpu: bool) -> str:
-    head = ['', 'trained', 'forward', 'backward', 'update', 'step', 'faster', 'ideal (r)', 'peak']
-    if on_cpu:
-        head[-2:-2] = ['processor time', 'less']
+    head = ['', 'trained', 'forward', 'backward', 'update', 'step', 'faster']
+    head += ['processor time', 'less'] if on_cpu else []
+    head += ['ideal (r)', 'at most', 'peak']
     rows = [
         (
             name,
@@ -201,6 +265,7 @@ def _step_table(sides: Mapping[str, dict], *, on_cpu: bool) -> str:
             f'{side["speed_up"]:.2f}×',
             *(_step_work(side) if on_cpu else ()),
             f'{side["ideal"]:.2f}× ({side["frozen_share"]:.2f})',
+            f'{side["at_most"]:.2f}×',
             f'{gigabytes(side["peak_memory"])} ({side["memory_share"]:.2f}×)',
         )
         for name, side in sides.items()
