@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from projects.cmt_aqr import entry
 
@@ -42,6 +42,7 @@ def test_every_run_has_each_hook_once(config_file):
         'FreezeAuditHook',
         'BiasScaleHook',
         'RoutingLogHook',
+        'DrawIndexHook',
     ]
 
 
@@ -104,6 +105,29 @@ def test_a_sensor_that_is_not_loaded_cannot_be_dropped(repo_root):
     cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_lidar_voxel0100_cbgs.py')
     with pytest.raises(entry.UsageError, match=r'--drop camera: .*cbgs\.py loads no camera data'):
         entry.drop_sensor(cfg, 'camera')
+
+
+def test_a_failure_stands_before_everything_else(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    before = list(cfg.test_dataloader.dataset.pipeline)
+    entry.add_failure(cfg, dict(type='LidarDrop'))
+    entry.add_failure(cfg, dict(type='Fog', severity=2))
+    after = cfg.test_dataloader.dataset.pipeline
+    assert after == [dict(type='Fog', severity=2), dict(type='LidarDrop'), *before]
+
+
+@pytest.mark.parametrize('nested', [False, True])
+def test_loaders_that_apply_no_failure_are_named_with_those_that_do(repo_root, nested):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    loader = ConfigDict(type='LoadPointsFromMultiSweeps', sweeps_num=3)
+    if nested:
+        loader = ConfigDict(type='Other', transforms=[loader])
+    cfg.test_dataloader.dataset.pipeline[1] = loader
+    with pytest.raises(
+        entry.UsageError,
+        match=r'LidarDrop: .*that apply no failure; .*: LoadPointsOfSweeps for LoadPointsFromMulti',
+    ):
+        entry.add_failure(cfg, dict(type='LidarDrop'))
 
 
 def test_the_process_group_is_left_at_the_end(tmp_path):

@@ -46,6 +46,7 @@ pack_health = dict(
     point_cloud_range=_base_.point_cloud_range,
     cell_size=0.8,
     patch_size=16,
+    samples=2,
 )
 fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
 pack_train = dict(

@@ -38,6 +38,14 @@ class Half(DrawnFailure):
         return np.full(xy.shape[:-1], 0.5, np.float32)
 
 
+@dataclass(frozen=True)
+class Gone(DrawnFailure):
+    """No camera is left."""
+
+    def camera_health(self, camera, shape):
+        return np.zeros(shape, np.float32)
+
+
 @pytest.fixture
 def loaded(sample) -> dict:
     """The sample of two cameras, as this project's loaders leave it."""
@@ -128,7 +136,7 @@ def test_the_patches_move_with_the_images(loaded):
 @pytest.mark.parametrize(('lost', 'left'), [('lidar', 'camera'), ('camera', 'lidar')])
 def test_a_dropped_sensor_is_not_healthy(loaded, lost, left):
     health = pack(ModalMask3D(drop=lost)(loaded))['health']
-    assert not health[lost].any()
+    assert not health[lost][0].any()
     assert health[left].all()
 
 
@@ -150,3 +158,20 @@ def test_images_of_another_loader_are_refused(sample):
 def test_sizes_that_make_no_sense(options):
     with pytest.raises(ValueError, match=rf'PackHealth: .*{next(iter(options))}=0'):
         PackHealth(point_cloud_range=RANGE, **options)
+
+
+def test_patches_that_reach_over_the_image_are_as_healthy_as_what_is_in_them(loaded):
+    """The image of 90 x 160 has less than four patches of 25 pixels along its height."""
+    results = pack(ModalMask3D(drop='camera')(loaded), patch_size=25)
+    assert results['health']['camera'].shape == (2, 4, 7)
+    assert not results['health']['camera'][0].any()
+    assert results['sensor_health']['A'] == 0
+
+
+def test_what_does_not_come_from_the_image_is_healthy_and_counts_for_nothing(loaded):
+    """Shrunk to 54 x 96 pixels, the rest of 80 x 160 is black in any case."""
+    matrices = np.array([np.diag([0.6, 0.6, 1])] * 2)
+    loaded.update(img_shape=(80, 160), img_aug_matrix=matrices, failures=[Gone()])
+    results = pack(loaded, patch_size=40)
+    assert results['health']['camera'][0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
+    assert results['sensor_health']['A'] == 0

@@ -20,7 +20,8 @@ class PackHealth(BaseTransform):
     It reads what was drawn (``failures``), whole sensors taken away by `ModalMask3D`
     (``dropped_modality``), and how scene and images were moved (``lidar_aug_matrix``,
     ``img_aug_matrix``); no points and no images. Shares of several failures multiply. What has no
-    source in the sensor, such as the black rim of a shrunk image, counts as healthy.
+    source in the sensor, such as the black rim of a shrunk image, is left out of every mean; where
+    nothing else is in a patch, it is healthy.
 
     Args:
         point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`.
@@ -60,8 +61,8 @@ class PackHealth(BaseTransform):
         """Adds ``health`` and ``sensor_health``.
 
         ``health`` has ``lidar`` (h, w), rows along y and columns along x, and ``camera``
-        (V, h, w), both float32 from 0 to 1; ``sensor_health`` the mean of each map, as ``lidar``
-        and by the cameras' names.
+        (V, h, w), both float32 from 0 to 1; ``sensor_health`` the mean of each map as ``lidar`` and
+        by the cameras' names, floats.
 
         Raises:
             KeyError: where the loader of the images has not left their names and shapes.
@@ -74,14 +75,12 @@ class PackHealth(BaseTransform):
         names = results.get('camera_names', ())
         lidar, camera = self._lidar(results), self._cameras(results, names)
         dropped = results.get('dropped_modality')
-        if dropped == 'lidar':
-            lidar[:] = 0
-        elif dropped == 'camera':
-            camera[:] = 0
-        results['health'] = dict(lidar=lidar, camera=camera)
+        if dropped is not None:
+            (lidar if dropped == 'lidar' else camera)[:] *= 0
+        results['health'] = dict(lidar=_or_healthy(lidar), camera=_or_healthy(camera))
         results['sensor_health'] = dict(
-            lidar=float(lidar.mean()),
-            **{name: float(view.mean()) for name, view in zip(names, camera, strict=True)},
+            lidar=_mean(lidar),
+            **{name: _mean(view) for name, view in zip(names, camera, strict=True)},
         )
         return results
 
@@ -94,7 +93,7 @@ class PackHealth(BaseTransform):
         return self._pool(_combine(results, lambda drawn: drawn.lidar_health(xy), xy.shape[:2]))
 
     def _cameras(self, results: dict, names: Sequence[str]) -> np.ndarray:
-        """(V, h, w): health of every patch of every image."""
+        """(V, h, w): health of every patch of every image, NaN where it has no source."""
         height, width = results['img_shape'][:2] if names else (0, 0)
         rows, columns = math.ceil(height / self.patch_size), math.ceil(width / self.patch_size)
         maps = np.ones((len(names), rows, columns), dtype=np.float32)
@@ -114,7 +113,11 @@ class PackHealth(BaseTransform):
     def _pool(self, places: np.ndarray) -> np.ndarray:
         """(rows * samples, columns * samples) -> (rows, columns), the mean of each cell."""
         rows, columns = (size // self.samples for size in places.shape)
-        return places.reshape(rows, self.samples, columns, self.samples).mean(axis=(1, 3))
+        cells = places.reshape(rows, self.samples, columns, self.samples)
+        known = ~np.isnan(cells)
+        count = known.sum(axis=(1, 3))
+        total = np.where(known, cells, 0).sum(axis=(1, 3))
+        return np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _seen_health(
@@ -123,7 +126,7 @@ def _seen_health(
     """Health at pixels (h, w, 2) of an augmented image, by the matrix (3, 3) that made it.
 
     The loaded image, of the given height and width, is divided into as many patches as there are
-    pixels, h x w.
+    pixels, h x w. NaN where a pixel does not come from it.
     """
     health = _combine(
         results, lambda drawn: drawn.camera_health(camera, pixels.shape[:2]), pixels.shape[:2]
@@ -133,7 +136,18 @@ def _seen_health(
     patch = np.floor(loaded / (shape[1], shape[0]) * health.shape[::-1]).astype(int)
     inside = ((patch >= 0) & (patch < health.shape[::-1])).all(axis=-1)
     column, row = np.where(inside[..., None], patch, 0).transpose(2, 0, 1)
-    return np.where(inside, health[row, column], 1).astype(np.float32)
+    return np.where(inside, health[row, column], np.nan)
+
+
+def _or_healthy(health: np.ndarray) -> np.ndarray:
+    """A map with 1 where there is no source."""
+    return np.where(np.isnan(health), np.float32(1), health)
+
+
+def _mean(health: np.ndarray) -> float:
+    """Mean of a map where there is a source; 1 where there is none at all."""
+    known = health[~np.isnan(health)]
+    return float(known.mean()) if known.size else 1.0
 
 
 def _combine(
