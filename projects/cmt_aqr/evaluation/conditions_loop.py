@@ -41,7 +41,7 @@ class ConditionsLoop(TestLoop):
         made_of: Mapping[str, Any],
         fp16: bool = False,
     ) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
+        super().__init__(runner, with_failure(dataloader, None), evaluator, fp16)
         self.clean = dataloader
         self.conditions = conditions
         self.records = Records(Path(folder))

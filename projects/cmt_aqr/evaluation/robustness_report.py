@@ -206,8 +206,12 @@ def _ra(model: ModelResult, failure: str) -> str:
 
 
 def _change(difference: Difference) -> str:
-    low, high = difference.interval
-    return f'{100 * difference.value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]'
+    # Rounded first, and 0 added, so that no zero has a minus before it.
+    value, low, high = (
+        f'{round(100 * number, 1) + 0.0:+.1f}'
+        for number in (difference.value, *difference.interval)
+    )
+    return f'{value} [{low}, {high}]'
 
 
 def _kept_data(model: ModelResult, failure: str) -> dict:
