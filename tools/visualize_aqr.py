@@ -24,6 +24,7 @@ from mmengine.runner import load_checkpoint
 
 from projects.cmt_aqr import entry
 from projects.cmt_aqr.detector import CmtDetector
+from projects.cmt_aqr.visualization.chosen_sample import add_sample_arguments, find_sample
 from projects.cmt_aqr.visualization.observation import Observation, observe
 from projects.cmt_aqr.visualization.weights import render_weights_over_inputs
 
@@ -35,9 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = entry.make_parser('Draw what a router does with one frame')
     parser.add_argument('checkpoint', help='file or address of the weights')
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument('--index', type=int, default=0, help='place in the test data, from 0')
-    which.add_argument('--token', help='token of a sample of the test data')
+    add_sample_arguments(parser)
     parser.add_argument(
         '--drop',
         nargs='+',
@@ -113,25 +112,6 @@ def build_dataset(cfg: Config, drop: str | None = None) -> BaseDataset:
     if drop is not None:
         entry.drop_sensor(cfg, drop)
     return DATASETS.build(cfg.test_dataloader.dataset)
-
-
-def find_sample(dataset: BaseDataset, args: argparse.Namespace) -> int:
-    """Place of the sample that the command line names.
-
-    Raises:
-        entry.UsageError: there is no such sample.
-    """
-    if args.token is None:
-        if not 0 <= args.index < len(dataset):
-            raise entry.UsageError(f'--index must be 0 to {len(dataset) - 1}, got {args.index}')
-        return args.index
-    tokens = [dataset.get_data_info(index)['token'] for index in range(len(dataset))]
-    if args.token not in tokens:
-        raise entry.UsageError(
-            f'the {len(tokens)} samples of the test data have no token {args.token!r}; the first '
-            f'is {tokens[0]!r}'
-        )
-    return tokens.index(args.token)
 
 
 def build_model(cfg: Config, checkpoint: str) -> CmtDetector:

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon
 from matplotlib.patheffects import withStroke
 
-from .scene_boxes import SceneBox
+from .scene_boxes import SceneBox, project
 from .style import BACKGROUND, COLOURS, FAINT, POINTS, STYLES, TEXT
 
 # Metres between the rings of the view from above.
@@ -72,6 +72,24 @@ def draw_in_image(
     # A face that reaches behind the camera is no polygon in the image.
     if len(face) == 4 and np.allclose(face[:, 1], np.roll(face[:, 0], -1, axis=0)):
         add_front(axes, item, face[:, 0])
+
+
+def draw_lidar_boxes_in_image(axes: Axes, boxes: Sequence[SceneBox], lidar2img: np.ndarray) -> None:
+    """Draw boxes of the LiDAR frame in a camera's image.
+
+    Args:
+        axes: of the image, in pixels.
+        boxes: in the LiDAR frame.
+        lidar2img: (4, 4), to (u * depth, v * depth, depth, 1), u and v in pixels.
+    """
+
+    def to_image(lines: np.ndarray) -> np.ndarray:
+        scaled = lines @ lidar2img[:3, :3].T + lidar2img[:3, 3]
+        return project(scaled, np.eye(3))
+
+    for item in boxes:
+        depth = float(lidar2img[2, :3] @ item.box.center + lidar2img[2, 3])
+        draw_in_image(axes, item, depth, to_image)
 
 
 def from_above(points: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ is.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,10 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .drawing import add_label, add_legend, draw_from_above, draw_in_image
+from .drawing import add_label, add_legend, draw_from_above, draw_lidar_boxes_in_image
 from .frame import CAMERAS, COLUMNS, LIDAR, PIXELS_PER_INCH
 from .observation import Observation, WeightMap
-from .scene_boxes import project
 from .style import BACKGROUND, COLOURS, FAINT, PANEL, TEXT, WEIGHTS
 
 # Layout in pixels: a column for each condition under its title; below all, the scale of the colours
@@ -126,18 +124,9 @@ def _draw_camera(axes: Axes, seen: Observation, index: int, scale: float) -> Non
     axes.imshow(grey + COLOURFUL * (image - grey), extent=extent, aspect='auto')
     colours = overlay(seen.camera, scale, index)
     axes.imshow(colours, extent=extent, aspect='auto', interpolation='bilinear', zorder=2)
-    matrix = seen.lidar2img[index]
-    for item in seen.boxes:
-        depth = float(matrix[2, :3] @ item.box.center + matrix[2, 3])
-        draw_in_image(axes, item, depth, partial(_to_image, matrix=matrix))
+    draw_lidar_boxes_in_image(axes, seen.boxes, seen.lidar2img[index])
     axes.set(xlim=extent[:2], ylim=extent[2:])
     add_label(axes, seen.cameras[index].removeprefix('CAM_').replace('_', ' '))
-
-
-def _to_image(lines: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(S, 2, 3) lines in the LiDAR frame -> (T, 2, 2) in pixels, without what is behind."""
-    scaled = lines @ matrix[:3, :3].T + matrix[:3, 3]  # u and v times depth, depth
-    return project(scaled, np.eye(3))
 
 
 def _draw_above(axes: Axes, seen: Observation, scale: float) -> None:
