@@ -1,0 +1,237 @@
+"""A checkpoint of another project -> the state dict of a model of this one, all accounted for."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ConversionError
+from .kernels import has_spconv1_layout, to_spconv2
+from .layouts import (
+    MOME_TYPE_EMBEDDINGS,
+    Layout,
+    Places,
+    find_places,
+    may_be_missing,
+    recognise,
+)
+from .type_embeddings import fold_type_embeddings
+
+_SPARSE_PART = 'pts_middle_encoder.'
+_COUNTER = 'num_batches_tracked'
+# Of MoME's router, whose weights are the same for any number.
+_MOME_ROUTER_HEADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """The weights for a model, and what became of each key.
+
+    Attributes:
+        layout: of the file they come from.
+        state: what the file gave, in the order, types and layout of the model, with its
+            ``_metadata``.
+        reshaped: old and new shape of the kernels that were permuted, by their name in the model.
+        counters: batch counters of norms that the file left out, set to zero as PyTorch does.
+        casts: how many tensors were changed from one type to another, by the names of the types.
+        left_out: reason by name in the file.
+        missing: reason by name in the model.
+    """
+
+    layout: Layout
+    state: OrderedDict[str, Tensor]
+    reshaped: Mapping[str, str]
+    counters: tuple[str, ...]
+    casts: Mapping[tuple[str, str], int]
+    left_out: Mapping[str, str]
+    missing: Mapping[str, str]
+
+    def __str__(self) -> str:
+        parts = Counter(name.split('.')[0] for name in self.state)
+        sections = [
+            f'layout of {self.layout.value}',
+            'filled: ' + ', '.join(f'{count} of {part}' for part, count in parts.items()),
+            *(f'{count} tensors from {old} to {new}' for (old, new), count in self.casts.items()),
+            *_section(
+                "sparse kernels brought from spconv 1's layout to spconv 2's",
+                [f'{name} {change}' for name, change in self.reshaped.items()],
+            ),
+            *_section('batch counters that the file lacks, set to zero', self.counters),
+            *_by_reason('no place here', self.left_out),
+            *_by_reason('missing in the file, left as the model starts', self.missing),
+        ]
+        return '\n'.join(sections)
+
+
+def convert(source: Mapping[str, Tensor], model: nn.Module) -> Conversion:
+    """Bring weights to the names, shapes and types of a model, and load them into it.
+
+    Nothing is made up: what the source lacks is missing in the result as well, so that an audit
+    still sees what no checkpoint has filled.
+
+    Args:
+        source: tensors by name, of a published file.
+        model: built from a config; its weights are overwritten.
+
+    Raises:
+        ConversionError: a key without a place and without a reason, a tensor of the model that the
+            file lacks without a reason, one of another shape, or one that is not finite. All of
+            them are named.
+    """
+    own = model.state_dict()
+    layout = recognise(source)
+    places = find_places(layout, source, own)
+    given, reshaped = _reshape({new: source[old] for old, new in places.targets.items()}, own)
+    absent = [name for name in own if name not in given]
+    counters = tuple(n for n in absent if n.endswith(_COUNTER) and _norm_is_in(given, n))
+    missing = {name: reason for name in absent if (reason := may_be_missing(layout, name, given))}
+    unexplained = [name for name in absent if name not in counters and name not in missing]
+    _refuse(_faults(source, places, given, own, unexplained))
+    if layout is Layout.MOME:
+        _check_router(model)
+
+    values, casts = _cast(given, own)
+    values |= {name: torch.zeros_like(own[name]) for name in counters}
+    type_embeddings = [source[name] for name in MOME_TYPE_EMBEDDINGS if name in places.left_out]
+    if type_embeddings:
+        fold_type_embeddings(values, type_embeddings)
+    state = OrderedDict((name, values[name]) for name in own if name in values)
+    state._metadata = own._metadata
+    conversion = Conversion(
+        layout=layout,
+        state=state,
+        reshaped=reshaped,
+        counters=counters,
+        casts=casts,
+        left_out=places.left_out,
+        missing=missing,
+    )
+    _load(conversion, model)
+    return conversion
+
+
+def _reshape(
+    values: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Permute the sparse kernels if they have spconv 1's layout; and what was done to which."""
+    kernels = {n: v for n, v in values.items() if n.startswith(_SPARSE_PART) and v.dim() == 5}
+    if not has_spconv1_layout(kernels, {name: own[name].shape for name in kernels}):
+        return dict(values), {}
+    permuted = {name: to_spconv2(kernel) for name, kernel in kernels.items()}
+    reshaped = {
+        name: f'{_shape(kernels[name])} -> {_shape(kernel)}'
+        for name, kernel in permuted.items()
+        if kernel.shape == own[name].shape
+    }
+    return {**values, **permuted}, reshaped
+
+
+def _norm_is_in(values: Mapping[str, Tensor], counter: str) -> bool:
+    return counter.removesuffix(_COUNTER) + 'running_mean' in values
+
+
+def _cast(
+    given: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Counter[tuple[str, str]]]:
+    """Bring tensors to the types of the model; and how many were changed between which types."""
+    casts = Counter(
+        (_type(value), _type(own[name]))
+        for name, value in given.items()
+        if value.dtype != own[name].dtype
+    )
+    # Copies, for a view would take all that it is a view of into the file.
+    layout = torch.contiguous_format
+    values = {
+        name: value.to(own[name].dtype, copy=True, memory_format=layout)
+        for name, value in given.items()
+    }
+    return values, casts
+
+
+def _faults(
+    source: Mapping[str, Tensor],
+    places: Places,
+    given: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    unexplained: Sequence[str],
+) -> dict[str, list[str]]:
+    """Lines by what is wrong."""
+    used = {*places.targets, *MOME_TYPE_EMBEDDINGS}
+    return {
+        'keys of the file that have no place in the model': [
+            f'{name} {_shape(value)}'
+            for name, value in source.items()
+            if name not in places.targets and name not in places.left_out
+        ],
+        'tensors of the model that the file lacks': [
+            f'{name} {_shape(own[name])}' for name in unexplained
+        ],
+        'tensors of another shape': [
+            f'{name} {_shape(value)}, in the model {_shape(own[name])}'
+            for name, value in given.items()
+            if value.shape != own[name].shape
+        ],
+        'tensors with values that are not finite': [
+            name for name, value in source.items() if name in used and not value.isfinite().all()
+        ],
+    }
+
+
+def _refuse(faults: Mapping[str, list[str]]) -> None:
+    listed = [line for title, lines in faults.items() for line in _section(title, lines)]
+    if listed:
+        listing = '\n'.join(listed)
+        raise ConversionError(f'the file does not fit the model of the config:\n{listing}')
+
+
+def _check_router(model: nn.Module) -> None:
+    router = getattr(model.pts_bbox_head, 'aqr_weight_generator', None)
+    if router is not None and router.attention.num_heads != _MOME_ROUTER_HEADS:
+        raise ConversionError(
+            f"the router of MoME has {_MOME_ROUTER_HEADS} heads, the config's has "
+            f'{router.attention.num_heads}: set aqr.weight_generator.num_heads'
+        )
+
+
+def _load(conversion: Conversion, model: nn.Module) -> None:
+    """Load as a Runner does, and see that all came in, unchanged.
+
+    Raises:
+        ConversionError: it did not.
+    """
+    found = model.load_state_dict(conversion.state, strict=False)
+    loaded = model.state_dict()
+    changed = [n for n, value in conversion.state.items() if not torch.equal(value, loaded[n])]
+    missing = set(found.missing_keys) ^ set(conversion.missing)
+    if found.unexpected_keys or missing or changed:
+        raise ConversionError(
+            f'the model does not load what was made for it: unexpected {found.unexpected_keys}, '
+            f'missing otherwise than said {sorted(missing)}, changed {changed}'
+        )
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    """The title and its lines; nothing where there are none."""
+    return ['\n  '.join([f'{title} ({len(lines)}):', *lines])] if lines else []
+
+
+def _by_reason(title: str, reasons: Mapping[str, str]) -> list[str]:
+    """A section for each reason, with its keys."""
+    keys: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        keys.setdefault(reason, []).append(key)
+    return [
+        line for reason, names in keys.items() for line in _section(f'{title}: {reason}', names)
+    ]
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix('torch.')

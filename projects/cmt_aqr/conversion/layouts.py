@@ -1,0 +1,180 @@
+"""Names in the published files, and where each of them belongs in a model of this project.
+
+Every key of a file gets a place in the model or a reason why it has none. One that gets neither is
+for :mod:`.convert` to refuse.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from .errors import ConversionError
+
+HEAD = 'pts_bbox_head.'
+BACKBONE = 'img_backbone.'
+WEIGHT_GENERATOR = 'pts_bbox_head.aqr_weight_generator.'
+
+# What makes up a branch, or the router, beyond what every model has.
+_OPTIONAL = {
+    'camera branch': ('img_backbone.', 'img_neck.', 'pts_bbox_head.rv_embedding.'),
+    'LiDAR branch': (
+        'pts_voxel_encoder.',
+        'pts_middle_encoder.',
+        'pts_backbone.',
+        'pts_neck.',
+        'pts_bbox_head.shared_conv.',
+    ),
+    'router': (
+        WEIGHT_GENERATOR,
+        'pts_bbox_head.attention_bias_generator.',
+        'pts_bbox_head.feature_scaling.',
+    ),
+}
+
+# MoME (Park et al., CVPR 2025) has the names of CMT, and a router inside of the transformer.
+_MOME_TRANSFORMER = 'pts_bbox_head.transformer.'
+_MOME_ROUTER = f'{_MOME_TRANSFORMER}encoder.'
+_MOME_PLACES = {
+    f'{_MOME_ROUTER}layers.0.attentions.0.attn.': f'{WEIGHT_GENERATOR}attention.',
+    f'{_MOME_ROUTER}layers.0.ffns.0.': f'{WEIGHT_GENERATOR}ffn.',
+    f'{_MOME_ROUTER}layers.0.norms.': f'{WEIGHT_GENERATOR}norms.',
+}
+MOME_TYPE_EMBEDDINGS = (f'{_MOME_TRANSFORMER}bev_type_embed', f'{_MOME_TRANSFORMER}rv_type_embed')
+_MOME_NO_PLACE = {
+    f'{_MOME_ROUTER}post_norm.': 'the router has no further norm after its layer',
+    f'{_MOME_TRANSFORMER}selected_cls.': (
+        'a weight for each sensor takes the place of the choice among three experts'
+    ),
+    f'{_MOME_TRANSFORMER}cam_embed.': (
+        'of the expert for cameras alone, and there is one decoder for all queries'
+    ),
+    **dict.fromkeys(
+        MOME_TYPE_EMBEDDINGS,
+        'added to every query; folded into the biases of attention, to the same effect',
+    ),
+}
+
+# Where detectors keep the image backbone; a classifier is one.
+_BACKBONE_PREFIXES = ('img_backbone.', 'backbone.bottom_up.', 'bottom_up.', 'backbone.', '')
+_CLASSIFIERS = ('fc.', 'classifier.')
+
+
+class Layout(enum.Enum):
+    """Whose names a file has."""
+
+    CMT = 'CMT'
+    MOME = 'MoME'
+    IMAGE_BACKBONE = 'pre-training of an image backbone'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where the keys of a file belong.
+
+    Attributes:
+        targets: name in the model by name in the file.
+        left_out: reason by name in the file.
+    """
+
+    targets: Mapping[str, str]
+    left_out: Mapping[str, str]
+
+
+def recognise(names: Iterable[str]) -> Layout:
+    """Whose names these are."""
+    of_head = [name for name in names if name.startswith(HEAD)]
+    of_router = (_MOME_ROUTER, f'{_MOME_TRANSFORMER}selected_cls.')
+    if any(name.startswith(of_router) for name in of_head):
+        return Layout.MOME
+    return Layout.CMT if of_head else Layout.IMAGE_BACKBONE
+
+
+def find_places(layout: Layout, names: Collection[str], model_names: Collection[str]) -> Places:
+    """Give every key a place in the model, or a reason why it has none, where there is one.
+
+    Args:
+        layout: whose names they are.
+        names: in the file.
+        model_names: in the model.
+
+    Raises:
+        ConversionError: no image backbone in a file for pre-training, or in the model.
+    """
+    if layout is Layout.IMAGE_BACKBONE:
+        return _places_of_backbone(names, model_names)
+    renamed = {name: _rename(name) if layout is Layout.MOME else name for name in names}
+    left_out = {}
+    for name, target in renamed.items():
+        reason = (layout is Layout.MOME and _by_prefix(_MOME_NO_PLACE, name)) or _lacks_branch(
+            target, model_names
+        )
+        if target not in model_names and reason:
+            left_out[name] = reason
+    targets = {name: target for name, target in renamed.items() if target in model_names}
+    return Places(targets=targets, left_out=left_out)
+
+
+def may_be_missing(layout: Layout, name: str, filled: Collection[str]) -> str | None:
+    """Why a file may lack a tensor of the model, or ``None`` where it must not.
+
+    Args:
+        layout: of the file.
+        name: in the model.
+        filled: names in the model that the file has a tensor for.
+    """
+    if layout is Layout.IMAGE_BACKBONE and not name.startswith(BACKBONE):
+        return 'pre-training fills the image backbone alone'
+    if layout is Layout.MOME and name.startswith(tuple(_MOME_PLACES.values())):
+        return None
+    if name.startswith(_OPTIONAL['router']) and _part(name) not in map(_part, filled):
+        return 'a part of the router that others do not have'
+    return None
+
+
+def _part(name: str) -> str:
+    """'pts_bbox_head.aqr_weight_generator.norms.0.weight' -> the first three of these."""
+    return '.'.join(name.split('.')[:3])
+
+
+def _rename(name: str) -> str:
+    for old, new in _MOME_PLACES.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _lacks_branch(name: str, model_names: Collection[str]) -> str | None:
+    for branch, prefixes in _OPTIONAL.items():
+        if name.startswith(prefixes) and not any(n.startswith(prefixes) for n in model_names):
+            return f'the config has no {branch}'
+    return None
+
+
+def _by_prefix(reasons: Mapping[str, str], name: str) -> str | None:
+    return next((reason for prefix, reason in reasons.items() if name.startswith(prefix)), None)
+
+
+def _places_of_backbone(names: Collection[str], model_names: Collection[str]) -> Places:
+    wanted = [name.removeprefix(BACKBONE) for name in model_names if name.startswith(BACKBONE)]
+    if not wanted:
+        raise ConversionError(
+            'the config has no img_backbone, and the file holds no weights but for one: it has '
+            f'none that start with {HEAD!r}'
+        )
+    prefix = next((p for p in _BACKBONE_PREFIXES if p + wanted[0] in names), None)
+    if prefix is None:
+        tried = ', '.join(repr(prefix + wanted[0]) for prefix in _BACKBONE_PREFIXES)
+        raise ConversionError(
+            f"the file holds no image backbone like the config's: none of {tried}; its names start "
+            f'with {", ".join(sorted({name.split(".")[0] for name in names}))}'
+        )
+    targets = {prefix + name: BACKBONE + name for name in wanted if prefix + name in names}
+    left_out = {}
+    for name in names:
+        if not name.startswith(prefix):
+            left_out[name] = 'not of the image backbone'
+        elif prefix == '' and name.startswith(_CLASSIFIERS):
+            left_out[name] = 'the classifier of the pre-training'
+    return Places(targets=targets, left_out=left_out)

@@ -1,0 +1,120 @@
+"""Reading a checkpoint that comes from elsewhere: its tensors by name, and nothing that runs."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import compat  # noqa: F401  (lets torch.load read a run's own checkpoints safely)
+from .errors import ConversionError
+
+_NAMES_OF_WEIGHTS = ('state_dict', 'model')
+_WRAPPER = re.compile(r'^(module\.)+')
+_FORBIDDEN = re.compile(r'GLOBAL (\S+) was not an allowed global')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The weights in a file.
+
+    Attributes:
+        state: tensors by name, without the ``module.`` of a wrapped model.
+        path: of the file.
+        found_under: the entry that holds the weights; empty where they are the whole file.
+        beside: entries beside it, such as the state of an optimizer, which are not read further.
+        was_wrapped: whether names began with ``module.``.
+    """
+
+    state: Mapping[str, Tensor]
+    path: Path
+    found_under: str = ''
+    beside: tuple[str, ...] = ()
+    was_wrapped: bool = False
+
+
+def read_source(path: Path) -> Source:
+    """Read a file with ``weights_only=True``, so that nothing in it can run.
+
+    Checkpoints of this project's own runs hold logs beside the weights, which
+    :mod:`projects.cmt_aqr.compat` lets through as data.
+
+    Raises:
+        ConversionError: the file holds more than weights and plain data, is no checkpoint, or has
+            no weights in a known place.
+    """
+    checkpoint = _load(path)
+    if not isinstance(checkpoint, Mapping):
+        raise ConversionError(
+            f'{path} holds a {type(checkpoint).__name__}; a checkpoint is a dict of tensors, bare '
+            f'or under {" or ".join(map(repr, _NAMES_OF_WEIGHTS))}'
+        )
+    found_under = next(
+        (name for name in _NAMES_OF_WEIGHTS if isinstance(checkpoint.get(name), Mapping)), ''
+    )
+    weights = checkpoint[found_under] if found_under else checkpoint
+    state = _tensors(weights, path, found_under)
+    unwrapped = {_WRAPPER.sub('', name): value for name, value in state.items()}
+    if len(unwrapped) < len(state):
+        twice = sorted(name for name in state if _WRAPPER.match(name) and _bare(name) in state)
+        raise ConversionError(
+            f'{path} holds weights with and without "module." under one name: {", ".join(twice)}'
+        )
+    return Source(
+        state=unwrapped,
+        path=path,
+        found_under=found_under,
+        beside=tuple(str(n) for n in checkpoint if n != found_under) if found_under else (),
+        was_wrapped=any(map(_WRAPPER.match, state)),
+    )
+
+
+def _bare(name: str) -> str:
+    return _WRAPPER.sub('', name)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        forbidden = _FORBIDDEN.search(str(error))
+        if forbidden is None:
+            raise ConversionError(f'{path} cannot be read as a PyTorch checkpoint') from error
+        raise ConversionError(
+            f'{path} holds more than weights: to read its {forbidden[1]}, code that the file names '
+            'would have to run, and a file from elsewhere is not trusted with that. If you trust '
+            'it, keep its weights alone, on a machine where nothing can be harmed: python -c '
+            f"\"import torch; c = torch.load('{path}', map_location='cpu', weights_only=False); "
+            "torch.save({'state_dict': c.get('state_dict', c)}, 'weights.pth')\", and convert "
+            'weights.pth'
+        ) from None
+    # What torch raises for a file of another kind, or for half a file, depends on its bytes.
+    except Exception as error:
+        raise ConversionError(
+            f'{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}: {error}); is '
+            'it whole?'
+        ) from error
+
+
+def _tensors(weights: Mapping, path: Path, found_under: str) -> dict[str, Tensor]:
+    """All entries as tensors; detectron2's files hold arrays."""
+    where = f'{path}, entry {found_under!r}' if found_under else str(path)
+    others = {n: type(v).__name__ for n, v in weights.items() if not _is_tensor(v)}
+    if others or not weights:
+        found = ', '.join(f'{name!r}: {kind}' for name, kind in others.items()) or 'nothing'
+        raise ConversionError(
+            f'{where} must hold tensors by name, but holds {found}; weights are looked for under '
+            f'{" and ".join(map(repr, _NAMES_OF_WEIGHTS))}, or as the whole file'
+        )
+    return {str(name): torch.as_tensor(value) for name, value in weights.items()}
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, (Tensor, np.ndarray))

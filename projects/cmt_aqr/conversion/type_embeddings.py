@@ -1,0 +1,38 @@
+"""The type embeddings of MoME's queries, folded into the biases of attention.
+
+MoME's joint expert adds one constant c to the position embedding of every query. The embedding
+enters attention through ``W_q (query + position) + b_q`` alone, and in self-attention through the
+keys likewise, so ``b + W c`` in place of ``b`` has the same effect, exactly. Without it the decoder
+would get queries that it was not trained on.
+
+Shapes: C channels.
+"""
+
+from collections.abc import MutableMapping, Sequence
+
+from torch import Tensor
+
+from .layouts import WEIGHT_GENERATOR
+
+_BIAS = 'in_proj_bias'
+_DECODER = 'pts_bbox_head.transformer.decoder.'
+_SELF_ATTENTION = '.attentions.0.'
+
+
+def fold_type_embeddings(state: MutableMapping[str, Tensor], embeddings: Sequence[Tensor]) -> None:
+    """Change the biases of all attentions of queries, of the decoder's and the router's.
+
+    Args:
+        state: tensors by their name in the model; changed in place.
+        embeddings: what is added to the embedding of a query, each (C,).
+    """
+    constant = sum(embedding.double() for embedding in embeddings)
+    for name in list(state):
+        if not name.endswith(_BIAS) or not name.startswith((_DECODER, WEIGHT_GENERATOR)):
+            continue
+        bias = state[name].double()
+        weight = state[name.removesuffix(_BIAS) + 'in_proj_weight'].double()
+        # The rows are those of query, key and value. In self-attention keys are queries as well.
+        rows = len(constant) * (2 if _SELF_ATTENTION in name else 1)
+        bias[:rows] += weight[:rows] @ constant
+        state[name] = bias.float()
