@@ -1,0 +1,113 @@
+"""Bring a published checkpoint to a config of this project.
+
+    python tools/convert_checkpoint.py SOURCE CONFIG --out FILE
+
+SOURCE is a checkpoint of CMT or MoME, or a pre-training of VoVNet or ResNet, which fills the image
+backbone alone. FILE then loads into the model of CONFIG with nothing left over and nothing of
+another shape. What the model has beyond it, such as the router, is listed and starts as new.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+
+from mmdet3d.registry import MODELS
+from mmengine.config import Config, DictAction
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from projects.cmt_aqr import entry
+from projects.cmt_aqr.conversion import ConversionError, convert, read_source, write_checkpoint
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', type=Path, help='the published file')
+    parser.add_argument('config', help='config file of the model to fill')
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='file to write')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='settings to change in the config'
+    )
+    return parser
+
+
+def main() -> None:
+    """Read, convert and write; print what became of every key."""
+    parser = make_parser()
+    args = parser.parse_args()
+    try:
+        check_files(args)
+        model = build_model(read_config(args))
+        report = run(args, model)
+    except entry.UsageError as error:
+        parser.exit(2, f'{parser.prog}: {error}\n')
+    print(report)
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """Look for what is read and for the folder that is written to.
+
+    Raises:
+        entry.UsageError: a file or folder does not exist, or the file read would be written over.
+    """
+    if not args.source.is_file():
+        raise entry.UsageError(f'source {args.source} does not exist (in {Path.cwd()})')
+    if not args.out.parent.is_dir():
+        raise entry.UsageError(f'--out: the folder {args.out.parent} does not exist')
+    if args.out.is_dir():
+        raise entry.UsageError(f'--out: {args.out} is a folder; name a file')
+    if args.out.exists() and args.out.samefile(args.source):
+        raise entry.UsageError('--out: this is the source itself; name another file')
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config of the model.
+
+    Raises:
+        entry.UsageError: it does not exist, or has no model.
+    """
+    others = dict(work_dir=None, seed=None, deterministic=False, launcher='none')
+    cfg = entry.read_config(argparse.Namespace(**vars(args), **others))
+    if not cfg.get('model'):
+        raise entry.UsageError(f'config {args.config} has no model')
+    return cfg
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model, without the initial weights that its config may name."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet3d')):
+        return MODELS.build(cfg.model)
+
+
+def run(args: argparse.Namespace, model: nn.Module) -> str:
+    """Convert and write the file; what became of every key.
+
+    Raises:
+        entry.UsageError: the source cannot be read, or does not fit the model.
+    """
+    try:
+        source = read_source(args.source)
+        conversion = convert(source.state, model)
+    except ConversionError as error:
+        raise entry.UsageError(f'{args.source}: {error}') from error
+    write_checkpoint(args.out, conversion, source, config=args.config)
+    where = f'under {source.found_under!r}' if source.found_under else 'the whole file'
+    beside = f', beside it unread: {", ".join(source.beside)}' if source.beside else ''
+    wrapped = '\nnames without their "module."' if source.was_wrapped else ''
+    return (
+        f'{args.source}: {where}{beside}{wrapped}\n{conversion}\n'
+        f'{args.out}: {len(conversion.state)} tensors, {args.out.stat().st_size / 1e6:.1f} MB'
+    )
+
+
+if __name__ == '__main__':
+    main()
