@@ -12,6 +12,8 @@ from projects.cmt_aqr import entry
 from projects.cmt_aqr.datasets.failures.suite import Row
 from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     Row('lidar_drop', dict(type='LidarDrop', seed=0), (1,)),
     Row('view_drop', dict(type='CameraDrop', seed=0), (1,)),

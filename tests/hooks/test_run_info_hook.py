@@ -37,4 +37,4 @@ def test_a_folder_without_git_has_no_commit(tmp_path, monkeypatch):
 
 def test_a_machine_without_git_has_no_commit(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
-    assert run_info_hook._code() == {'commit': None, 'changed': None}
+    assert run_info_hook.code_version() == {'commit': None, 'changed': None}
