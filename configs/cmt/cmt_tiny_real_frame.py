@@ -10,6 +10,7 @@ data_root = 'data/real_frame/'
 data_command = 'python tools/make_frame_tables.py ../shared/nuscenes_frame --out data/real_frame'
 point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 image_size = (160, 400)
+pack_health = dict(point_cloud_range=point_cloud_range, cell_size=1.8)
 
 train_pipeline = [
     *_base_.load_inputs,
