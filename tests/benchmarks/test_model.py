@@ -37,6 +37,18 @@ def test_the_parts_make_up_the_model(step):
     assert all(part['flops'] > 0 for part in facts.values())
 
 
+def test_frozen_parts_compute_as_much_as_trained_ones(step, repo_root):
+    """The copies that compute them are made before operations are counted."""
+    trained = InferenceStep(
+        config=str(repo_root / 'configs/cmt/cmt_tiny_synthetic.py'),
+        options={},
+        data_root=None,
+        device=CPU,
+    )
+    for name in ('img_backbone', 'pts_backbone'):
+        assert step.facts[name]['flops'] == trained.facts[name]['flops']
+
+
 def test_the_model_finds_the_same_boxes_as_in_one_piece(step):
     """What is timed in pieces is the detector's own inference."""
     seen = []

@@ -42,6 +42,7 @@ class InferenceStep:
         self.model.init_weights()
         self.model.eval()
         self._watch = Stopwatch(device)
+        self()  # the first call also makes and checks the copies that compute what is frozen
         self._flops = count_flops(self.parts, self)
         self.model.to(device)
 
