@@ -13,6 +13,8 @@ from .robustness import CLEAN, MEAN, Comparison
 
 # Of a model in each row, how much height it gets in all.
 _SPREAD = 0.6
+# Points to each side that differences are drawn over at least, so that none looks large.
+_LEAST_RANGE = 1.0
 _LINE, _TEXT = '#c9ced6', '#22272e'
 
 
@@ -59,6 +61,8 @@ def _draw_differences(axes: Axes, comparison: Comparison, rows: Sequence[str]) -
         changes = [comparison.difference(model, row, 'nds') for row in rows]
         values = [change.value for change in changes]
         _draw_points(axes, comparison, index, values, [change.interval for change in changes])
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -_LEAST_RANGE), max(high, _LEAST_RANGE))
     axes.set_xlabel(f'NDS over that of {comparison.models[0].name}, points')
 
 
