@@ -5,7 +5,7 @@ is scored on the same draws, so that differences between them keep what the fram
 The method is Efron's (Bootstrap methods, Annals of Statistics 7, 1979) with percentile intervals.
 Frames of one scene resemble each other, so that the intervals tell of other frames of such scenes,
 and are too narrow for other scenes. Resampled scores lie a little above the score of all frames: on
-40 frames of the tiny model by 0.6 points of mAP, without and with failures. A difference has that on
+40 frames of the tiny model by 0.6 points of mAP, without and with failures. A difference has it on
 both sides; the interval of a single score leans upwards by it.
 
 Shapes: R draws, F frames.
