@@ -104,7 +104,8 @@ class FeatureCache:
         samples = []
         for index, lookup in enumerate(missing):
             views = lookup.facts.get('num_views')  # a sample may have fewer than the batch
-            maps = [kept(maps[index, :views], self.store.dtype) for maps in batch]
+            # In the layout of the file too: kernels of another layout round otherwise.
+            maps = [kept(m[index, :views], self.store.dtype).contiguous() for m in batch]
             self.store.write(self.parts[branch].folder, lookup.key, Entry(maps, lookup.facts))
             samples.append([m.float() for m in maps])
         return samples

@@ -17,6 +17,7 @@ import os
 import uuid
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,7 +137,8 @@ class FeatureStore:
             save_file(tensors, temporary, metadata)
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             self._close(f'cannot be written to ({error})')
             return False
         self._used += size * get_world_size()
