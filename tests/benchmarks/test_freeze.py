@@ -122,9 +122,11 @@ def test_the_recipes_stand_beside_the_config(repo_root):
         'recipe A, plain path': '_finetune',
         'recipe A': '_finetune',
         'recipe A, bfloat16': '_finetune',
+        'recipe A, cached': '_finetune',
         'recipe B': '_finetune_b',
         'recipe C': '_finetune_c',
         'recipe D': '_finetune_d',
+        'recipe D, cached': '_finetune_d',
     }
 
 

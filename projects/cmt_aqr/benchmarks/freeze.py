@@ -1,14 +1,16 @@
 """What freezing saves: a training step with all parts trained and by recipes A, B, C and D.
 
-Recipe A stands three times: with its frozen parts computed as they are built, by their fast path,
-and by that in bfloat16. The other recipes have the fast path.
+Recipe A stands four times: with its frozen parts computed as they are built, by their fast path, by
+that in bfloat16, and with their features read from a cache. The other recipes have the fast path, D
+also the cache.
 
 Two limits stand beside the measured speed. The first is arithmetic, and what freezing alone can
 give: a trained layer costs its forward work once, and twice that in the backward pass, a frozen one
 only the first; so of a step of 3 there remain 3 - 2r, where r is the share of frozen parts in the
 forward work with all parts trained. The second is what would be left if the frozen parts cost
-nothing, as measured with all parts trained: no fast path can give more. On a CPU, work is processor
-time: other load lengthens a step, but adds little to that.
+nothing, as measured with all parts trained: no fast path can give more, and a cache only because
+it needs no voxels either. On a CPU, work is processor time: other load lengthens a step, but adds
+little to that.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import torch
 from mmengine.config import DictAction
 
 from ..entry import UsageError
+from .cached_step import CachedTrainingStep
 from .inputs import check_samples
 from .processes import SideProcess
 from .report import Report, duration, gigabytes, spread, table
@@ -36,21 +39,26 @@ class _Side:
     Attributes:
         suffix: of the config's name.
         options: settings to change in it.
+        step: what is run.
     """
 
     suffix: str = ''
     options: Mapping[str, Any] = field(default_factory=dict)
+    step: type[TrainingStep] = TrainingStep
 
 
 ALL_TRAINED = 'all trained'
+_CACHED = dict(step=CachedTrainingStep, options={'model.grid_mask': None})
 SIDES = {
     ALL_TRAINED: _Side(),
     'recipe A, plain path': _Side(suffix='_finetune', options={'model.fast_path': None}),
     'recipe A': _Side(suffix='_finetune'),
     'recipe A, bfloat16': _Side(suffix='_finetune', options={'model.fast_path.dtype': 'bfloat16'}),
+    'recipe A, cached': _Side(suffix='_finetune', **_CACHED),
     'recipe B': _Side(suffix='_finetune_b'),
     'recipe C': _Side(suffix='_finetune_c'),
     'recipe D': _Side(suffix='_finetune_d'),
+    'recipe D, cached': _Side(suffix='_finetune_d', **_CACHED),
 }
 
 
@@ -97,7 +105,7 @@ def run(args: argparse.Namespace) -> Report:
         sides = {
             name: stack.enter_context(
                 SideProcess(
-                    TrainingStep,
+                    SIDES[name].step,
                     dict(
                         config=str(path),
                         options={**SIDES[name].options, **args.cfg_options},
@@ -236,8 +244,10 @@ def _markdown(data: dict, device: torch.device) -> str:
         'all parts trained. It takes a backward pass to cost twice its forward pass: where it '
         'costs more, freezing gains more, and a fast path adds to it. "At most" is what would be '
         'gained if the frozen parts cost nothing, forward or backward, by '
-        f'{_kind_of_work(device)} with all parts trained. Peak memory: {kind}; weights, gradients '
-        'and optimizer state count.',
+        f'{_kind_of_work(device)} with all parts trained. "Cached" reads the features of the '
+        'frozen parts from a file that a worker has verified, and makes no voxels; that it loads '
+        f'no sample either is not in the step. Peak memory: {kind}; weights, gradients and '
+        'optimizer state count.',
     ]
     if checkpointed:
         paragraphs.append(

@@ -101,7 +101,7 @@ class TrainingStep:
             data = model.data_preprocessor(self.batch, True)
         inputs = data['inputs']
         with lap('forward/camera'):
-            images = model.extract_img_feat(inputs.get('imgs'))
+            images = model.extract_img_feat(inputs.get('imgs'), inputs)
         with lap('forward/lidar'):
             bev = model.extract_pts_feat(inputs.get('voxels'), inputs)
         cut_images, cut_bev = _cut(images), _cut(bev)
