@@ -64,9 +64,7 @@ def test_afterwards_all_is_a_hit_and_the_model_as_it_was(
 
 def test_what_does_not_fit_is_refused_before_it_is_computed(build_model, build_dataset, config):
     store = FeatureStore(directory=config.feature_cache.directory, max_gigabytes=1e-3)
-    with pytest.raises(
-        ValueError, match=r'entries to compute, .* room for 0\.00.*: raise that'
-    ):
+    with pytest.raises(ValueError, match=r'entries to compute, .* room for 0\.00.*: raise that'):
         run(build_model(), build_dataset(), store)
     assert entries(store) == 2  # of the sample that told the size
 

@@ -63,6 +63,16 @@ def test_the_precision_has_a_folder_of_its_own(build_model):
     assert half['camera'].folder != other['camera'].folder
 
 
+def test_a_fast_path_of_lower_precision_has_a_folder_of_its_own(build_model):
+    plain, exact, lower = (
+        find_fixed_parts(build_model({'fast_path': path}), dtype=torch.float16)
+        for path in (None, {}, dict(dtype='bfloat16'))
+    )
+    assert plain == exact
+    assert plain['camera'].folder != lower['camera'].folder
+    assert plain['camera'].stages == lower['camera'].stages
+
+
 def test_one_sensor_has_one_branch(build_model):
     model = build_model(
         {

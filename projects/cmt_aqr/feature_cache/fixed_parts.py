@@ -8,6 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from ..freezing import fast_path_of
 from .cache import FixedPart
 from .fingerprint import fingerprint, fingerprint_modules
 
@@ -92,5 +93,8 @@ def _folder(
     modules = {name: model.get_submodule(name) for stage in stages for name in stage}
     weights = fingerprint_modules(modules)
     inputs = fingerprint_modules({'data_preprocessor': model.data_preprocessor})
-    digest = fingerprint(_VERSION, branch, len(stages), str(dtype), weights, inputs)
+    # A fast path in the model's own precision gives the same features.
+    precisions = [getattr(fast_path_of(module), 'dtype', None) for module in modules.values()]
+    lower = [str(precision) for precision in precisions if precision is not None]
+    digest = fingerprint(_VERSION, branch, len(stages), str(dtype), weights, inputs, lower)
     return f'{branch}-{digest[:32]}'
