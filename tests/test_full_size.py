@@ -61,7 +61,7 @@ def run_on_frame(model: nn.Module, dataset: dict, frame_root: Path) -> Run:
     head.register_forward_hook(lambda *call: seen.update(outputs=call[-1]))
     with torch.no_grad():
         (sample,) = model.eval().test_step(pseudo_collate([DATASETS.build(dataset)[0]]))
-    (outputs,) = seen['outputs']
+    (outputs,) = seen['outputs'].tasks
     return Run(seen['tokens'], outputs, sample)
 
 

@@ -27,6 +27,7 @@ def run(synthetic_root, repo_root, tmp_path_factory):
     weights = folder / 'cmt.pth'
     shutil.copy(repo_root / 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth', weights)
     options = {
+        'train_dataloader.dataset.data_root': 'not needed to test',
         'test_dataloader.dataset.data_root': str(synthetic_root),
         'test_dataloader.batch_size': 1,
         'test_dataloader.num_workers': 0,

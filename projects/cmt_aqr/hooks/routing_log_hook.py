@@ -281,7 +281,9 @@ class RoutingLogHook(Hook):
         return figures
 
     def _write(self, runner: Runner, phase: str, routing: AttentionFigures) -> None:
-        line = {'phase': phase, 'iteration': runner.iter}
+        # To be asked for its iteration, a Runner that only tests would build its training data.
+        iteration = 0 if phase == 'test' else runner.iter
+        line = {'phase': phase, 'iteration': iteration}
         line.update({name: value.tolist() for name, value in routing._asdict().items()})
         with Path(runner.log_dir, 'routing.jsonl').open('a') as file:
             file.write(json.dumps(line) + '\n')

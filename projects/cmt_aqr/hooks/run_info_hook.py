@@ -60,7 +60,9 @@ class RunInfoHook(Hook):
 
     def _add_scores(self, runner: Runner, phase: str, metrics: dict[str, float] | None) -> None:
         scores = {name: float(value) for name, value in (metrics or {}).items()}
-        self._info['scores'].append({'phase': phase, 'iteration': runner.iter, **scores})
+        # To be asked for its iteration, a Runner that only tests would build its training data.
+        iteration = 0 if phase == 'test' else runner.iter
+        self._info['scores'].append({'phase': phase, 'iteration': iteration, **scores})
         self._write(runner)
 
     def _write(self, runner: Runner) -> None:
