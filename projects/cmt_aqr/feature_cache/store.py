@@ -101,9 +101,7 @@ class FeatureStore:
         """
         path = self.path(folder, key)
         try:
-            with safe_open(path, framework='pt') as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, tensors = _read_whole(path)
             if verify and metadata.get('checksum') != _checksum(key, tensors, metadata['facts']):
                 raise ValueError('its checksum does not fit')
             return _unpack(tensors, metadata['facts'])
@@ -160,6 +158,26 @@ class FeatureStore:
         self._closed = True
         message = f'feature cache {self.directory} {reason}; what is not in it is computed anew'
         print_log(message, logger='current', level=logging.WARNING)
+
+
+def _read_whole(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of one file.
+
+    safetensors opens a file twice, for its header and for its data: where another process has put
+    a new file in its place meanwhile, the two do not belong together, and both are read again.
+    """
+    while True:
+        before = _identity(path)
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _identity(path) == before:
+            return metadata, tensors
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _pack(entry: Entry, dtype: torch.dtype) -> tuple[dict[str, Tensor], str]:
