@@ -13,15 +13,15 @@ _base_ = [
 
 model = _base_.recipe_a.model
 
+*load_inputs, fit_images, _ = _base_.test_pipeline
 train_pipeline = [
     dict(type='DrawIndex', variants=2),
     _base_.random_failure,
-    *_base_.load_inputs,
+    *load_inputs,
     dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
-    dict(type='PointsRangeFilter', point_cloud_range=_base_.point_cloud_range),
     dict(type='ObjectRangeFilter', point_cloud_range=_base_.point_cloud_range),
     dict(type='ObjectNameFilter', classes=_base_.class_names),
-    dict(type='ResizeCropFlipImage', final_dim=_base_.image_size, training=False),
+    fit_images,
     _base_.pack_health,
     _base_.train_pipeline[-1],
 ]
