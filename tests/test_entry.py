@@ -1,5 +1,7 @@
 """Faults of the command line are found early, and the messages name the remedy."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,16 @@ def test_the_process_group_is_left_at_the_end(tmp_path):
     )
     entry.end_processes()
     assert not torch.distributed.is_initialized()
+
+
+def test_denormals_are_zero_on_every_thread():
+    code = (
+        'import torch\n'
+        'from projects.cmt_aqr.entry import flush_denormals\n'
+        'flush_denormals()\n'
+        'torch.set_num_threads(2)\n'
+        'small = torch.full((1_000_000,), 1e-30)\n'
+        'print((small * 1e-10).count_nonzero().item())'
+    )
+    shown = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert shown.stdout == '0\n'

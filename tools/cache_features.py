@@ -43,6 +43,7 @@ def main() -> None:
     """Read the config, check what it needs, and fill the cache."""
     parser = make_parser()
     args = parser.parse_args()
+    entry.flush_denormals()
     entry.set_local_rank(args.local_rank)
     names = [LOADERS[name] for name in args.data]
     try:

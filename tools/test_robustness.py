@@ -74,6 +74,7 @@ def main() -> None:
     """Test what has not been tested, and report."""
     parser = make_parser()
     args = parser.parse_args()
+    entry.flush_denormals()
     entry.set_local_rank(args.local_rank)
     try:
         runs = make_runs(args)

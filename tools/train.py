@@ -41,6 +41,7 @@ def main() -> None:
     """Read the config, check what it needs, and train."""
     parser = make_parser()
     args = parser.parse_args()
+    entry.flush_denormals()
     entry.set_local_rank(args.local_rank)
     try:
         cfg = entry.read_config(args)

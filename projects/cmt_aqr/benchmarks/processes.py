@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.logging import MMLogger
 
+from ..entry import flush_denormals
 from .memory import PeakMemory
 from .timing import Side, Times
 
@@ -76,6 +77,7 @@ def _make(
     # What is told of a model while it is built would be told once for each side.
     MMLogger.get_current_instance().setLevel('WARNING')
     torch.set_num_threads(threads)
+    flush_denormals()
     _memory = PeakMemory(device)
     _side = make(**settings)
 

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -31,7 +32,11 @@ class FiniteLossHook(Hook):
         Raises:
             FloatingPointError: at least one of them is not finite.
         """
-        losses = {name: float(value) for name, value in (outputs or {}).items() if 'loss' in name}
+        losses = {
+            name: float(torch.as_tensor(value).detach())
+            for name, value in (outputs or {}).items()
+            if 'loss' in name
+        }
         if all(math.isfinite(value) for value in losses.values()):
             return
         parts = '\n'.join(f'  {name}: {value:g}' for name, value in losses.items())
