@@ -1,5 +1,6 @@
 """State dicts and files as others publish them, made from a model of this project."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,28 @@ from torch import Tensor, nn
 SPARSE_PART = 'pts_middle_encoder.'
 TRANSFORMER = 'pts_bbox_head.transformer.'
 ROUTER = f'{TRANSFORMER}encoder.layers.0.'
+OF_LIDAR = ('pts_middle_encoder.', 'pts_backbone.', 'pts_neck.', 'pts_bbox_head.shared_conv.')
+OF_CAMERA = ('img_backbone.', 'img_neck.', 'pts_bbox_head.rv_embedding.')
+_BRANCHES = 'pts_bbox_head.task_heads.'
+
+
+def released_shapes(reference: Path, name: str) -> dict[str, list[int]]:
+    """Keys and shapes of a released CMT: ``r50`` or ``vov`` of both sensors, ``lidar``, ``camera``.
+
+    The lists of the latter two follow from that of ``vov``, for their code builds the same parts
+    but those of the other sensor, and the branches of ``lidar`` with kernels of 3.
+    """
+    both = name if name in ('r50', 'vov') else 'vov'
+    shapes = json.loads((reference / f'cmt_{both}_state_dict.json').read_text())
+    if name == 'camera':
+        return {key: shape for key, shape in shapes.items() if not key.startswith(OF_LIDAR)}
+    if name == 'lidar':
+        return {
+            key: [*shape[:2], 3] if key.startswith(_BRANCHES) and len(shape) == 3 else shape
+            for key, shape in shapes.items()
+            if not key.startswith(OF_CAMERA)
+        }
+    return shapes
 
 
 def fill_at_random(model: nn.Module) -> nn.Module:

@@ -22,6 +22,8 @@ R50 = 'cmt_voxel0100_r50_800x320_cbgs'
 VOV = 'cmt_voxel0075_vov_1600x640_cbgs'
 LIDAR = 'cmt_lidar_voxel0100_cbgs'
 CAMERA = 'cmt_camera_r50_800x320_cbgs'
+LIDAR_0075 = 'cmt_lidar_voxel0075_cbgs'
+CAMERA_VOV = 'cmt_camera_vov_1600x640_cbgs'
 # The released r50 model declares fewer cells than its range has, see its config.
 GRID_OF_0100 = [41, 1024, 1024]
 STEPS_PER_EPOCH = 100
@@ -180,6 +182,8 @@ def test_pipelines_of_the_released_sizes(name, size):
         (VOV, 1.0e-4, 8, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
         (CAMERA, 1.4e-4, 6, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
         (LIDAR, 1.4e-4, 6, dict(pts_bbox_head=1.0)),
+        (LIDAR_0075, 1.0e-4, 6, dict(pts_bbox_head=1.0)),
+        (CAMERA_VOV, 1.0e-4, 8, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
     ],
 )
 def test_schedule_keeps_the_ratios_of_the_groups(name, rate, peak, multipliers):
@@ -243,6 +247,7 @@ def on_database(dataset: dict, root: Path) -> dict:
         (VOV, (640, 1600), True),
         (LIDAR, None, True),
         (CAMERA, (320, 800), False),
+        (CAMERA_VOV, (640, 1600), False),
     ],
 )
 def test_a_sample_goes_through_the_pipeline(synthetic_root, name, image_size, lidar, training):

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from published_files import released_shapes
 from torch import Tensor, nn
 
 from projects.cmt_aqr import entry
@@ -26,6 +27,8 @@ R50 = 'cmt_voxel0100_r50_800x320_cbgs'
 VOV = 'cmt_voxel0075_vov_1600x640_cbgs'
 LIDAR = 'cmt_lidar_voxel0100_cbgs'
 CAMERA = 'cmt_camera_r50_800x320_cbgs'
+LIDAR_0075 = 'cmt_lidar_voxel0075_cbgs'
+CAMERA_VOV = 'cmt_camera_vov_1600x640_cbgs'
 # BEV cells, and image tokens of six cameras.
 R50_BEV, R50_IMAGES = 128 * 128, 6 * 20 * 50
 VOV_BEV, VOV_IMAGES = 180 * 180, 6 * 40 * 100
@@ -65,11 +68,14 @@ def run_on_frame(model: nn.Module, dataset: dict, frame_root: Path) -> Run:
     return Run(seen['tokens'], outputs, sample)
 
 
-@pytest.mark.parametrize(('name', 'file'), [(R50, 'cmt_r50'), (VOV, 'cmt_vov')])
-def test_state_dict_is_the_released_one(repo_root, reference, name, file):
+@pytest.mark.parametrize(
+    ('name', 'released'),
+    [(R50, 'r50'), (VOV, 'vov'), (LIDAR_0075, 'lidar'), (CAMERA_VOV, 'camera')],
+)
+def test_state_dict_is_the_released_one(repo_root, reference, name, released):
     model = MODELS.build(read(repo_root, name).model)
-    expected = json.loads((reference / f'{file}_state_dict.json').read_text())
-    assert {key: list(value.shape) for key, value in model.state_dict().items()} == expected
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    assert shapes == released_shapes(reference, released)
 
 
 @pytest.mark.slow

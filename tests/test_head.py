@@ -218,6 +218,7 @@ def test_no_input_and_wrong_input_are_refused():
         ({'modalities': ['radar']}, 'radar'),
         ({'modalities': []}, 'one or both'),
         ({'in_channels': None}, 'in_channels'),
+        ({'final_kernel': 2}, r'final_kernel is 2; it must be one of \(1, 3\)'),
         ({'point_cloud_range': [0, 0, 0, 1, 1, 0]}, 'minimum below its maximum'),
     ],
 )

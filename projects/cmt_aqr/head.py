@@ -119,6 +119,9 @@ class CmtHead(BaseModule):
             :func:`~projects.cmt_aqr.transformer.local_start.start_local`; for training from
             scratch. ``None`` starts as the released CMT does, whose queries look everywhere.
         branch_channels: width of the regression branches.
+        final_kernel: queries that each convolution of the branches spans: 1, or 3 as in the
+            released model of LiDAR alone, see
+            :class:`~projects.cmt_aqr.task_head.SeparateTaskHead`.
         denoising: options of :class:`~projects.cmt_aqr.denoising.DenoisingGenerator`;
             ``None`` trains without denoising queries.
         aqr: the Adaptive Query Router. ``None`` is plain CMT; otherwise
@@ -137,10 +140,10 @@ class CmtHead(BaseModule):
         init_cfg: as in mmengine.
 
     Raises:
-        ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range; a
-            router for one modality, without window sizes or voxel grid, with an unknown rule for
-            denoising queries, or whose weights nothing uses; a hard choice with parts that do not
-            go with it.
+        ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range;
+            another ``final_kernel``; a router for one modality, without window sizes or voxel grid,
+            with an unknown rule for denoising queries, or whose weights nothing uses; a hard choice
+            with parts that do not go with it.
     """
 
     def __init__(
@@ -162,6 +165,7 @@ class CmtHead(BaseModule):
         wavelengths: tuple[float, float] | None = None,
         local_start: Mapping[str, float] | None = None,
         branch_channels: int = 64,
+        final_kernel: int = 1,
         denoising: Mapping | None = None,
         aqr: Mapping | None = None,
         voxel_grid: VoxelGrid | None = None,
@@ -192,6 +196,7 @@ class CmtHead(BaseModule):
                 branches={**BOX_BRANCHES, CLASS_BRANCH: count},
                 num_layers=len(self.transformer.layers),
                 hidden_channels=branch_channels,
+                final_kernel=final_kernel,
             )
             for count in num_classes
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 CLASS_BRANCH = 'cls_logits'
+FINAL_KERNELS = (1, 3)
 
 
 class GroupLayerNorm(nn.Module):
@@ -35,12 +36,20 @@ class GroupLayerNorm(nn.Module):
 class SeparateTaskHead(nn.Module):
     """Branches of one task; all decoder layers run at once, as groups of 1D convolutions.
 
+    With kernels of 1 a query is answered from itself alone. With kernels of 3, as in the released
+    model of LiDAR alone, both convolutions also take in the queries before and after it in their
+    order; in training the denoising queries come first.
+
     Args:
         in_channels: C.
         branches: output channels of each branch by name.
         num_layers: L.
         hidden_channels: width of each branch.
+        final_kernel: queries that each convolution spans, 1 or 3.
         class_bias: initial bias of the class logits; -2.19 gives a score of 0.1.
+
+    Raises:
+        ValueError: another ``final_kernel``.
     """
 
     def __init__(
@@ -50,27 +59,22 @@ class SeparateTaskHead(nn.Module):
         branches: Mapping[str, int],
         num_layers: int,
         hidden_channels: int = 64,
+        final_kernel: int = 1,
         class_bias: float = -2.19,
     ) -> None:
         super().__init__()
+        if final_kernel not in FINAL_KERNELS:
+            raise ValueError(f'final_kernel is {final_kernel}; it must be one of {FINAL_KERNELS}')
         self.branches = tuple(branches)
+        size = dict(kernel_size=final_kernel, padding=final_kernel // 2, groups=num_layers)
         for name, channels in branches.items():
             branch = nn.Sequential(
                 nn.Conv1d(
-                    num_layers * in_channels,
-                    num_layers * hidden_channels,
-                    kernel_size=1,
-                    groups=num_layers,
-                    bias=False,
+                    num_layers * in_channels, num_layers * hidden_channels, bias=False, **size
                 ),
                 GroupLayerNorm(num_layers * hidden_channels, groups=num_layers),
                 nn.ReLU(inplace=True),
-                nn.Conv1d(
-                    num_layers * hidden_channels,
-                    num_layers * channels,
-                    kernel_size=1,
-                    groups=num_layers,
-                ),
+                nn.Conv1d(num_layers * hidden_channels, num_layers * channels, **size),
             )
             for conv in (branch[0], branch[3]):
                 nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')

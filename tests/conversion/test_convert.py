@@ -1,7 +1,6 @@
 """Published weights of tiny models: equal outputs, and every key accounted for."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from published_files import (
     as_mome,
     as_spconv1,
     fill_at_random,
+    released_shapes,
     save,
 )
 from torch import nn
@@ -49,7 +49,12 @@ VOVNET = dict(
     ),
     img_neck=dict(in_channels=[64, 96]),
 )
-MODELS_OF_CMT = {'r50': {}, 'vov': VOVNET, 'lidar': WITHOUT_CAMERA, 'camera': WITHOUT_LIDAR}
+MODELS_OF_CMT = {
+    'r50': {},
+    'vov': VOVNET,
+    'lidar': {**WITHOUT_CAMERA, 'pts_bbox_head': dict(modalities=('lidar',), final_kernel=3)},
+    'camera': WITHOUT_LIDAR,
+}
 
 
 @pytest.fixture(scope='module')
@@ -203,7 +208,7 @@ BROKEN = 'pts_bbox_head.task_heads.0.center.0.weight'
             lambda state: state.pop(BROKEN),
             f'tensors of the model that the file lacks (1):\n  {BROKEN} (96, 64, 1)',
         ),
-        (  # as the released model of LiDAR alone has it
+        (  # as the released model of LiDAR alone has it, and this config has not
             lambda state: state.update({BROKEN: torch.ones(96, 64, 3)}),
             f'tensors of another shape (1):\n  {BROKEN} (96, 64, 3), in the model (96, 64, 1)',
         ),
@@ -248,12 +253,14 @@ def test_text_lists_every_key(published, routed):
 @pytest.mark.parametrize(
     ('released', 'config'),
     [
-        ('cmt_r50', 'cmt_voxel0100_r50_800x320_cbgs'),
-        ('cmt_vov', 'cmt_voxel0075_vov_1600x640_cbgs'),
+        ('r50', 'cmt_voxel0100_r50_800x320_cbgs'),
+        ('vov', 'cmt_voxel0075_vov_1600x640_cbgs'),
+        ('lidar', 'cmt_lidar_voxel0075_cbgs'),
+        ('camera', 'cmt_camera_vov_1600x640_cbgs'),
     ],
 )
 def test_full_size(build, reference, tmp_path, released, config):
-    shapes = json.loads((reference / f'{released}_state_dict.json').read_text())
+    shapes = released_shapes(reference, released)
     state = {
         name: torch.zeros(shape, dtype=torch.long)
         if name.endswith('num_batches_tracked')
@@ -263,6 +270,8 @@ def test_full_size(build, reference, tmp_path, released, config):
     path = save(tmp_path / 'file.pth', as_spconv1(state), form='module')
     conversion = convert(read_source(path).state, build(config=f'cmt/{config}'))
     assert {name: list(v.shape) for name, v in conversion.state.items()} == shapes
-    assert len(conversion.reshaped) == sum(len(shape) == 5 for shape in shapes.values()) == 21
+    kernels = [name for name, shape in shapes.items() if len(shape) == 5]
+    assert list(conversion.reshaped) == kernels
+    assert len(kernels) == (0 if released == 'camera' else 21)
     for name, value in conversion.state.items():
         assert torch.equal(value, state[name].to(value.dtype)), name

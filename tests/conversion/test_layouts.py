@@ -1,10 +1,8 @@
 """Every name in a published file has a place in the model, or a reason why it has none."""
 
-import json
-
 import pytest
 import torch
-from published_files import ROUTER, TRANSFORMER, as_mome
+from published_files import OF_CAMERA, OF_LIDAR, ROUTER, TRANSFORMER, as_mome, released_shapes
 
 from projects.cmt_aqr.conversion import ConversionError, Layout
 from projects.cmt_aqr.conversion.layouts import find_places, may_be_missing, recognise
@@ -21,18 +19,16 @@ NEW_PARTS = [
     *(f'{GENERATOR}.to_weight.{m}.{n}' for m in ('lidar', 'camera') for n in ('weight', 'bias')),
     f'{BIAS_GENERATOR}.bias_scale',
 ]
-CAMERA = ('img_backbone.', 'img_neck.', 'pts_bbox_head.rv_embedding.')
-LIDAR = ('pts_middle_encoder.', 'pts_backbone.', 'pts_neck.', 'pts_bbox_head.shared_conv.')
 
 
-@pytest.fixture(params=['cmt_r50', 'cmt_vov'])
+@pytest.fixture(params=['r50', 'vov'])
 def names(request, reference) -> list[str]:
-    return list(json.loads((reference / f'{request.param}_state_dict.json').read_text()))
+    return list(released_shapes(reference, request.param))
 
 
 @pytest.fixture
 def mome_names(reference) -> list[str]:
-    shapes = json.loads((reference / 'cmt_vov_state_dict.json').read_text())
+    shapes = released_shapes(reference, 'vov')
     return list(as_mome({name: torch.empty(shape) for name, shape in shapes.items()}))
 
 
@@ -43,7 +39,7 @@ def test_released_names_are_those_of_the_model(names):
     assert places.left_out == {}
 
 
-@pytest.mark.parametrize(('branch', 'parts'), [('camera', CAMERA), ('LiDAR', LIDAR)])
+@pytest.mark.parametrize(('branch', 'parts'), [('camera', OF_CAMERA), ('LiDAR', OF_LIDAR)])
 def test_a_branch_that_the_config_has_not(names, branch, parts):
     model = [name for name in names if not name.startswith(parts)]
     places = find_places(Layout.CMT, names, model)
@@ -53,7 +49,7 @@ def test_a_branch_that_the_config_has_not(names, branch, parts):
 
 
 def test_a_branch_that_the_file_has_not_must_not_be_missing(names):
-    file = [name for name in names if not name.startswith(CAMERA)]
+    file = [name for name in names if not name.startswith(OF_CAMERA)]
     assert may_be_missing(Layout.CMT, 'img_neck.fpn_convs.0.conv.bias', file) is None
 
 

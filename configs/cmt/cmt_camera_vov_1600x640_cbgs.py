@@ -1,0 +1,36 @@
+"""CMT of cameras alone with VoVNet-99 at 1600 x 640, as released: without GridMask.
+
+The released model started from an image backbone that FCOS3D had trained: give such weights as
+`load_from`.
+"""
+
+_base_ = './cmt_camera_r50_800x320_cbgs.py'
+
+model = dict(
+    grid_mask=None,
+    img_backbone=dict(
+        _delete_=True,
+        type='VoVNet',
+        spec_name='V-99-eSE',
+        out_features=('stage4', 'stage5'),
+        norm_eval=True,
+    ),
+    img_neck=dict(in_channels=[768, 1024]),
+)
+
+image_size = (640, 1600)
+augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.94, 1.25))
+fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
+train_pipeline = [*_base_.train_pipeline[:-2], augment_images, _base_.train_pipeline[-1]]
+test_pipeline = [*_base_.test_pipeline[:-2], fit_images, _base_.test_pipeline[-1]]
+train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_pipeline)))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+# Half the batch at a lower rate, which climbs further.
+optim_wrapper = dict(optimizer=dict(lr=1e-4))
+param_scheduler = [
+    dict(_base_.param_scheduler[0], eta_min_ratio=8),
+    *_base_.param_scheduler[1:],
+]
+auto_scale_lr = dict(base_batch_size=16)
