@@ -1,6 +1,32 @@
 """Packaging of cmt_aqr: `pip install --no-deps --no-build-isolation -e .`, as the set-up does."""
 
+import shutil
+from pathlib import Path
+
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+
+
+class BuildWithConfigs(build_py):
+    """Also packs configs, tools and the index of models, where OpenMMLab's packages have them.
+
+    An editable installation finds them in the checkout, see `projects/cmt_aqr/paths.py`.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib, 'projects', 'cmt_aqr', '.mim')
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+        for name in ('configs', 'tools'):
+            shutil.copytree(
+                ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__')
+            )
+        shutil.copy(ROOT / 'model-index.yml', target)
+
 
 setup(
     name='cmt_aqr',
@@ -10,6 +36,8 @@ setup(
     python_requires='>=3.10,<3.13',
     # `projects` is a namespace package: it may hold other projects beside this one.
     packages=find_namespace_packages(include=['projects.cmt_aqr', 'projects.cmt_aqr.*']),
+    package_data={'projects.cmt_aqr.weights': ['*.pth', '*.md']},
+    cmdclass={'build_py': BuildWithConfigs},
     # None on purpose: pip would build mmcv in an isolated environment, where it cannot succeed, and
     # add a second opencv. requirements/ names the versions and tools/setup_env.py installs them.
     install_requires=[],

@@ -35,6 +35,12 @@ def test_a_folder_without_git_has_no_commit(tmp_path, monkeypatch):
     assert (info['commit'], info['changed']) == (None, None)
 
 
+def test_a_package_inside_of_another_checkout_has_no_commit(repo_root, monkeypatch):
+    """As in an environment that lies in the folder of another project."""
+    monkeypatch.setattr(run_info_hook, '_REPO_ROOT', repo_root / 'projects')
+    assert run_info_hook.code_version() == {'commit': None, 'changed': None}
+
+
 def test_a_machine_without_git_has_no_commit(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     assert run_info_hook.code_version() == {'commit': None, 'changed': None}

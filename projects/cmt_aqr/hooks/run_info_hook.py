@@ -14,7 +14,7 @@ from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'nuscenes-devkit', 'numpy')
+_PACKAGES = ('cmt_aqr', 'torch', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'nuscenes-devkit', 'numpy')
 _REPO_ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -71,7 +71,10 @@ class RunInfoHook(Hook):
 
 
 def code_version() -> dict:
-    """Commit of the checkout, and whether tracked files differ from it; None outside of git."""
+    """Commit of the checkout, and whether tracked files differ from it; None outside of git.
+
+    An installed package may lie in the checkout of another project, whose commit says nothing.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
@@ -82,6 +85,8 @@ def code_version() -> dict:
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
+    if git('rev-parse', '--show-toplevel') != str(_REPO_ROOT):
+        return {'commit': None, 'changed': None}
     changes = git('status', '--porcelain', '--untracked-files=no')
     return {
         'commit': git('rev-parse', 'HEAD'),
