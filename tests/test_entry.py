@@ -41,6 +41,7 @@ def test_every_run_has_each_hook_once(config_file):
     assert [hook.type for hook in read(config_file).custom_hooks] == [
         'RunInfoHook',
         'FiniteLossHook',
+        'FiniteGradientHook',
         'FreezeAuditHook',
         'BiasScaleHook',
         'RoutingLogHook',

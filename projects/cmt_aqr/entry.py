@@ -21,6 +21,7 @@ _REPO_ROOT = Path(__file__).resolve().parents[2]
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _HOOKS = (
     'FiniteLossHook',
+    'FiniteGradientHook',
     'FreezeAuditHook',
     'BiasScaleHook',
     'RoutingLogHook',
@@ -100,7 +101,7 @@ def _similar_config(path: Path) -> str:
 
 
 def add_hooks(cfg: Config) -> None:
-    """Make every run audited: its losses, what is frozen, where it looks, and what made it."""
+    """Make every run audited: what diverges, what is frozen, where it looks, what made it."""
     hooks = cfg.get('custom_hooks') or []
     present = {str(hook['type']).rsplit('.', 1)[-1] for hook in hooks}
     cfg.custom_hooks = [*hooks, *(dict(type=name) for name in _HOOKS if name not in present)]

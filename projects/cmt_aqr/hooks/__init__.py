@@ -2,8 +2,16 @@
 
 from .bias_scale_hook import BiasScaleHook
 from .draw_index_hook import DrawIndexHook
+from .finite_gradient_hook import FiniteGradientHook
 from .finite_loss_hook import FiniteLossHook
 from .routing_log_hook import RoutingLogHook
 from .run_info_hook import RunInfoHook
 
-__all__ = ['BiasScaleHook', 'DrawIndexHook', 'FiniteLossHook', 'RoutingLogHook', 'RunInfoHook']
+__all__ = [
+    'BiasScaleHook',
+    'DrawIndexHook',
+    'FiniteGradientHook',
+    'FiniteLossHook',
+    'RoutingLogHook',
+    'RunInfoHook',
+]

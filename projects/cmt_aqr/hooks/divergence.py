@@ -1,0 +1,62 @@
+"""How a run ends that has diverged: what is kept of it, and what the error says."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.runner import Runner
+
+
+def loss_parts(outputs: Mapping | None) -> dict[str, float]:
+    """Every entry whose name holds 'loss', as mmengine sums them."""
+    return {
+        name: float(torch.as_tensor(value).detach())
+        for name, value in (outputs or {}).items()
+        if 'loss' in name
+    }
+
+
+def sample_names(data_batch: Mapping | None) -> list[str]:
+    """Token of each sample in the batch, or its index where the dataset gives no token."""
+    names = []
+    for sample in (data_batch or {}).get('data_samples', []):
+        metainfo = getattr(sample, 'metainfo', {})
+        names.append(str(metainfo.get('token', metainfo.get('sample_idx', 'unnamed'))))
+    return names
+
+
+def stop(
+    runner: Runner,
+    what: str,
+    *,
+    losses: Mapping[str, float],
+    samples: Sequence[str],
+    gradients: Mapping[str, float] | None = None,
+) -> NoReturn:
+    """End the run, and write ``<log_dir>/not_finite_rank<R>.json`` with all that the error says.
+
+    Args:
+        runner: the run.
+        what: what is not finite.
+        losses: parts of the loss in the last iteration.
+        samples: names of those that the step was made of, in this process.
+        gradients: largest absolute gradient by part of the model.
+
+    Raises:
+        FloatingPointError: always.
+    """
+    facts = dict(epoch=runner.epoch + 1, iteration=runner.iter + 1, samples=[*samples])
+    facts |= dict(what=what, losses={**losses}, gradients={**(gradients or {})})
+    path = Path(runner.log_dir) / f'not_finite_rank{get_rank()}.json'
+    path.write_text(json.dumps(facts, indent=2) + '\n')
+    parts = [f'  {name}: {value:g}' for name, value in losses.items()]
+    if gradients:
+        parts += ['largest gradients', *(f'  {n}: {value:g}' for n, value in gradients.items())]
+    raise FloatingPointError(
+        f'{what} in epoch {facts["epoch"]}, iteration {facts["iteration"]}\n'
+        + '\n'.join(parts)
+        + f'\nsamples: {", ".join(samples) or "unknown"}\nkept in {path}'
+    )

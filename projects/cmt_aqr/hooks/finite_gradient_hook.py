@@ -1,0 +1,125 @@
+"""Stop a run whose gradient is not finite, before it spoils the weights."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from mmdet3d.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.utils import get_total_norm
+
+from .divergence import loss_parts, sample_names, stop
+
+
+@HOOKS.register_module()
+class FiniteGradientHook(Hook):
+    """Stop training at the first gradient that is infinite or not a number; no step is taken.
+
+    A finite loss may have one: of a root or a norm at zero, of an overflow on the way back.
+    Clipping by norm would spread it over all weights. The error lists the parts of the loss, the
+    largest gradient of every part of the model, and the samples since the last step; the same is
+    written beside the log. Processes that train together have the same gradients after their
+    reduction and all stop, each with its own samples.
+
+    Under ``AmpOptimWrapper`` such a gradient is part of the search for the loss scale, which leaves
+    out the step. There a run is stopped that leaves out more than ``max_skipped`` in a row, which
+    no scale can mend: torch alone would go on so for ever.
+
+    Args:
+        max_skipped: of steps in a row under a loss scale; from 65,536, with which torch begins, 20
+            lead to 1/16.
+
+    Raises:
+        ValueError: `max_skipped` is below 0.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, *, max_skipped: int = 20) -> None:
+        if max_skipped < 0:
+            raise ValueError(f'max_skipped is {max_skipped}; it starts at 0')
+        self.max_skipped = max_skipped
+        self._samples: list[str] = []  # of the batches whose gradients add up to the next step
+        self._gradients: dict[str, float] = {}  # of a step that must end the run
+        self._skipped = 0
+        self._has_ended = False
+        self._steps: list[tuple[OptimWrapper, Callable]] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the gradients between backward and clipping, where mmengine has no hook."""
+        self._steps = [(wrapper, wrapper.step) for wrapper in _wrappers(runner)]
+        for wrapper, step in self._steps:
+            checked = functools.partial(self._step, runner, wrapper, step)
+            # The marks of mmengine's schedulers, which count steps, stay on it.
+            wrapper.step = functools.update_wrapper(checked, step)
+
+    def after_train(self, runner: Runner) -> None:
+        """Look no more."""
+        for wrapper, step in self._steps:
+            wrapper.step = step
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Stop the run if this iteration's step has to.
+
+        Raises:
+            FloatingPointError: the gradient is not finite, see the class.
+        """
+        self._samples += sample_names(data_batch)
+        if self._gradients:
+            in_a_row = f' for {self._skipped} steps in a row' if self._skipped > 1 else ''
+            stop(
+                runner,
+                f'the gradient is not finite{in_a_row}',
+                losses=loss_parts(outputs),
+                samples=self._samples,
+                gradients=self._gradients,
+            )
+        if self._has_ended:
+            self._samples, self._has_ended = [], False
+
+    def _step(self, runner: Runner, wrapper: OptimWrapper, step: Callable, **kwargs) -> None:
+        """The wrapper's step, unless the gradients forbid it."""
+        self._has_ended = True
+        gradients = [p.grad for p in runner.model.parameters() if p.grad is not None]
+        # The largest absolute value: in contrast to a sum it cannot overflow.
+        if get_total_norm(gradients, norm_type=math.inf).isfinite():
+            self._skipped = 0
+            step(**kwargs)
+            return
+        self._skipped += 1
+        has_scale = hasattr(wrapper, 'loss_scaler')
+        if not has_scale or self._skipped > self.max_skipped:
+            self._gradients = largest_gradients(runner.model)
+        if has_scale:
+            step(**kwargs)  # which leaves it out, and lowers the scale
+
+
+@torch.no_grad()
+def largest_gradients(model: nn.Module) -> dict[str, float]:
+    """Largest absolute gradient of each part, two names deep; not a number wherever one is."""
+    if is_model_wrapper(model):
+        model = model.module
+    parts: dict[str, list[torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            part = '.'.join(name.split('.')[:2])
+            parts.setdefault(part, []).append(parameter.grad.abs().max())
+    return {part: float(torch.stack(values).max()) for part, values in parts.items()}
+
+
+def _wrappers(runner: Runner) -> list[OptimWrapper]:
+    wrapper = runner.optim_wrapper
+    return [*wrapper.values()] if isinstance(wrapper, OptimWrapperDict) else [wrapper]
