@@ -1,5 +1,6 @@
-"""Data side of the plugin; importing it registers the transforms."""
+"""Data side of the plugin; importing it registers the transforms and the wrapper of datasets."""
 
 from . import failures, transforms
+from .skip_unreadable import SkipUnreadable
 
-__all__ = ['failures', 'transforms']
+__all__ = ['SkipUnreadable', 'failures', 'transforms']

@@ -48,14 +48,14 @@ def test_keys_are_those_of_mmdet3d(info):
 
 def test_missing_file_names_file_camera_and_sample(info):
     info['images']['CAM_BACK']['img_path'] += '.gone'
-    with pytest.raises(FileNotFoundError, match=r'sample abc.*CAM_BACK\.png\.gone of camera'):
+    with pytest.raises(FileNotFoundError, match=r'sample abc.*CAM_BACK\.png\.gone does not'):
         LoadMultiViewImages()(info)
 
 
 @pytest.mark.parametrize('content', [b'', b'not an image'])
 def test_damaged_file_is_named(info, content, tmp_path):
     (tmp_path / 'CAM_BACK.png').write_bytes(content)
-    with pytest.raises(ValueError, match=r'sample abc.*CAM_BACK\.png of camera CAM_BACK'):
+    with pytest.raises(ValueError, match=r'sample abc: image of camera CAM_BACK .*BACK\.png'):
         LoadMultiViewImages()(info)
 
 

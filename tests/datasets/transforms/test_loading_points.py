@@ -7,6 +7,7 @@ import pytest
 from mmdet3d.datasets.transforms import LoadPointsFromFile, LoadPointsFromMultiSweeps
 
 from projects.cmt_aqr.datasets.failures import BeamReduction, DrawnFailure, LidarDrop
+from projects.cmt_aqr.datasets.reading import DamagedFileError, MissingFileError
 from projects.cmt_aqr.datasets.transforms import LoadPointsOfKeyframe, LoadPointsOfSweeps
 
 KEYFRAME = dict(coord_type='LIDAR', load_dim=5, use_dim=5)
@@ -143,3 +144,20 @@ def test_a_loader_that_drops_the_ring_cannot_apply_failures(info):
     assert loader(dict(info))['points'].shape == (96, 4)
     with pytest.raises(ValueError, match=r'use_dim is \[0, 1, 2, 3\]; failures need all'):
         loader(dict(info, failures=[Seen()]))
+
+
+@pytest.mark.parametrize(
+    ('name', 'what'), [('0.bin', 'cloud'), ('2.bin', 'sweep')], ids=['keyframe', 'sweep']
+)
+def test_missing_and_damaged_files_are_named_with_the_sample(info, tmp_path, name, what):
+    path = tmp_path / name
+    start = rf'^sample a: {what} .*{name}'
+    path.write_bytes(path.read_bytes()[:-4])  # one number less
+    with pytest.raises(DamagedFileError, match=f'{start} cannot be read: .*reshape'):
+        load(info)
+    path.write_bytes(b'abc')
+    with pytest.raises(DamagedFileError, match=f'{start} cannot be read: .*buffer'):
+        load(info)
+    path.unlink()
+    with pytest.raises(MissingFileError, match=f'{start} does not exist$'):
+        load(info)

@@ -11,6 +11,8 @@ from mmdet3d.registry import TRANSFORMS
 from mmengine.fileio import get
 from mmengine.logging import print_log
 
+from ..reading import DamagedFileError, MissingFileError, SampleError, reading, sample_name
+
 
 @TRANSFORMS.register_module()
 class LoadMultiViewImages(BaseTransform):
@@ -30,8 +32,9 @@ class LoadMultiViewImages(BaseTransform):
         backend_args: mmengine's file backend.
 
     Raises:
-        ValueError: for another value of `missing`, and for a file that is not an image.
-        FileNotFoundError: for a missing image, or when no camera is left.
+        ValueError: for another value of `missing`.
+        MissingFileError: for a missing image, or when no camera is left.
+        DamagedFileError: for a file that is not an image.
     """
 
     def __init__(
@@ -52,12 +55,11 @@ class LoadMultiViewImages(BaseTransform):
 
         In the same order, ``camera_names`` and ``loaded_shapes``, each image's (height, width).
         """
-        sample = results.get('token', results.get('sample_idx'))
         images, cameras, names = [], [], []
         for name, camera in results['images'].items():
             try:
-                image = self._read(camera, name, sample)
-            except (FileNotFoundError, ValueError) as error:
+                image = self._read(results, camera, name)
+            except SampleError as error:
                 if self.missing == 'error':
                     raise
                 print_log(f'camera left out: {error}', logger='current', level=30)
@@ -68,9 +70,10 @@ class LoadMultiViewImages(BaseTransform):
             cameras.append(camera)
             names.append(name)
         if not images:
-            raise FileNotFoundError(
-                f'sample {sample} has no camera image left of {list(results["images"])}; take the '
-                'loader out of the pipeline of a model without cameras'
+            raise MissingFileError(
+                f'sample {sample_name(results)} has no camera image left of '
+                f'{list(results["images"])}; take the loader out of the pipeline of a model '
+                'without cameras'
             )
         shape = images[0].shape[:2]
         results.update(
@@ -89,19 +92,15 @@ class LoadMultiViewImages(BaseTransform):
         )
         return results
 
-    def _read(self, camera: dict, name: str, sample: object) -> np.ndarray:
+    def _read(self, results: dict, camera: dict, name: str) -> np.ndarray:
         path = camera.get('img_path')
         if path is None:
-            raise FileNotFoundError(f'sample {sample}: camera {name} has no img_path')
-        try:
+            raise MissingFileError(f'sample {sample_name(results)}: camera {name} has no img_path')
+        with reading(results, path, f'image of camera {name}'):
             content = get(path, backend_args=self.backend_args)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f'sample {sample}: image {path} of camera {name} does not exist'
-            ) from error
-        image = mmcv.imfrombytes(content, flag=self.color_type) if content else None
-        if image is None:
-            raise ValueError(f'sample {sample}: {path} of camera {name} is not a readable image')
+            image = mmcv.imfrombytes(content, flag=self.color_type) if content else None
+            if image is None:
+                raise DamagedFileError('it is no image')
         return image
 
     def __repr__(self) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 from mmdet3d.datasets.transforms import LoadPointsFromFile, LoadPointsFromMultiSweeps
 from mmdet3d.registry import TRANSFORMS
 
+from ..reading import reading
+
 
 @TRANSFORMS.register_module()
 class LoadPointsOfKeyframe(LoadPointsFromFile):
@@ -14,12 +16,15 @@ class LoadPointsOfKeyframe(LoadPointsFromFile):
     Takes the arguments of `LoadPointsFromFile`.
 
     Raises:
+        MissingFileError: if the file does not exist.
+        DamagedFileError: if it is no cloud of `load_dim` channels.
         ValueError: if there are failures to apply and `use_dim` leaves out the ring, channel 4.
     """
 
     def transform(self, results: dict) -> dict:
         """Adds ``points``."""
-        results = super().transform(results)
+        with reading(results, results['lidar_points']['lidar_path'], 'cloud'):
+            results = super().transform(results)
         if results.get('failures'):
             if list(self.use_dim) != [0, 1, 2, 3, 4]:
                 raise ValueError(
@@ -39,6 +44,10 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
     Takes the arguments of `LoadPointsFromMultiSweeps`, and leaves the same points where there are
     no failures. mmdet3d overwrites the ring with the time as it merges, so failures of rings can
     act nowhere later.
+
+    Raises:
+        MissingFileError: if the file of a sweep does not exist.
+        DamagedFileError: if it is no cloud of `load_dim` channels.
     """
 
     def transform(self, results: dict) -> dict:
@@ -64,8 +73,9 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
 
     def _load_sweep(self, results: dict, sweep: dict) -> np.ndarray:
         """(N, load_dim): one sweep in the keyframe's frame, with its age in place of the ring."""
-        points = self._load_points(sweep['lidar_points']['lidar_path'])
-        points = np.copy(points).reshape(-1, self.load_dim)
+        path = sweep['lidar_points']['lidar_path']
+        with reading(results, path, 'sweep'):
+            points = np.copy(self._load_points(path)).reshape(-1, self.load_dim)
         age = results['timestamp'] - sweep['timestamp']
         # The info files' matrix takes row vectors to the keyframe: p' = p R - t.
         lidar2sensor = np.array(sweep['lidar_points']['lidar2sensor'])
