@@ -86,6 +86,14 @@ def test_healthy_input_may_be_left_free():
     assert loss_of(weights, [1.0] * 4, pull_healthy=False) == 0
 
 
+def test_input_counts_as_whole_from_a_given_share_on():
+    weights = [[[0.0, 0.0], [0.0, 0.0]]]
+    health = [0.05, 0.1, 1.0, 1.0]  # query 0 sees the first, query 1 the second token of LiDAR
+    expected = 0.5**2 / 3
+    loss = loss_of(weights, health, healthy_from=0.1)
+    torch.testing.assert_close(loss, torch.tensor(expected))
+
+
 def test_a_frame_has_the_same_target_for_all_queries():
     weights = torch.zeros(1, 2, 2, requires_grad=True)
     loss = loss_of(weights, [0.0, 1.0, 1.0, 0.5], labels='frame')
@@ -128,6 +136,7 @@ def test_logits_of_a_hard_choice_learn_by_cross_entropy():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
+        (dict(healthy_from=0), 'healthy_from is 0'),
         ({'labels': 'token'}, r"labels is 'token'; it must be one of \['query', 'frame'\]"),
         ({'loss_weight': 0.0}, 'loss_weight is 0.0; it must be above 0. aqr.reliability=None'),
         ({'activation': 'none', 'pull_healthy': False}, 'pull_healthy is False, but a hard choice'),

@@ -34,10 +34,12 @@ class ReliabilityLoss:
         pull_healthy: whether weights of healthy input are pulled to zero; otherwise a pair counts
             by its damaged share, and the weights of healthy input are left free: a positive one may
             be a hint of where to look.
+        healthy_from: healthy share from which on input counts as whole; shares below it count in
+            proportion. What is left of a thinned cloud may still be the best that there is.
 
     Raises:
-        ValueError: unknown labels, a weight that is not above 0, or a hard choice without a target
-            for healthy input.
+        ValueError: unknown labels, a weight that is not above 0, `healthy_from` outside of (0, 1],
+            or a hard choice without a target for healthy input.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class ReliabilityLoss:
         loss_weight: float = 1.0,
         labels: str = 'query',
         pull_healthy: bool = True,
+        healthy_from: float = 1.0,
     ) -> None:
         if labels not in LABELS:
             raise ValueError(f'reliability.labels is {labels!r}; it must be one of {list(LABELS)}')
@@ -54,6 +57,10 @@ class ReliabilityLoss:
             raise ValueError(
                 f'reliability.loss_weight is {loss_weight}; it must be above 0. '
                 'aqr.reliability=None leaves the loss out'
+            )
+        if not 0 < healthy_from <= 1:
+            raise ValueError(
+                f'reliability.healthy_from is {healthy_from}; it must lie above 0 and up to 1'
             )
         if activation == 'none' and not pull_healthy:
             raise ValueError(
@@ -64,6 +71,7 @@ class ReliabilityLoss:
         self.loss_weight = loss_weight
         self.labels = labels
         self.pull_healthy = pull_healthy
+        self.healthy_from = healthy_from
 
     def __call__(
         self,
@@ -91,6 +99,8 @@ class ReliabilityLoss:
             by_group = window_health(health, windows, weights.shape).from_query(denoising_slots)
         else:
             by_group = frame_health(health, groups, num_groups, present)
+        share = (by_group.share / self.healthy_from).clamp(max=1)
+        by_group = by_group._replace(share=share)
         weights = weights[:, denoising_slots:].float()
         if self.activation == 'none':
             return self.loss_weight * choice_loss(weights, by_group)
