@@ -17,6 +17,7 @@ from torch import Tensor
 from .feature_cache import FeatureCache, Lookup
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
 from .geometry import VoxelGrid
+from .samples import sample_names
 
 
 @MODELS.register_module()
@@ -186,8 +187,17 @@ class CmtDetector(Base3DDetector):
         batch_inputs_dict: Mapping,
         batch_data_samples: Sequence[Det3DDataSample],
     ) -> dict[str, Tensor]:
-        """Losses of a batch, see :meth:`CmtHead.loss`."""
-        return self.pts_bbox_head.loss(*self.extract_feat(batch_inputs_dict), batch_data_samples)
+        """Losses of a batch, see :meth:`CmtHead.loss`.
+
+        Raises:
+            FloatingPointError: an output is not finite; with the samples of the batch.
+        """
+        features = self.extract_feat(batch_inputs_dict)
+        try:
+            return self.pts_bbox_head.loss(*features, batch_data_samples)
+        except FloatingPointError as error:
+            samples = ', '.join(sample_names(batch_data_samples))
+            raise FloatingPointError(f'{error}\nsamples: {samples}') from error
 
     def predict(
         self,

@@ -69,10 +69,11 @@ def metres_to_unit(points: Tensor, point_cloud_range: Sequence[float]) -> Tensor
 
 
 def project(points: Tensor, lidar2img: Tensor, image_shape: tuple[int, int]) -> Projection:
-    """Project points into every camera.
+    """Project points into every camera, in the precision of the inputs also under autocast.
 
-    The depth that divides carries no gradient, so that the gradient with respect to depth comes
-    through the third entry of ``pixels`` alone: the released CMT was trained that way.
+    Half of it would be off by pixels, and u * depth is beyond the largest float16. The depth that
+    divides carries no gradient, so that the gradient with respect to depth comes through the third
+    entry of ``pixels`` alone: the released CMT was trained that way.
 
     Args:
         points: (B, Q, 3), metres.
@@ -80,7 +81,8 @@ def project(points: Tensor, lidar2img: Tensor, image_shape: tuple[int, int]) -> 
         image_shape: height and width of the padded image, pixels.
     """
     homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
-    scaled = torch.einsum('bqi,bvoi->bvqo', homogeneous, lidar2img)
+    with torch.autocast(points.device.type, enabled=False):
+        scaled = torch.einsum('bqi,bvoi->bvqo', homogeneous, lidar2img)
     depth = scaled[..., 2]
     in_front = depth > 0
     divisor = depth.detach() + torch.where(in_front, _DEPTH_EPS, -_DEPTH_EPS)
@@ -100,7 +102,7 @@ def depth_bins(
 
 
 def lift(pixels: Tensor, depths: Tensor, img2lidar: Tensor) -> Tensor:
-    """Points along the rays through pixels.
+    """Points along the rays through pixels, in the precision of the inputs also under autocast.
 
     Args:
         pixels: (..., P, 3), (u, v, 1) in pixels of the padded image.
@@ -111,7 +113,8 @@ def lift(pixels: Tensor, depths: Tensor, img2lidar: Tensor) -> Tensor:
         (..., P, D, 3), metres in the LiDAR frame.
     """
     # A point at depth d is d * (rotation @ (u, v, 1)) + translation.
-    directions = torch.einsum('...pi,...oi->...po', pixels, img2lidar[..., :3, :3])
+    with torch.autocast(pixels.device.type, enabled=False):
+        directions = torch.einsum('...pi,...oi->...po', pixels, img2lidar[..., :3, :3])
     origin = img2lidar[..., None, None, :3, 3]
     return directions[..., None, :] * depths[:, None] + origin
 

@@ -67,8 +67,8 @@ def test_clipping_does_not_hide_it(tmp_path):
 
 
 def test_with_accumulation_all_samples_of_the_step_are_named(tmp_path, monkeypatch):
-    def names(batch: dict) -> list[str]:
-        return [f'x={x.item():g}' for x in batch['inputs']]
+    def names(samples: list) -> list[str]:  # the toy's are the y of the line
+        return [f'y={y.item():g}' for y in samples]
 
     monkeypatch.setattr(finite_gradient_hook, 'sample_names', names)
     runner, train = run(tmp_path, RootModel())
@@ -76,7 +76,7 @@ def test_with_accumulation_all_samples_of_the_step_are_named(tmp_path, monkeypat
     with pytest.raises(FloatingPointError, match='iteration 4'):
         train()
     # Both batches of the second epoch, none of the first.
-    assert sorted(kept(runner)['samples']) == ['x=0', 'x=1', 'x=2', 'x=3']
+    assert sorted(kept(runner)['samples']) == ['y=0', 'y=2', 'y=4', 'y=6']
 
 
 def test_finite_gradients_train_as_without_the_hook(tmp_path):

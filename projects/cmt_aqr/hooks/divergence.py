@@ -19,15 +19,6 @@ def loss_parts(outputs: Mapping | None) -> dict[str, float]:
     }
 
 
-def sample_names(data_batch: Mapping | None) -> list[str]:
-    """Token of each sample in the batch, or its index where the dataset gives no token."""
-    names = []
-    for sample in (data_batch or {}).get('data_samples', []):
-        metainfo = getattr(sample, 'metainfo', {})
-        names.append(str(metainfo.get('token', metainfo.get('sample_idx', 'unnamed'))))
-    return names
-
-
 def stop(
     runner: Runner,
     what: str,

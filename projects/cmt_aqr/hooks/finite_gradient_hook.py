@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.utils import get_total_norm
 
-from .divergence import loss_parts, sample_names, stop
+from ..samples import sample_names
+from .divergence import loss_parts, stop
 
 
 @HOOKS.register_module()
@@ -77,7 +78,7 @@ class FiniteGradientHook(Hook):
         Raises:
             FloatingPointError: the gradient is not finite, see the class.
         """
-        self._samples += sample_names(data_batch)
+        self._samples += sample_names((data_batch or {}).get('data_samples', []))
         if self._gradients:
             in_a_row = f' for {self._skipped} steps in a row' if self._skipped > 1 else ''
             stop(

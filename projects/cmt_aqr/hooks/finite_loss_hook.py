@@ -6,7 +6,8 @@ from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from .divergence import loss_parts, sample_names, stop
+from ..samples import sample_names
+from .divergence import loss_parts, stop
 
 
 @HOOKS.register_module()
@@ -35,5 +36,5 @@ class FiniteLossHook(Hook):
         """
         losses = loss_parts(outputs)
         if not all(math.isfinite(value) for value in losses.values()):
-            samples = sample_names(data_batch)
+            samples = sample_names((data_batch or {}).get('data_samples', []))
             stop(runner, 'the loss is not finite', losses=losses, samples=samples)

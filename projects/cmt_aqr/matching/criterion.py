@@ -3,7 +3,8 @@
 Shapes: B batch, Q queries, L decoder layers, n ground-truth boxes of a sample, N denoising queries.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,8 +45,20 @@ class NoisedTargets(NamedTuple):
     """(N,), the labels before the noise"""
 
 
+def _in_float32(losses: Callable) -> Callable:
+    """Compute losses of task outputs in float32, also under autocast, as they were released."""
+
+    @functools.wraps(losses)
+    def compute(criterion: 'SetCriterion', tasks: Sequence[TaskOutput], *args, **options):
+        tasks = [TaskOutput(task.codes.float(), task.logits.float()) for task in tasks]
+        with torch.autocast(tasks[0].codes.device.type, enabled=False):
+            return losses(criterion, tasks, *args, **options)
+
+    return compute
+
+
 class SetCriterion:
-    """Classification and box losses of one decoder layer, summed over the tasks.
+    """Classification and box losses of one decoder layer, summed over the tasks, in float32.
 
     The classification loss is divided by positives + 0.1 negatives, the box loss by positives,
     each the mean over ranks and at least one, so that a batch without any box trains.
@@ -76,6 +89,7 @@ class SetCriterion:
         self.code_weights = tuple(code_weights)
         self.negative_weight = negative_weight
 
+    @_in_float32
     def matched(
         self, tasks: Sequence[TaskOutput], truth: Sequence[GroundTruth]
     ) -> tuple[Tensor, Tensor]:
@@ -86,6 +100,7 @@ class SetCriterion:
         cls, bbox = zip(*losses, strict=True)
         return sum(cls), sum(bbox)
 
+    @_in_float32
     def denoising(
         self, tasks: Sequence[TaskOutput], targets: NoisedTargets, *, positive_share: float
     ) -> tuple[Tensor, Tensor]:
