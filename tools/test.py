@@ -29,6 +29,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--drop', choices=['lidar', 'camera'], help='take this sensor away: no points, black images'
     )
+    parser.add_argument(
+        '--submission',
+        metavar='FOLDER',
+        help='write results of v1.0-test for the test server into this folder; no scores',
+    )
     return parser
 
 
@@ -42,6 +47,8 @@ def main() -> None:
         cfg = entry.read_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
         entry.check_checkpoint(args.checkpoint)
+        if args.submission:
+            entry.format_submission(cfg, args.submission)
         entry.check_data(cfg, 'test_dataloader')
         if args.drop:
             entry.drop_sensor(cfg, args.drop)

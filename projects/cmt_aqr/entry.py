@@ -146,6 +146,31 @@ def add_failure(cfg: Config, failure: dict) -> None:
     pipeline.insert(0, ConfigDict(failure))
 
 
+def format_submission(cfg: Config, folder: str) -> None:
+    """Let the test write what nuScenes' test server takes, of the split without annotations.
+
+    The file is ``<folder>/pred_instances_3d/results_nusc.json``. MMDetection3D declares a model of
+    LiDAR alone unless told otherwise; the sensors are those of the dataset.
+
+    Args:
+        cfg: changed in place.
+        folder: for the file.
+    """
+    (dataset,) = datasets_of(cfg, 'test_dataloader')
+    dataset.update(ann_file='nuscenes_infos_test.pkl', load_eval_anns=False)
+    dataset.metainfo.version = 'v1.0-test'
+    sensors = ('camera', 'lidar', 'radar', 'map', 'external')
+    cfg.test_evaluator = dict(
+        type='NuScenesMetric',
+        data_root=dataset.data_root,
+        ann_file=str(Path(dataset.data_root, dataset.ann_file)),
+        modality={f'use_{name}': dataset.modality.get(f'use_{name}', False) for name in sensors},
+        format_only=True,
+        jsonfile_prefix=folder,
+    )
+    cfg.data_command = f'python tools/create_data.py {dataset.data_root} --version v1.0-test'
+
+
 def _lists_of_steps(pipeline: list[dict]) -> Iterator[list[dict]]:
     """A pipeline, and those within its steps, such as that of `CachedFeatures`."""
     yield pipeline
