@@ -22,3 +22,14 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_database(tmp_path_factory.mktemp('data') / 'synthetic', TINY)
     create_info_files(root, version=TINY.version)
     return root
+
+
+@pytest.fixture(scope='session')
+def object_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a database of objects, points and image patches; links to what is in both."""
+    root = tmp_path_factory.mktemp('objects')
+    for entry in synthetic_root.iterdir():
+        if entry.suffix != '.pkl':
+            (root / entry.name).symlink_to(entry)
+    create_info_files(root, version=TINY.version, with_database=True)
+    return root

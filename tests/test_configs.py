@@ -172,6 +172,7 @@ def test_pipelines_of_the_released_sizes(name, size):
         assert sweeps.sweeps_num == 10
         assert bool(sweeps.get('test_mode')) == (pipeline is val)
     assert cfg.test_dataloader == cfg.val_dataloader
+    assert [step.type for step in train].index('JointObjectSample') == 5
     assert [step.type for step in train][-2:] == ['ResizeCropFlipImage', 'Pack3DDetInputs']
 
 
@@ -236,6 +237,10 @@ def on_database(dataset: dict, root: Path) -> dict:
     inner = dataset.get('dataset', dataset)
     inner.data_root = str(root)
     inner.metainfo.version = 'v1.0-mini'
+    for step in inner.pipeline:
+        if step.type == 'JointObjectSample':
+            objects = Path(step.db_sampler.info_path).name
+            step.db_sampler.update(data_root=str(root), info_path=str(root / objects))
     return dataset
 
 
@@ -250,10 +255,10 @@ def on_database(dataset: dict, root: Path) -> dict:
         (CAMERA_VOV, (640, 1600), False),
     ],
 )
-def test_a_sample_goes_through_the_pipeline(synthetic_root, name, image_size, lidar, training):
+def test_a_sample_goes_through_the_pipeline(object_root, name, image_size, lidar, training):
     cfg = read(name)
     dataloader = cfg.train_dataloader if training else cfg.test_dataloader
-    dataset = DATASETS.build(on_database(dataloader.dataset, synthetic_root))
+    dataset = DATASETS.build(on_database(dataloader.dataset, object_root))
     batch = pseudo_collate([dataset[0]])
     inputs = MODELS.build(cfg.model.data_preprocessor)(batch, training)['inputs']
     (sample,) = batch['data_samples']
@@ -276,6 +281,34 @@ def test_a_sample_goes_through_the_pipeline(synthetic_root, name, image_size, li
         assert instances.bboxes_3d.tensor.shape == (len(instances.labels_3d), 9)
         assert len(instances) > 0
         assert instances.labels_3d.max() < len(cfg.class_names)
+
+
+@pytest.mark.parametrize(
+    ('name', 'pasted'),
+    [
+        (R50, True),
+        (VOV, True),
+        (LIDAR, True),
+        (LIDAR_0075, True),
+        (CAMERA, False),
+        (CAMERA_VOV, False),
+        (f'{R50}_finetune', False),
+        (f'{VOV}_finetune_c', False),
+        (f'cmt_aqr_{R50.removeprefix("cmt_")}_d', False),
+    ],
+)
+def test_objects_are_pasted_but_for_the_last_epochs_and_in_fine_tuning(name, pasted):
+    cfg = read(name)
+    train = cfg.train_dataloader.dataset.dataset.pipeline
+    assert [step.type for step in train].count('JointObjectSample') == pasted
+    (hook,) = (hook for hook in cfg.custom_hooks if hook.type == 'StopObjectSampleHook')
+    assert hook.num_last_epochs == 5
+    for step in train:
+        if step.type == 'JointObjectSample':
+            sampler = step.db_sampler
+            assert {*sampler.sample_groups} == {*cfg.class_names} == {*sampler.classes}
+            assert sampler.classes == list(cfg.class_names)
+            assert sampler.prepare.filter_by_min_points == dict.fromkeys(cfg.class_names, 5)
 
 
 def test_what_the_readme_names_exists():

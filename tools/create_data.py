@@ -2,7 +2,7 @@
 
 Example:
     python tools/create_data.py data/synthetic_nuscenes
-    python tools/create_data.py data/nuscenes --version v1.0-trainval
+    python tools/create_data.py data/nuscenes --version v1.0-trainval --with-database
 """
 
 import argparse
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--with-database',
         action='store_true',
-        help="also write the training objects' points, for mmdet3d's ObjectSample",
+        help="also write the training objects' points and image patches, for JointObjectSample",
     )
     return parser.parse_args()
 

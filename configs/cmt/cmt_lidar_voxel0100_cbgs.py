@@ -14,6 +14,7 @@ modality = dict(use_lidar=True, use_camera=False)
 train_pipeline = [
     *_base_.load_points,
     _base_.load_boxes,
+    _base_.paste_objects,
     *_base_.move_scene,
     _base_.filter_points,
     *_base_.filter_boxes,

@@ -12,3 +12,7 @@ optim_wrapper = dict(
 )
 param_scheduler = _base_.finetune_schedule
 train_cfg = dict(max_epochs=_base_.finetune_epochs, val_interval=_base_.finetune_epochs)
+
+# As in the last epochs of the training that is continued, no objects are pasted.
+train_pipeline = [step for step in _base_.train_pipeline if step != _base_.paste_objects]
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))

@@ -9,3 +9,6 @@ _base_ = [
     '../_base_/datasets/nuscenes_fusion.py',
     '../_base_/schedules/cmt_20e.py',
 ]
+
+# The last five epochs see the data as they are.
+custom_hooks = [*_base_.custom_hooks, dict(type='StopObjectSampleHook', num_last_epochs=5)]

@@ -1,8 +1,7 @@
 """nuScenes with LiDAR and cameras, as CMT was trained on it (images 800 x 320).
 
-Ten past sweeps, class-balanced sampling, masked-modal training, and augmentation of scene and
-images. The released models were also trained with objects of other samples pasted into points and
-images; that is left out.
+Ten past sweeps, class-balanced sampling, objects of other samples pasted into points and images,
+masked-modal training, and augmentation of scene and images.
 
 It stands on the model's config because both need the range, which stands there.
 """
@@ -12,7 +11,7 @@ _base_ = '../models/cmt_r50.py'
 data_root = 'data/nuscenes/'
 data_command = (
     'put nuScenes or a link to it at data/nuscenes, then '
-    'python tools/create_data.py data/nuscenes --version v1.0-trainval'
+    'python tools/create_data.py data/nuscenes --version v1.0-trainval --with-database'
 )
 image_size = (320, 800)
 
@@ -25,6 +24,30 @@ load_points = [
 load_latest_points = [load_points[0], dict(load_points[1], test_mode=True)]
 load_images = [dict(type='LoadMultiViewImages'), dict(type='ComputeLidar2Img')]
 load_boxes = dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)
+# Objects are pasted until each class has this many.
+paste_objects = dict(
+    type='JointObjectSample',
+    mixup_rate=0.5,
+    db_sampler=dict(
+        data_root=data_root,
+        info_path=data_root + 'nuscenes_dbinfos_train.pkl',
+        prepare=dict(filter_by_min_points=dict.fromkeys(_base_.class_names, 5)),
+        classes=_base_.class_names,
+        sample_groups=dict(
+            car=2,
+            truck=3,
+            construction_vehicle=7,
+            bus=4,
+            trailer=6,
+            barrier=2,
+            motorcycle=6,
+            bicycle=6,
+            pedestrian=2,
+            traffic_cone=2,
+        ),
+        points_loader=dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
+    ),
+)
 move_scene = [
     dict(
         type='GlobalRotScaleTransAll',
@@ -60,6 +83,7 @@ train_pipeline = [
     *load_points,
     *load_images,
     load_boxes,
+    paste_objects,
     dict(type='ModalMask3D', lidar_drop_prob=0.25, camera_drop_prob=0.25),
     *move_scene,
     filter_points,

@@ -1,6 +1,6 @@
 """Data side of the plugin; importing it registers the transforms and the wrapper of datasets."""
 
-from . import failures, transforms
+from . import failures, object_sampling, transforms
 from .skip_unreadable import SkipUnreadable
 
-__all__ = ['SkipUnreadable', 'failures', 'transforms']
+__all__ = ['SkipUnreadable', 'failures', 'object_sampling', 'transforms']

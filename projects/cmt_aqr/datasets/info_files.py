@@ -22,6 +22,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
 from .data_root import check_tables
+from .object_sampling import add_patches
 
 INFO_SPLITS = {
     'v1.0-mini': ('train', 'val'),
@@ -51,8 +52,9 @@ def create_info_files(
             ``{prefix}_infos_test.pkl``.
         prefix: Start of the files' names.
         max_sweeps: Past LiDAR sweeps listed for each keyframe.
-        with_database: Also write the objects of the training split with their points, for mmdet3d's
-            ``ObjectSample``: ``{prefix}_gt_database`` and ``{prefix}_dbinfos_train.pkl``.
+        with_database: Also write the objects of the training split with their points and image
+            patches, for ``JointObjectSample`` and mmdet3d's ``ObjectSample``:
+            ``{prefix}_gt_database`` and ``{prefix}_dbinfos_train.pkl``.
 
     Returns:
         What was written, info files in mmdet3d's v1.1 format first.
@@ -95,6 +97,8 @@ def _collect_objects(linked: Path, prefix: str, info_file: str) -> None:
         _load_script('create_gt_database').create_groundtruth_database(
             'NuScenesDataset', str(linked), prefix, info_file
         )
+    with _quiet('cutting image patches of the objects'):
+        add_patches(linked, info_file, OBJECTS_FILE.format(prefix=prefix))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from .finite_gradient_hook import FiniteGradientHook
 from .finite_loss_hook import FiniteLossHook
 from .routing_log_hook import RoutingLogHook
 from .run_info_hook import RunInfoHook
+from .stop_object_sample_hook import StopObjectSampleHook
 
 __all__ = [
     'BiasScaleHook',
@@ -14,4 +15,5 @@ __all__ = [
     'FiniteLossHook',
     'RoutingLogHook',
     'RunInfoHook',
+    'StopObjectSampleHook',
 ]

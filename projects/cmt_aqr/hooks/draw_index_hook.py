@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch.utils.data import Dataset
 
 from ..datasets.failures import DrawIndex
+from .pipelines import transforms_of
 
 
 @HOOKS.register_module()
@@ -27,7 +25,7 @@ class DrawIndexHook(Hook):
         Raises:
             ValueError: if the run does not count epochs.
         """
-        for draw_index in _draw_indices(runner.train_dataloader.dataset):
+        for draw_index in transforms_of(runner.train_dataloader.dataset, DrawIndex):
             if not isinstance(runner.train_loop, EpochBasedTrainLoop):
                 raise ValueError(
                     'DrawIndex numbers draws by the epoch, which '
@@ -35,14 +33,3 @@ class DrawIndexHook(Hook):
                     "pipeline, or train with train_cfg=dict(type='EpochBasedTrainLoop')"
                 )
             draw_index.set_epoch(runner.epoch)
-
-
-def _draw_indices(dataset: Dataset) -> Iterator[DrawIndex]:
-    """Those in the pipeline of a dataset, or of the datasets that it wraps."""
-    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        if isinstance(transform, DrawIndex):
-            yield transform
-    wrapped = [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())]
-    for inner in wrapped:
-        if inner is not None:
-            yield from _draw_indices(inner)

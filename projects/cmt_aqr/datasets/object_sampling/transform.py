@@ -1,0 +1,148 @@
+"""Joint sampling of objects for LiDAR and cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet3d.datasets.transforms import ObjectSample
+from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import BaseInstance3DBoxes
+
+from .occlusion import hidden_boxes, hidden_points
+from .painting import paint
+from .sampler import REMEDY, JointDataBaseSampler
+from .views import NO_BOX, View, view_boxes
+
+
+@TRANSFORMS.register_module()
+class JointObjectSample(BaseTransform):
+    """Pastes objects of other samples into the points and into all images.
+
+    As in UVTR (Li et al., NeurIPS 2022) and CMT: an object stands where it stood in its own sample.
+    Its points take the place of those within its box, and in every camera that saw it its patch
+    fills the rectangle round its box. Patches, and in the same way the image round the sample's own
+    boxes, are laid from far to near, each mixed with what is below. A sample without images gets
+    the points alone.
+
+    It comes after the loading of points, images and boxes, and before whatever moves the scene or
+    the images. A :class:`~projects.cmt_aqr.hooks.StopObjectSampleHook` ends it before the last
+    epochs.
+
+    Args:
+        db_sampler: arguments of :class:`.sampler.JointDataBaseSampler`.
+        mixup_rate: share of a patch in what is seen in its place, above 0 and up to 1; 0.5 in CMT.
+        drop_hidden: with images, take out what nearer boxes hide in them: boxes, pasted and others,
+            of which no camera sees anything, and single points, see :mod:`.occlusion`. CMT was
+            trained with both left in.
+
+    Raises:
+        ValueError: another ``mixup_rate``.
+        FileNotFoundError: there is no database of objects.
+    """
+
+    def __init__(
+        self, *, db_sampler: Mapping, mixup_rate: float = 1.0, drop_hidden: bool = False
+    ) -> None:
+        if not 0 < mixup_rate <= 1:
+            raise ValueError(f'mixup_rate is {mixup_rate}; it must be above 0 and at most 1')
+        self.db_sampler = TRANSFORMS.build({'type': JointDataBaseSampler, **db_sampler})
+        self.mixup_rate = mixup_rate
+        self.drop_hidden = drop_hidden
+        self._stopped = torch.zeros(1, dtype=torch.bool)
+
+    def set_stopped(self, stopped: bool) -> None:
+        """Paste nothing from now on, or paste again, in all workers."""
+        # Shared here, before the first workers start: a copy of the dataset would lose it.
+        self._stopped.share_memory_().fill_(stopped)
+
+    def transform(self, results: dict) -> dict:
+        """Modifies ``points``, ``gt_bboxes_3d``, ``gt_labels_3d`` and, if they are there, ``img``.
+
+        Raises:
+            ValueError: sensor failures were drawn for the sample, of which pasted objects would
+                show nothing; or there are images, but no patches in the database.
+            KeyError: there are images, but no ``lidar2img``.
+            SampleError: a file of the database is missing or damaged.
+        """
+        if self._stopped:
+            return results
+        if results.get('failures'):
+            raise ValueError(
+                f'failures {results["failures"]} were drawn for sample {results.get("token")}, and '
+                'pasted objects would not show them: take JointObjectSample out of the pipeline'
+            )
+        objects = self.db_sampler.draw(results['gt_bboxes_3d'].numpy(), results['gt_labels_3d'])
+        if objects and self.drop_hidden and 'img' in results:
+            objects = self._drop_hidden_boxes(results, objects)
+        if objects:
+            self._paste(results, objects)
+        return results
+
+    def _drop_hidden_boxes(self, results: dict, objects: Sequence[dict]) -> list[dict]:
+        """Take them out of the sample; and the objects without them."""
+        num_real = len(results['gt_bboxes_3d'])
+        hidden = hidden_boxes(self._views(results, objects), num_real=num_real)
+        kept = np.array([box not in hidden for box in range(num_real)], dtype=bool)
+        results['gt_bboxes_3d'] = results['gt_bboxes_3d'][kept]
+        results['gt_labels_3d'] = results['gt_labels_3d'][kept]
+        return [entry for box, entry in enumerate(objects, num_real) if box not in hidden]
+
+    def _paste(self, results: dict, objects: Sequence[dict]) -> None:
+        num_real = len(results['gt_bboxes_3d'])
+        views = self._views(results, objects)
+        boxes = _join(results['gt_bboxes_3d'], objects)
+        kept = ObjectSample.remove_points_in_boxes(results['points'], boxes[num_real:].numpy())
+        clouds = [kept, *(self.db_sampler.load_points(entry, results) for entry in objects)]
+        points = kept.cat(clouds)
+        if self.drop_hidden:
+            owner = np.repeat([NO_BOX, *range(num_real, len(boxes))], [len(c) for c in clouds])
+            points = points[~hidden_points(points.coord.numpy(), owner, views, num_real=num_real)]
+        labels = [self.db_sampler.cat2label[entry['name']] for entry in objects]
+        results['gt_labels_3d'] = np.concatenate([results['gt_labels_3d'], labels]).astype(np.int64)
+        results['gt_bboxes_3d'] = boxes
+        results['points'] = points
+        for index, view in enumerate(views):
+            camera = results['camera_names'][index]
+            patches = {
+                box: self.db_sampler.load_patch(objects[box - num_real], camera, results)
+                for box in view.far_to_near()
+                if box >= num_real
+            }
+            if patches:
+                results['img'][index] = paint(results['img'][index], view, patches, self.mixup_rate)
+
+    def _views(self, results: dict, objects: Sequence[dict]) -> list[View]:
+        """All boxes in every camera; a pasted one is seen where there is a patch of it."""
+        if 'img' not in results:
+            return []
+        if 'lidar2img' not in results:
+            raise KeyError('lidar2img not in the sample: ComputeLidar2Img before JointObjectSample')
+        if any('patches' not in entry for entry in objects):
+            raise ValueError(
+                f'{self.db_sampler.info_path} has no image patches; '
+                f'{REMEDY.format(root=self.db_sampler.data_root)}'
+            )
+        real = results['gt_bboxes_3d']
+        corners = _join(real, objects).corners.numpy()
+        views = []
+        for name, image, lidar2img in zip(
+            results['camera_names'], results['img'], results['lidar2img'], strict=True
+        ):
+            candidates = [True] * len(real) + [name in entry['patches'] for entry in objects]
+            views.append(view_boxes(corners, lidar2img, image.shape[:2], candidates=candidates))
+        return views
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(info_path={self.db_sampler.info_path!r}, '
+            f'mixup_rate={self.mixup_rate}, drop_hidden={self.drop_hidden})'
+        )
+
+
+def _join(real: BaseInstance3DBoxes, objects: Sequence[dict]) -> BaseInstance3DBoxes:
+    """The boxes of a sample, and behind them those of objects."""
+    pasted = [entry['box3d_lidar'][None] for entry in objects]
+    return real.new_box(np.concatenate([real.numpy(), *pasted]))
