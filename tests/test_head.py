@@ -620,6 +620,23 @@ def test_the_reliability_loss_follows_the_map_at_the_place_of_the_query():
 
 
 @pytest.mark.parametrize('labels', ['query', 'frame'])
+def test_an_oracle_gives_each_query_the_target_of_the_reliability_loss(labels):
+    options = {**aqr(), 'reliability': {'labels': labels}, 'oracle': True}
+    head = make_head(aqr=options, voxel_grid=GRID)
+    bev, images, samples = with_health(random_batch(), lidar=0.25)
+    outputs = head(bev, images, [sample.metainfo for sample in samples])
+    expected = torch.tensor([-0.75, 0.0]).expand_as(outputs.router.weights)
+    torch.testing.assert_close(outputs.router.weights, expected)
+    loss = head.loss(bev, images, samples)['loss_reliability']
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_an_oracle_without_targets_is_refused():
+    with pytest.raises(ValueError, match=r'aqr\.oracle takes the targets of aqr\.reliability'):
+        make_head(aqr={**aqr(), 'oracle': True}, voxel_grid=GRID)
+
+
+@pytest.mark.parametrize('labels', ['query', 'frame'])
 def test_the_reliability_loss_is_computed_in_full_precision(labels):
     batch = with_health(random_batch(), lidar=1 / 3, camera=1 / 7)
     losses = []

@@ -135,7 +135,9 @@ class CmtHead(BaseModule):
               default; ``bias_generator=None`` leaves it alone with the weights;
             - ``reliability``: options of :class:`~projects.cmt_aqr.aqr.reliability.ReliabilityLoss`
               for ``loss_reliability``, off by default. Samples then need ``health``, see
-              :func:`~projects.cmt_aqr.aqr.health.token_health`.
+              :func:`~projects.cmt_aqr.aqr.health.token_health`;
+            - ``oracle``: whether queries get the targets of that loss in place of the router's
+              weights, at test time too. It tells what a router could gain that knew all damage.
         voxel_grid: of the points; the detector gives it. Needed by the router with LiDAR.
         init_cfg: as in mmengine.
 
@@ -216,6 +218,7 @@ class CmtHead(BaseModule):
 
         self.aqr_weight_generator = self.attention_bias_generator = self.feature_scaling = None
         self.reliability = None
+        self.oracle = False
         if aqr is not None:
             self._build_aqr(**aqr, voxel_grid=voxel_grid)
 
@@ -229,6 +232,7 @@ class CmtHead(BaseModule):
         denoising: str = 'same',
         feature_scaling: Mapping | None = None,
         reliability: Mapping | None = None,
+        oracle: bool = False,
     ) -> None:
         if set(self.modalities) != set(MODALITIES):
             raise ValueError(
@@ -272,6 +276,12 @@ class CmtHead(BaseModule):
         activation = self.aqr_weight_generator.activation
         if reliability is not None:
             self.reliability = ReliabilityLoss(activation=activation, **reliability)
+        if oracle and (self.reliability is None or activation == 'none'):
+            raise ValueError(
+                'aqr.oracle takes the targets of aqr.reliability for weights: give its options, '
+                "and weight_generator an activation other than 'none'"
+            )
+        self.oracle = oracle
         if activation == 'none' or (bias_generator or {}).get('form') == 'hard':
             self._check_hard_choice()
 
@@ -345,6 +355,8 @@ class CmtHead(BaseModule):
         query_pos = self.embed_queries(reference, cameras)
         slots = 0 if denoising is None else denoising.slots
         router = self.weigh(query_pos, reference, tokens, cameras, slots)
+        if self.oracle:
+            router = self._with_true_health(router, tokens, metas)
         features, routing = self.route(router, tokens)
         hidden = self.transformer(
             query_pos,
@@ -567,20 +579,36 @@ class CmtHead(BaseModule):
     def reliability_loss(self, outputs: HeadOutput, metas: Sequence[Mapping]) -> Tensor:
         """How far the router's weights are from the health of the sensors."""
         router, tokens = outputs.router, outputs.tokens
-        health = token_health(
-            metas,
-            tokens.layout,
-            bev_extent=self._bev_extent(tokens.layout),
-            pad_shape=metas[0].get('pad_shape'),
-            like=router.weights,
-        )
         return self.reliability(
             router.weights,
-            health,
+            self._health(tokens, metas),
             windows=router.windows,
             groups=self._groups(tokens),
             present=tokens.present,
             denoising_slots=router.denoising_slots,
+        )
+
+    def _with_true_health(
+        self, router: SensorWeights, tokens: Tokens, metas: Sequence[Mapping]
+    ) -> SensorWeights:
+        """The weights that the reliability loss asks for, in place of those that there are."""
+        weights = self.reliability.oracle(
+            router.weights,
+            self._health(tokens, metas),
+            windows=router.windows,
+            groups=self._groups(tokens),
+            present=tokens.present,
+        )
+        return router._replace(weights=weights)
+
+    def _health(self, tokens: Tokens, metas: Sequence[Mapping]) -> Tensor:
+        """(B, K), healthy share of the input of every token."""
+        return token_health(
+            metas,
+            tokens.layout,
+            bev_extent=self._bev_extent(tokens.layout),
+            pad_shape=metas[0].get('pad_shape'),
+            like=tokens.features,
         )
 
     def _bev_extent(self, layout: TokenLayout) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..transformer.attention_bias import groups_there
 from .hard_choice import choice_loss
-from .health import frame_health, window_health
+from .health import GroupHealth, frame_health, window_health
 from .windows import Windows
 
 LABELS = ('query', 'frame')
@@ -94,23 +94,56 @@ class ReliabilityLoss:
             denoising_slots: the first queries, which do not count: they stand where the boxes are,
                 or in a corner, and are not there at test time.
         """
-        num_groups = weights.shape[-1]
+        by_group = self._health(weights, health, windows, groups, present)
         if self.labels == 'query':
-            by_group = window_health(health, windows, weights.shape).from_query(denoising_slots)
-        else:
-            by_group = frame_health(health, groups, num_groups, present)
-        share = (by_group.share / self.healthy_from).clamp(max=1)
-        by_group = by_group._replace(share=share)
+            by_group = by_group.from_query(denoising_slots)
         weights = weights[:, denoising_slots:].float()
         if self.activation == 'none':
             return self.loss_weight * choice_loss(weights, by_group)
-        there = groups_there(groups, num_groups, present)[:, 0]
-        error = (weights - target_weights(by_group.share, there, self.activation)).square()
+        error = (weights - self._targets(by_group, groups, present)).square()
         counted = by_group.known.to(error)
         if not self.pull_healthy:
             counted = counted * (1 - by_group.share)
         counted = counted.expand_as(error)
         return self.loss_weight * (error * counted).sum() / counted.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def oracle(
+        self,
+        weights: Tensor,
+        health: Tensor,
+        *,
+        windows: Sequence[Windows],
+        groups: Tensor,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """(B, Q, M): the targets in place of the weights; zero where there is no target.
+
+        Args:
+            weights: as in a call, and so are the others; only their shape and type count.
+        """
+        by_group = self._health(weights, health, windows, groups, present)
+        targets = self._targets(by_group, groups, present) * by_group.known
+        return targets.to(weights).expand_as(weights)
+
+    def _health(
+        self,
+        weights: Tensor,
+        health: Tensor,
+        windows: Sequence[Windows],
+        groups: Tensor,
+        present: Tensor | None,
+    ) -> GroupHealth:
+        """Of every query, or of the frame (B, 1, M)."""
+        if self.labels == 'query':
+            by_group = window_health(health, windows, weights.shape)
+        else:
+            by_group = frame_health(health, groups, weights.shape[-1], present)
+        return by_group._replace(share=(by_group.share / self.healthy_from).clamp(max=1))
+
+    def _targets(self, by_group: GroupHealth, groups: Tensor, present: Tensor | None) -> Tensor:
+        there = groups_there(groups, by_group.share.shape[-1], present)[:, 0]
+        return target_weights(by_group.share, there, self.activation)
 
 
 def target_weights(share: Tensor, there: Tensor, activation: str) -> Tensor:
