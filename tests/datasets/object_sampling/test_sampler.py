@@ -120,9 +120,7 @@ def test_files_that_cannot_be_read_are_named(sampler_config, database):
     far = sampler.db_infos['car'][1]
     stem = database / far['path'].removesuffix('.bin')
     stem.with_suffix('.bin').unlink()
-    with pytest.raises(
-        MissingFileError, match=r'sample t: points of .*0_car_1\.bin does not'
-    ):
+    with pytest.raises(MissingFileError, match=r'sample t: points of .*0_car_1\.bin does not'):
         sampler.load_points(far, dict(token='t'))
     stem.with_name(f'{stem.name}_CAM_FRONT.jpg').write_bytes(b'no image')
     with pytest.raises(DamagedFileError, match=r'patch of .*0_car_1_CAM_FRONT\.jpg cannot be read'):
