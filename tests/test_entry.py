@@ -1,5 +1,6 @@
 """Faults of the command line are found early, and the messages name the remedy."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_missing_data_is_named_with_the_command_that_makes_it(tmp_path, wrap):
         entry.check_data(cfg, 'train_dataloader')
     (tmp_path / 'infos.pkl').touch()
     entry.check_data(cfg, 'train_dataloader', 'val_dataloader')
+
+
+def test_an_old_info_file_is_refused_with_the_command_that_converts_it(tmp_path):
+    dataset = dict(type='NuScenesDataset', data_root=str(tmp_path), ann_file='infos.pkl')
+    (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(dict(infos=[], metadata={})))
+    with pytest.raises(
+        entry.UsageError,
+        match=rf'before 1\.1; .*create_data\.py {tmp_path} --update-infos {tmp_path}/infos\.pkl$',
+    ):
+        entry.check_data(Config(dict(val_dataloader=dict(dataset=dataset))), 'val_dataloader')
 
 
 def test_missing_checkpoint_is_named(tmp_path):

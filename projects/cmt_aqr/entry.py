@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from .datasets.old_infos import is_old
 from .feature_cache import use_feature_cache
 from .old_settings import find_old_settings
 
@@ -184,7 +185,7 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
     A config says in ``data_command`` how to make its data.
 
     Raises:
-        UsageError: a file does not exist.
+        UsageError: a file does not exist, or has the format of MMDetection3D before 1.1.
     """
     for name in dataloaders:
         for dataset in datasets_of(cfg, name):
@@ -194,6 +195,12 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
                 raise UsageError(
                     f'{name} reads {path}, which does not exist in {Path.cwd()}; to make it: '
                     f'{command}'
+                )
+            if is_old(path):
+                raise UsageError(
+                    f'{name} reads {path}, which has the format of MMDetection3D before 1.1; to '
+                    f'convert it: python tools/create_data.py {dataset.get("data_root")} '
+                    f'--update-infos {path}'
                 )
 
 

@@ -1,5 +1,8 @@
 """mmdet3d's converter and dataset class read the database."""
 
+import runpy
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,8 @@ from mmengine.fileio import load
 from nuscenes import NuScenes
 
 from projects.cmt_aqr.datasets import info_files
-from projects.cmt_aqr.datasets.info_files import create_info_files
+from projects.cmt_aqr.datasets.info_files import create_info_files, update_info_file
+from projects.cmt_aqr.datasets.old_infos import is_old
 
 CMT_CLASSES = [
     'car',
@@ -157,3 +161,64 @@ def test_no_objects_without_annotations(tmp_path):
     (tmp_path / 'v1.0-test' / 'sample.json').write_text('[]')
     with pytest.raises(ValueError, match='has no annotations'):
         create_info_files(tmp_path, version='v1.0-test', with_database=True)
+
+
+@pytest.fixture(scope='module')
+def old_file(synthetic_root, tmp_path_factory) -> Path:
+    """Training infos as MMDetection3D 1.0 wrote them: the first half of today's converter."""
+    folder = tmp_path_factory.mktemp('old')
+    for entry in synthetic_root.iterdir():
+        if entry.suffix != '.pkl':
+            (folder / entry.name).symlink_to(entry)
+    with info_files._quiet('old'):
+        info_files._load_script('nuscenes_converter').create_nuscenes_infos(
+            str(folder), 'nuscenes', version='v1.0-mini', max_sweeps=10
+        )
+    return folder / 'nuscenes_infos_train.pkl'
+
+
+def test_an_old_info_file_becomes_the_new_one(synthetic_root, root_copy, old_file):
+    made = update_info_file(root_copy, old_file)
+    assert made == root_copy / 'nuscenes_infos_train.pkl'
+    new, expected = load(made), load(synthetic_root / 'nuscenes_infos_train.pkl')
+    assert new['metainfo'] == expected['metainfo']
+    assert len(new['data_list']) == len(expected['data_list']) == 6
+    for info, other in zip(new['data_list'], expected['data_list'], strict=True):
+        assert info['token'] == other['token']
+        assert info['instances'] == other['instances']
+        assert info['images'] == other['images']
+    assert len(dataset(root_copy, 'train')) == 6
+    assert load(old_file).keys() == {'infos', 'metadata'}
+
+
+def test_an_old_info_file_in_the_data_root_stays_beside(root_copy, old_file):
+    file = root_copy / 'nuscenes_infos_train.pkl'
+    shutil.copy(old_file, file)
+    assert is_old(file)
+    update_info_file(root_copy, file)
+    assert not is_old(file)
+    kept = root_copy / 'nuscenes_infos_train.pkl.old'
+    assert kept.read_bytes() == old_file.read_bytes()
+    with pytest.raises(ValueError, match=r"has not MMDetection3D's format before 1\.1: nothing"):
+        update_info_file(root_copy, file)
+    shutil.copy(old_file, file)
+    with pytest.raises(FileExistsError, match=r'train\.pkl\.old is in the way'):
+        update_info_file(root_copy, file)
+
+
+def test_no_file_is_written_over(root_copy, old_file):
+    (root_copy / 'nuscenes_infos_train.pkl').write_text('mine')
+    with pytest.raises(FileExistsError, match=r'infos_train\.pkl is in the way'):
+        update_info_file(root_copy, old_file)
+
+
+def test_an_old_info_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'info file .*none\.pkl does not exist'):
+        update_info_file(tmp_path, tmp_path / 'none.pkl')
+
+
+def test_command_line_updates_infos(root_copy, old_file, repo_root, monkeypatch, capsys):
+    command = str(repo_root / 'tools/create_data.py')
+    monkeypatch.setattr(sys, 'argv', [command, str(root_copy), '--update-infos', str(old_file)])
+    assert runpy.run_path(command)['main']() == 0
+    assert capsys.readouterr().out.endswith(f'made {root_copy}/nuscenes_infos_train.pkl\n')

@@ -18,11 +18,13 @@ from pathlib import Path
 from types import ModuleType
 
 import mmdet3d
+from mmengine.fileio import load
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
 from .data_root import check_tables
 from .object_sampling import add_patches
+from .old_infos import check_old, is_old
 
 INFO_SPLITS = {
     'v1.0-mini': ('train', 'val'),
@@ -77,6 +79,45 @@ def create_info_files(
             _collect_objects(linked, prefix, names[0])
             names += [text.format(prefix=prefix) for text in (OBJECTS_FOLDER, OBJECTS_FILE)]
         return [_move(linked / name, root / name) for name in names]
+
+
+def update_info_file(root: str | os.PathLike, file: str | os.PathLike) -> Path:
+    """Bring an info file of MMDetection3D's format before 1.1 to today's.
+
+    It goes into the data root under its own name. If that is where the old file is, the old one
+    stays beside it, with ``.old`` at the end of its name. Otherwise as :func:`create_info_files`.
+
+    Args:
+        root: Data root of the database that the file is of.
+        file: The old info file.
+
+    Returns:
+        The new file.
+
+    Raises:
+        FileNotFoundError: There is no such file or data root, or it has no tables of the version
+            that the file is of.
+        FileExistsError: Another file has the name of the new one, or of the old one that stays.
+        ValueError: The file has another format, or is of a version before 1.0.
+    """
+    file = Path(file).resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f'info file {file} does not exist')
+    if not is_old(file):
+        raise ValueError(f"{file} has not MMDetection3D's format before 1.1: nothing to convert")
+    infos = load(file)
+    check_old(infos, file)
+    root = check_tables(root, infos['metadata']['version'])
+    target, kept = root / file.name, root / f'{file.name}.old'
+    in_the_way = kept if target == file else target
+    if in_the_way.exists():
+        raise FileExistsError(f'{in_the_way} is in the way: move it elsewhere')
+    with _linked_root(root) as linked:
+        with _quiet(f'converting {file}'):
+            _load_script('update_infos_to_v2').update_pkl_infos('nuscenes', str(linked), str(file))
+        if target == file:
+            file.rename(kept)
+        return _move(linked / file.name, target)
 
 
 def _convert(linked: Path, version: str, prefix: str, max_sweeps: int, names: list[str]) -> None:
