@@ -106,6 +106,12 @@ def test_objects_of_few_points_and_unknown_classes(sampler_config, monkeypatch):
     assert 'has no object with enough points of car: none' in warning
 
 
+def test_an_unknown_class_to_paste(sampler_config):
+    config = dict(sampler_config(), sample_groups=dict(car=1, trm=2))
+    with pytest.raises(ValueError, match=r"names \['trm'\]; the classes are \['bus', 'car'\]"):
+        JointDataBaseSampler(**config)
+
+
 def test_a_missing_database_names_the_command(sampler_config, database):
     (database / 'nuscenes_dbinfos_train.pkl').unlink()
     with pytest.raises(

@@ -34,6 +34,7 @@ class JointDataBaseSampler(DataBaseSampler):
     - ``sample_all`` needs a numpy below 1.24 or from 2.0 on.
 
     Raises:
+        ValueError: ``sample_groups`` names a class that is none of ``classes``.
         FileNotFoundError: there is no database; the message says how to make it.
     """
 
@@ -49,6 +50,9 @@ class JointDataBaseSampler(DataBaseSampler):
         rate: float = 1.0,
         backend_args: dict | None = None,
     ) -> None:
+        unknown = [name for name in sample_groups if name not in classes]
+        if unknown:
+            raise ValueError(f'sample_groups names {unknown}; the classes are {list(classes)}')
         if backend_args is None and not Path(info_path).is_file():
             raise FileNotFoundError(
                 f'{info_path}, the database of objects to paste, does not exist (in {Path.cwd()}); '
