@@ -10,5 +10,9 @@ _base_ = [
     '../_base_/schedules/cmt_20e.py',
 ]
 
-# The last five epochs see the data as they are.
-custom_hooks = [*_base_.custom_hooks, dict(type='StopObjectSampleHook', num_last_epochs=5)]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='EpochSeedHook'),
+    # The last five epochs see the data as they are.
+    dict(type='StopObjectSampleHook', num_last_epochs=5),
+]

@@ -2,6 +2,7 @@
 
 from .bias_scale_hook import BiasScaleHook
 from .draw_index_hook import DrawIndexHook
+from .epoch_seed_hook import EpochSeedHook
 from .finite_gradient_hook import FiniteGradientHook
 from .finite_loss_hook import FiniteLossHook
 from .routing_log_hook import RoutingLogHook
@@ -11,6 +12,7 @@ from .stop_object_sample_hook import StopObjectSampleHook
 __all__ = [
     'BiasScaleHook',
     'DrawIndexHook',
+    'EpochSeedHook',
     'FiniteGradientHook',
     'FiniteLossHook',
     'RoutingLogHook',

@@ -1,19 +1,26 @@
-"""Finding the transforms that a hook has something to tell."""
+"""Finding the pipelines of datasets, and the transforms that a hook has something to tell."""
 
 from collections.abc import Iterator
 from typing import TypeVar
 
+from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 T = TypeVar('T')
 
 
-def transforms_of(dataset: Dataset, kind: type[T]) -> Iterator[T]:
-    """Those of a class in the pipeline of a dataset, or of the datasets that it wraps."""
-    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        if isinstance(transform, kind):
-            yield transform
+def pipelines_of(dataset: Dataset) -> Iterator[Compose]:
+    """That of a dataset, or those of the datasets that it wraps."""
+    pipeline = getattr(dataset, 'pipeline', None)
+    if hasattr(pipeline, 'transforms'):
+        yield pipeline
     wrapped = [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())]
     for inner in wrapped:
         if inner is not None:
-            yield from transforms_of(inner, kind)
+            yield from pipelines_of(inner)
+
+
+def transforms_of(dataset: Dataset, kind: type[T]) -> Iterator[T]:
+    """Those of a class in the pipelines of a dataset."""
+    for pipeline in pipelines_of(dataset):
+        yield from (step for step in pipeline.transforms if isinstance(step, kind))

@@ -1,0 +1,90 @@
+"""Start every epoch from random states of its own, so that a resumed run draws what it would have.
+
+mmengine seeds a run once, and its checkpoints hold no random states: what dropout and augmentation
+draw in a run that goes on differs from what they would have drawn.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import HOOKS
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import get_worker_info
+
+from .pipelines import pipelines_of
+
+# Who draws; above zero, which numpy's SeedSequence does not tell from nothing.
+_LOADING, _TRAINING, _FIRST_WORKER = 1, 2, 3
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Seeds the process and its workers anew before each training epoch.
+
+    The states come from the run's seed, the epoch, the rank and the worker: processes draw apart,
+    so ``diff_rank_seed`` is not needed, and a run that is resumed with as many processes and
+    workers is the same, bit for bit, as one that never stopped. Each dataset gets one more
+    transform, the first of its pipeline, which seeds a worker at its first sample of an epoch.
+    """
+
+    def __init__(self) -> None:
+        self._epoch = torch.full((1,), -1, dtype=torch.int64)
+
+    def before_train(self, runner: Runner) -> None:
+        """Reach the workers, before any is started.
+
+        Raises:
+            ValueError: if the run does not count epochs.
+        """
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ValueError(
+                f'EpochSeedHook seeds by the epoch, which {type(runner.train_loop).__name__} does '
+                "not count; leave it out, or train with train_cfg=dict(type='EpochBasedTrainLoop')"
+            )
+        self._epoch.share_memory_()
+        seeding = _SeedWorker(seed=runner.seed, rank=get_rank(), epoch=self._epoch)
+        for pipeline in pipelines_of(runner.train_dataloader.dataset):
+            pipeline.transforms.insert(0, seeding)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed this process, which may load samples itself, and let its workers know."""
+        self._epoch.fill_(runner.epoch)
+        _seed_all(runner.seed, runner.epoch, get_rank(), _LOADING)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Seed this process again: that workers were started, or live on, must not show."""
+        if batch_idx == 0:
+            _seed_all(runner.seed, runner.epoch, get_rank(), _TRAINING)
+
+
+class _SeedWorker(BaseTransform):
+    """Seeds a worker when it sees that an epoch has begun; changes no sample."""
+
+    def __init__(self, *, seed: int, rank: int, epoch: torch.Tensor) -> None:
+        self._seed = seed
+        self._rank = rank
+        self._epoch = epoch
+        self._seeded_for = -1
+
+    def transform(self, results: dict) -> dict:
+        worker, epoch = get_worker_info(), int(self._epoch)
+        if worker is not None and self._seeded_for != epoch:
+            _seed_all(self._seed, epoch, self._rank, _FIRST_WORKER + worker.id)
+            self._seeded_for = epoch
+        return results
+
+
+def _seed_all(*numbers: int) -> None:
+    """Seed Python's, numpy's and torch's draws, by all of the numbers."""
+    (state,) = np.random.SeedSequence(numbers).generate_state(1)
+    random.seed(int(state))
+    np.random.seed(state)
+    torch.manual_seed(int(state))
