@@ -77,6 +77,16 @@ def test_torch_that_loads_code_is_refused(monkeypatch, version):
         compat.require_safe_torch_load()
 
 
+def test_cudnn_is_not_among_the_kernels_of_attention():
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        compat.apply()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 # Checkpoints.
 
 

@@ -99,6 +99,16 @@ def _statistics_function(owner: object, name: str) -> Callable:
     return allowed[name]
 
 
+def leave_out_cudnn_attention() -> None:
+    """Take cuDNN from the kernels that ``scaled_dot_product_attention`` chooses among.
+
+    With a mask it has given NaN or wrong gradients on H100 and H200 since torch 2.11
+    (https://github.com/pytorch/pytorch/issues/196678 and 191612), and CMT masks its self-attention
+    in training. Flash and memory-efficient kernels stay.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def read_urls_as_weights() -> None:
     """Read checkpoints from web addresses with ``weights_only=True``.
 
@@ -273,6 +283,7 @@ def _fits_as_it_is(module: torch.nn.Module, state_dict: dict, prefix: str) -> bo
 def apply() -> None:
     """Apply every patch; a second call changes nothing."""
     require_safe_torch_load()
+    leave_out_cudnn_attention()
     allow_mmengine_checkpoint_types()
     read_urls_as_weights()
     checkpoint_without_reentry()

@@ -15,6 +15,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from torch import nn
 from toy_runner import make_runner
 
@@ -597,6 +598,18 @@ def test_a_change_of_mode_renews_the_copies_of_the_detector():
     neck.deblocks[0][0].weight.data.neg_()  # as EMAHook does, before the mode changes
     model.eval()
     assert_close(neck(maps), plainly(neck, maps))
+
+
+def test_under_activation_checkpointing_the_copy_is_found_and_renewed():
+    model = nn.ModuleDict({'block': frozen_block()})
+    block, photo = model['block'], image()
+    path = fast_path_of(block)
+    turn_on_activation_checkpointing(model, ['block'])
+    assert fast_path_of(block) is path
+    block(photo)
+    block[0].weight.data.neg_()  # as EMAHook does
+    renew_fast_paths(model)
+    assert_close(block(photo), plainly(block, photo))
 
 
 def test_a_plain_config_has_no_fast_path():

@@ -213,8 +213,9 @@ def add_fast_path(module: nn.Module, *, name: str, **settings: Any) -> nn.Module
 
 
 def fast_path_of(module: nn.Module) -> FastPath | None:
-    """The fast path that stands in for ``module.forward``."""
+    """The fast path that stands in for ``module.forward``, also under activation checkpointing."""
     path = vars(module).get('forward')
+    path = getattr(path, '__wrapped__', path)  # mmengine puts its checkpoint round what it finds
     return path if isinstance(path, FastPath) else None
 
 
