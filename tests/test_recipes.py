@@ -152,7 +152,10 @@ def test_one_router_alone_may_train(repo_root):
     assert not any(module.training for module in model.pts_bbox_head.transformer.modules())
 
 
-COMPARED = [path for path in CONFIGS if path.stem.startswith('cmt_aqr_tiny_synthetic_failures')]
+FAILURES = 'cmt_aqr_tiny_synthetic_failures'
+COMPARED = [
+    path for path in CONFIGS if path.stem.startswith(FAILURES) and not path.stem.endswith('oracle')
+]
 
 
 def test_what_is_compared_differs_from_the_control_by_the_router_alone(repo_root):
@@ -174,6 +177,21 @@ def test_what_is_compared_differs_from_the_control_by_the_router_alone(repo_root
             assert head == control['model']['pts_bbox_head']
         else:
             assert cfg['model'] == control['model']
+
+
+def test_the_oracle_is_the_gate_told_the_truth_and_tested_on_the_same(repo_root):
+    folder = repo_root / 'configs/cmt_aqr'
+    gate = Config.fromfile(folder / f'{FAILURES}_gate.py').to_dict()
+    oracle = Config.fromfile(folder / f'{FAILURES}_oracle.py').to_dict()
+    assert oracle['model']['pts_bbox_head']['aqr'].pop('oracle') is True
+    *steps, health, pack = oracle['test_dataloader']['dataset'].pop('pipeline')
+    *same_steps, same_pack = gate['test_dataloader']['dataset'].pop('pipeline')
+    assert steps == same_steps
+    assert health['type'] == 'PackHealth'
+    assert 'health' in pack.pop('meta_keys')
+    assert pack == {key: same_pack[key] for key in pack}
+    for part in ('model', 'train_dataloader', 'test_dataloader', 'optim_wrapper', 'load_from'):
+        assert oracle[part] == gate[part]
 
 
 def test_the_failures_of_training_leave_some_unseen_and_nothing_moves_the_features():

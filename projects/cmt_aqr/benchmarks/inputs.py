@@ -14,7 +14,13 @@ from torch import Tensor
 from ..entry import UsageError
 
 INFO_FILE = 'nuscenes_infos_train.pkl'
-_RANDOM_STEPS = ('ModalMask3D', 'GlobalRotScaleTransAll', 'RandomFlip3DAll', 'PointShuffle')
+_RANDOM_STEPS = (
+    'JointObjectSample',
+    'ModalMask3D',
+    'GlobalRotScaleTransAll',
+    'RandomFlip3DAll',
+    'PointShuffle',
+)
 _NUM_CAMERAS = 6
 
 
