@@ -121,7 +121,7 @@ def one_step(cfg: Config, frame_root: Path, work_dir: Path) -> Runner:
     for phase in ('val', 'test'):
         for part in ('dataloader', 'evaluator', 'cfg'):
             cfg[f'{phase}_{part}'] = None
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)  # of one sample
     cfg.param_scheduler = None
     cfg.work_dir = str(work_dir)
     entry.add_hooks(cfg)

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-A = ['recipe A, plain path', 'recipe A', 'recipe A, bfloat16']
-SIDES = ['all trained', *A, 'recipe B', 'recipe C', 'recipe D']
+A = ['recipe A, plain path', 'recipe A', 'recipe A, bfloat16', 'recipe A, cached']
+D = ['recipe D', 'recipe D, cached']
+SIDES = ['all trained', *A, 'recipe B', 'recipe C', *D]
 
 
 def benchmark(repo_root, *arguments):
@@ -35,12 +36,12 @@ def test_freeze_prints_tables_and_writes_json(repo_root, tmp_path):
     assert (result['rounds'], result['warmup'], result['data_root']) == (1, 1, None)
     sides = result['sides']
     assert list(sides) == SIDES
-    trained, *recipe_a, b, c, d = (sides[name]['trainable'] for name in SIDES)
-    assert trained == c > b > d
+    trained, *recipe_a, b, c, d, d_cached = (sides[name]['trainable'] for name in SIDES)
+    assert trained == c > b > d == d_cached
     assert recipe_a == [b] * len(A)
     assert all(side['peak_memory'] > 0 for side in sides.values())
-    trained, *recipe_a, b, c, d = (sides[name]['frozen_share'] for name in SIDES)
-    assert trained == c == 0 < b < d < 1
+    trained, *recipe_a, b, c, d, d_cached = (sides[name]['frozen_share'] for name in SIDES)
+    assert trained == c == 0 < b < d == d_cached < 1
     assert recipe_a == [b] * len(A)
     assert all(side['at_most'] >= 1 for side in sides.values())
     assert all(len(runs) == 1 for runs in result['runs'].values())
