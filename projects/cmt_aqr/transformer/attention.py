@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .attention_bias import Routing
 from .backends import BACKENDS, choose_backend
+from .dropping import dropping_attention
 
 
 class MultiheadAttention(nn.Module):
@@ -55,7 +56,10 @@ class MultiheadAttention(nn.Module):
         """
         q, k, v = self.project(query, key, value)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        if dropout and q.device.type == 'cpu' and not (mask is not None and mask.requires_grad):
+            out = dropping_attention(q, k, v, dropout=dropout, mask=mask)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def project(self, *inputs: Tensor) -> list[Tensor]:
