@@ -6,7 +6,7 @@ the CMT that it was; and each sensor is pooled apart, so that two sensors that l
 disagree can be told from two that agree.
 
 Shapes: B batch, Q queries, K tokens, C channels, H heads, M token groups, P windows, W cells of a
-window.
+window, N pairs of a slot and a token.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..transformer.attention import MultiheadAttention
+from ..transformer.backends.pairs import Pairs, pair_dot, pair_sum
 from ..transformer.decoder import FeedForward
 from .layout import TokenLayout, check_grouping
 from .windows import Windows
@@ -50,7 +51,7 @@ class WindowAttention(MultiheadAttention):
         Returns:
             (slots, C), zero in a slot without a cell on a map.
         """
-        q, k, v = (heads.transpose(1, 2) for heads in self.project(query, key, value))
+        q, k, v = self.project(query, key, value)
         with torch.autocast(q.device.type, enabled=False):  # sums of exponentials need the range
             pooled, seen = self._pool(q.float(), k.float(), v.float(), windows, slots)
         return self.out_proj(pooled.flatten(1).to(v)) * seen
@@ -64,28 +65,33 @@ class WindowAttention(MultiheadAttention):
         slots: int,
     ) -> tuple[Tensor, Tensor]:
         """(slots, H, C / H), and whether anything was seen (slots, 1)."""
-        q = q * q.shape[-1] ** -0.5
-        logits, values = [], []
-        for window, _ in windows:
-            sample = window.sample[:, None]
-            keys = k[sample, window.token]  # (P, W, H, C / H)
-            logit = torch.einsum('phc,pwhc->pwh', q[window.sample, window.query], keys)
-            logits.append(logit.masked_fill(~window.inside[..., None], -torch.inf))
-            values.append(v[sample, window.token])
+        batch_size, _, num_queries, channels = q.shape
+        rows = slots // batch_size  # a query has one for each group that it pools apart
+        pairs = _pairs(windows, rows, like=k)
+        q = (q * channels**-0.5).repeat_interleave(rows // num_queries, dim=2)
+        logit = pair_dot(q, k, pairs)  # (H, N)
+        slot = pairs.by_query.bag[: logit.shape[1]]
 
         # Softmax is the same after any shift; the largest logit of a slot keeps exp() finite.
-        peak = q.new_full((slots, self.num_heads), torch.finfo(q.dtype).min)
-        for logit, (_, slot) in zip(logits, windows, strict=True):
-            index = slot[:, None].expand(-1, self.num_heads)
-            peak = peak.scatter_reduce(0, index, logit.detach().amax(dim=1), 'amax')
-        total = q.new_zeros(slots, self.num_heads)
-        pooled = q.new_zeros(slots, *v.shape[2:])
-        for logit, value_, (_, slot) in zip(logits, values, windows, strict=True):
-            weight = (logit - peak[slot][:, None]).exp()
-            total = total.index_add(0, slot, weight.sum(dim=1))
-            pooled = pooled.index_add(0, slot, torch.einsum('pwh,pwhc->phc', weight, value_))
+        peak = q.new_full((self.num_heads, slots), torch.finfo(q.dtype).min)
+        peak = peak.scatter_reduce(1, slot.expand_as(logit), logit.detach(), 'amax')
+        weight = (logit - peak[:, slot]).exp()
+        total = q.new_zeros(self.num_heads, slots).index_add(1, slot, weight)
+        pooled = pair_sum(weight, v, pairs).transpose(1, 2).flatten(0, 1)
         seen = total > 0
-        return pooled / torch.where(seen, total, 1)[..., None], seen[:, :1]
+        return pooled / torch.where(seen, total, 1).T[..., None], seen[0, :, None]
+
+
+def _pairs(windows: Sequence[tuple[Windows, Tensor]], rows: int, like: Tensor) -> Pairs:
+    """Each slot, a row of its sample, with every token on the map in its windows."""
+    batch_size, num_heads, num_tokens = like.shape[:3]
+    parts = [like.new_empty(3, 0, dtype=torch.long)]
+    for window, slot in windows:
+        sample = window.sample[:, None].expand_as(window.token)
+        row = slot[:, None] - sample * rows
+        parts.append(torch.stack([sample, row, window.token])[:, window.inside])
+    sample, row, token = torch.cat(parts, dim=1)
+    return Pairs.of(sample, row, token, shape=(batch_size, num_heads, rows, num_tokens))
 
 
 class AQRWeightGenerator(nn.Module):
