@@ -83,11 +83,20 @@ def test_models_are_named_as_their_configs(models, repo_root):
         assert Path(model['Config']).stem == model['Name']
 
 
-def test_only_what_is_shipped_has_weights_and_scores(models, repo_root):
-    (shipped,) = (model for model in models if 'Weights' in model or 'Results' in model)
-    assert (repo_root / shipped['Weights']).is_file()
+def test_what_is_shipped_has_the_weights_and_scores_that_its_notes_name(models, repo_root):
+    shipped = {model['Name']: model for model in models if 'Weights' in model or 'Results' in model}
     notes = (repo_root / 'projects/cmt_aqr/weights/README.md').read_text()
+    folder = repo_root / 'projects/cmt_aqr/weights'
+    assert {Path(model['Weights']).name for model in shipped.values()} == {
+        path.name for path in folder.glob('*.pth')
+    }
+    assert all(f'`{Path(model["Weights"]).name}`' in notes for model in shipped.values())
     mini_val = re.search(r'\| LiDAR and cameras \| \| ([\d.]+) \| ([\d.]+) \|', notes)
-    (result,) = shipped['Results']
+    (result,) = shipped['cmt_tiny_synthetic']['Results']
     scores = [result['Metrics'][name] / 100 for name in ('mAP', 'NDS')]
     assert scores == pytest.approx([float(score) for score in mini_val.groups()])
+    sound = re.search(r'30 validation scenes: ([\d.]+) and ([\d.]+) on sound frames', notes)
+    (routed,) = shipped['cmt_aqr_tiny_synthetic_failures']['Results']
+    (control,) = shipped['cmt_tiny_synthetic_failures_finetune']['Results']
+    scores = [result['Metrics']['NDS'] for result in (routed, control)]
+    assert scores == [float(score) for score in sound.groups()]

@@ -3,7 +3,7 @@
 aqr = dict(
     windows=dict(lidar=5, camera=8),
     weight_generator=dict(type='AQRWeightGenerator', groups='modality', activation='tanh'),
-    bias_generator=dict(type='AttentionBiasGenerator', scope='global'),
+    bias_generator=dict(type='AttentionBiasGenerator', form='gate'),
 )
 aqr_rates = {
     'aqr_weight_generator': dict(lr_mult=1.0),

@@ -1,6 +1,6 @@
-"""The shipped tiny CMT with a router that learns from failures: a bias for whole sensors."""
+"""The shipped tiny CMT with a router that learns from the boxes of damaged samples: a gate."""
 
 _base_ = ['../cmt/cmt_tiny_synthetic_failures_finetune.py', '../_base_/aqr_tiny.py']
 
-model = dict(pts_bbox_head=dict(aqr=dict(_base_.aqr, reliability=dict(labels='query'))))
+model = dict(pts_bbox_head=dict(aqr=_base_.aqr))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.aqr_rates))

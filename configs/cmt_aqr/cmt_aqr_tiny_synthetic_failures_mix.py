@@ -1,5 +1,5 @@
-"""The shares of the sensors in the output of attention set, in place of a bias."""
+"""The shares of the sensors in the output of attention are set, and not scaled as by a gate."""
 
-_base_ = './cmt_aqr_tiny_synthetic_failures.py'
+_base_ = './cmt_aqr_tiny_synthetic_failures_labels.py'
 
 model = dict(pts_bbox_head=dict(aqr=dict(bias_generator=dict(form='mix'))))

@@ -1,9 +1,9 @@
 """No router but the truth: every query is given the health of its windows, in tests as well.
 
-Weights of `cmt_aqr_tiny_synthetic_failures_gate.py` fit. It tells what routing by health can gain.
+Weights of `cmt_aqr_tiny_synthetic_failures_labels.py` fit. It tells what routing by health gains.
 """
 
-_base_ = './cmt_aqr_tiny_synthetic_failures_gate.py'
+_base_ = './cmt_aqr_tiny_synthetic_failures_labels.py'
 
 model = dict(pts_bbox_head=dict(aqr=dict(oracle=True)))
 *test_pipeline, pack = _base_.test_pipeline

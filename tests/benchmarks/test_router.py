@@ -56,7 +56,7 @@ def test_every_form_takes_a_step(repo_root, form):
         device=CPU,
     )
     bias = step.model.pts_bbox_head.attention_bias_generator
-    assert bias.form == router.FORMS[form].get(f'{router._BIAS}.form', 'add')
+    assert bias.form == router.FORMS[form][f'{router._BIAS}.form']
     assert step()['forward/head'] > 0
 
 

@@ -21,11 +21,12 @@ from .training_step import TrainingStep
 
 WITHOUT = 'no router'
 _BIAS = 'model.pts_bbox_head.aqr.bias_generator'
+_ADD = {f'{_BIAS}.form': 'add'}
 FORMS = {
-    'bias': {},
-    'bias per camera': {'model.pts_bbox_head.aqr.weight_generator.groups': 'camera'},
-    'bias in windows': {f'{_BIAS}.scope': 'local'},
-    'bias with both scopes': {f'{_BIAS}.scope': 'both'},
+    'bias': _ADD,
+    'bias per camera': {**_ADD, 'model.pts_bbox_head.aqr.weight_generator.groups': 'camera'},
+    'bias in windows': {**_ADD, f'{_BIAS}.scope': 'local'},
+    'bias with both scopes': {**_ADD, f'{_BIAS}.scope': 'both'},
     'gate': {f'{_BIAS}.form': 'gate'},
     'mix': {f'{_BIAS}.form': 'mix'},
 }
