@@ -83,12 +83,15 @@ def test_the_table(results):
         configs={'all trained': 'cmt.py'},
         options={'model.x': 1},
         data_root=None,
+        image_size=(32, 96),
         rounds=3,
         warmup=1,
         sides=results,
     )
     lines = freeze._markdown(data, torch.device('cpu')).splitlines()
-    assert lines[0].startswith('Training step of `cmt.py`, model.x=1 on one sample of random input')
+    assert lines[0].startswith(
+        'Training step of `cmt.py`, model.x=1 on one sample of random input, images of 32 x 96, '
+    )
     assert lines[2:6] == [
         '|  | trained | forward | backward | update | step | faster | processor time | less '
         '| ideal (r) | at most | peak |',

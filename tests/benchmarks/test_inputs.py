@@ -5,7 +5,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from projects.cmt_aqr.benchmarks.inputs import check_samples, first_batch, random_batch
+from projects.cmt_aqr.benchmarks.inputs import (
+    check_samples,
+    first_batch,
+    random_batch,
+    resize_images,
+)
 from projects.cmt_aqr.entry import UsageError
 from projects.cmt_aqr.geometry import project
 
@@ -33,6 +38,12 @@ def test_the_first_sample_comes_without_chance(cfg, synthetic_root):
     assert images.shape == (6, 3, 64, 176)
     assert images.float().std() > 10
     assert len(batches[0]['data_samples'][0].gt_instances_3d) > 0
+
+
+def test_images_come_in_another_size_if_asked(cfg, synthetic_root):
+    resize_images(cfg, (32, 96))
+    for batch in (first_batch(cfg, str(synthetic_root)), random_batch(cfg, num_points=10)):
+        assert batch['inputs']['img'][0].shape == (6, 3, 32, 96)
 
 
 def test_a_folder_without_info_files_has_no_samples(tmp_path, synthetic_root):

@@ -85,6 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--synthetic', action='store_true', help='train on a sample made at random instead'
     )
     parser.add_argument(
+        '--image-size',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images, where memory does not hold a step at that of the config',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -111,6 +118,7 @@ def run(args: argparse.Namespace) -> Report:
                         options={**SIDES[name].options, **args.cfg_options},
                         data_root=data_root,
                         device=args.device,
+                        image_size=args.image_size,
                     ),
                     device=args.device,
                     threads=args.threads,
@@ -127,6 +135,7 @@ def run(args: argparse.Namespace) -> Report:
         'options': dict(args.cfg_options),
         'options_of_sides': {name: dict(SIDES[name].options) for name in configs},
         'data_root': data_root,
+        'image_size': args.image_size,
         'rounds': args.rounds,
         'warmup': args.warmup,
         'sides': results,
@@ -224,6 +233,8 @@ def limit(
 
 def _markdown(data: dict, device: torch.device) -> str:
     source = data['data_root'] or 'random input'
+    if data['image_size']:
+        source += ', images of {} x {}'.format(*data['image_size'])
     options = ''.join(f', {key}={value}' for key, value in data['options'].items())
     checkpointed = sorted(
         {part for side in data['sides'].values() for part in side['checkpointed_parts']}

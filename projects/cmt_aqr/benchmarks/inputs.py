@@ -41,6 +41,17 @@ def first_batch(cfg: Config, data_root: str) -> dict:
     return pseudo_collate([DATASETS.build(settings)[0]])
 
 
+def resize_images(cfg: Config, image_size: tuple[int, int]) -> None:
+    """Have the pipelines of a config bring images to another size (height, width)."""
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        dataset = loader.dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        for step in dataset.pipeline:
+            if step.type == 'ResizeCropFlipImage':
+                step.final_dim = tuple(image_size)
+
+
 def check_samples(data_root: str) -> str:
     """The data root, once it is seen that :func:`first_batch` finds its info file there.
 

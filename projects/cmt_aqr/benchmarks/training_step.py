@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from .inputs import first_batch, random_batch
+from .inputs import first_batch, random_batch, resize_images
 from .timing import Stopwatch, Times
 
 BRANCHES = ('camera', 'lidar', 'head')
@@ -30,6 +30,7 @@ class TrainingStep:
         options: settings to change in it.
         data_root: whose first sample is trained on; ``None`` makes one at random.
         device: to train on.
+        image_size: height and width to bring images to; ``None`` takes the config's.
 
     Attributes:
         model: in training mode.
@@ -43,9 +44,12 @@ class TrainingStep:
         options: Mapping,
         data_root: str | None,
         device: torch.device,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         cfg = Config.fromfile(config)
         cfg.merge_from_dict(dict(options))
+        if image_size is not None:
+            resize_images(cfg, image_size)
         init_default_scope('mmdet3d')
         self.device = device
         _fix_chance()

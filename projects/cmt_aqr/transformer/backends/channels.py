@@ -48,4 +48,4 @@ def equally_wide(*inputs: Tensor) -> list[Tensor]:
     width = max(x.shape[-1] for x in inputs)
     if inputs[0].device.type != 'cpu':
         width = -(-width // 8) * 8
-    return [F.pad(x, (0, width - x.shape[-1])) for x in inputs]
+    return [x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1])) for x in inputs]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing, groups_there
-from .channels import append, equally_wide, fold_absence, fold_bias
+from .channels import equally_wide, fold_absence, fold_bias
 from .with_lse import attention_with_lse
 
 # cuDNN is left out: its attention has given wrong gradients (pytorch issues 196678 and 191612).
@@ -47,18 +47,16 @@ def _by_group(
 ) -> Tensor:
     """An attention for each group, then the sum of all by their shares."""
     scale = q.shape[-1] ** -0.5
-    channels = v.shape[-1]
     q, k = fold_absence(q, k, present, scale=scale)
-    q, k, v = equally_wide(q, k, append(v, v.new_ones(v.shape[2], 1)))
     sizes = _group_sizes(routing)
     outputs, lse = [], []
     for own_k, own_v in zip(k.split(sizes, dim=2), v.split(sizes, dim=2), strict=True):
         if own_k.shape[2] == 0:
-            outputs.append(torch.zeros_like(q[..., :channels]))
+            outputs.append(v.new_zeros(*q.shape[:-1], v.shape[-1]))
             lse.append(torch.zeros_like(q[..., 0], dtype=torch.float32))
             continue
-        own_out, own_lse = attention_with_lse(q, own_k, own_v, ones=channels, scale=scale)
-        outputs.append(own_out[..., :channels])
+        own_out, own_lse = attention_with_lse(q, own_k, own_v, scale=scale)
+        outputs.append(own_out)
         lse.append(own_lse)
     there = groups_there(routing.groups, routing.num_groups, present)
     shares = routing.shares(torch.stack(lse, dim=-1), there).unsqueeze(-1).to(v)

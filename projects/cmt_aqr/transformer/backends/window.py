@@ -14,10 +14,11 @@ of a query and a token in its window.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention_bias import AttentionBias, Routing
-from .channels import append, equally_wide, fold_absence, fold_bias
+from .channels import append, fold_absence, fold_bias
 from .folded import folded_attention
 from .pairs import Pairs, pair_dot, pair_sum
 from .with_lse import attention_with_lse
@@ -43,8 +44,8 @@ def _corrected(
     head_channels, ones = q.shape[-1], v.shape[-1]
     q, k = fold_bias(q, k, bias, scale=scale)
     q, k = fold_absence(q, k, present, scale=scale)
-    q, k, v = equally_wide(q, k, append(v, v.new_ones(v.shape[2], 1)))
-    out, lse = attention_with_lse(q, k, v, ones=ones, scale=scale)
+    out, lse = attention_with_lse(q, k, v, scale=scale)
+    out, v = F.pad(out, (0, 1), value=1.0), append(v, v.new_ones(v.shape[2], 1))
 
     pairs, further = _further_bias(bias, num_heads=q.shape[1])
     # A key's one-hot code sums to one: what is taken from its channels is taken from every logit.
