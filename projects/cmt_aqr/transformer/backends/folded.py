@@ -37,8 +37,6 @@ def _biased(q: Tensor, k: Tensor, v: Tensor, bias: AttentionBias, present: Tenso
     channels = v.shape[-1]
     q, k = fold_bias(q, k, bias, scale=scale)
     q, k = fold_absence(q, k, present, scale=scale)
-    if q.device.type == 'cpu':  # the same kernel, but it keeps no copy that is wider
-        return attention_with_lse(q, k, v, scale=scale)[0]
     with sdpa_kernel(KERNELS):
         out = F.scaled_dot_product_attention(*equally_wide(q, k, v), scale=scale)
     return out[..., :channels]

@@ -14,11 +14,10 @@ of a query and a token in its window.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention_bias import AttentionBias, Routing
-from .channels import append, fold_absence, fold_bias
+from .channels import fold_absence, fold_bias
 from .folded import folded_attention
 from .pairs import Pairs, pair_dot, pair_sum
 from .with_lse import attention_with_lse
@@ -41,18 +40,18 @@ def _corrected(
     q: Tensor, k: Tensor, v: Tensor, bias: AttentionBias, present: Tensor | None
 ) -> Tensor:
     scale = q.shape[-1] ** -0.5
-    head_channels, ones = q.shape[-1], v.shape[-1]
+    head_channels = q.shape[-1]
     q, k = fold_bias(q, k, bias, scale=scale)
     q, k = fold_absence(q, k, present, scale=scale)
     out, lse = attention_with_lse(q, k, v, scale=scale)
-    out, v = F.pad(out, (0, 1), value=1.0), append(v, v.new_ones(v.shape[2], 1))
 
     pairs, further = _further_bias(bias, num_heads=q.shape[1])
     # A key's one-hot code sums to one: what is taken from its channels is taken from every logit.
     q = torch.cat([q[..., :head_channels], q[..., head_channels:] - lse[..., None] / scale], dim=-1)
     share = (pair_dot(q, k, pairs) * scale).exp()  # (H, N)
-    out = out + pair_sum(further.expm1() * share, v, pairs)
-    return out[..., :ones] / out[..., ones : ones + 1]
+    added = further.expm1() * share
+    total = 1 + pair_sum(added, v.new_ones(*v.shape[:3], 1), pairs)
+    return (out + pair_sum(added, v, pairs)) / total
 
 
 def _further_bias(bias: AttentionBias, *, num_heads: int) -> tuple[Pairs, Tensor]:
