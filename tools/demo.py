@@ -45,7 +45,7 @@ def main() -> int:
         command = shlex.join(map(str, error.cmd))
         print(f'demo: stopped, because this failed: {command}', file=sys.stderr)
         return 1
-    print(f'\n{scores.read_text()}')
+    print(f'\n{(ROOT / scores).read_text()}')
     print(f'the table and its plot: {scores.parent}')
     print(f'where a shipped router looks, with all sensors and without one: {pictures}')
     print(f'the demo took {(time.monotonic() - started) / 60:.1f} minutes')
