@@ -1,10 +1,10 @@
 """Attention that drops weights, on a CPU.
 
 PyTorch's kernels for a CPU have no such dropout: ``scaled_dot_product_attention`` then spells all
-weights out and keeps three tensors of H x Q x K numbers for the backward pass, for the six layers of
-CMT more memory than everything else in its head. Here the backward pass computes the weights again,
-one head at a time, as in FlashAttention (Dao et al., NeurIPS 2022), and what is kept is one byte a
-weight: whether it was dropped.
+weights out and keeps three tensors of H x Q x K numbers for the backward pass, for the six layers
+of CMT a gigabyte on a full frame. Here the backward pass computes the weights again, one head at a
+time, as in FlashAttention (Dao et al., NeurIPS 2022), and what is kept is one byte a weight:
+whether it was dropped.
 
 Shapes: B batch, H heads, Q queries, K keys, D channels of a head.
 """
