@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config, ConfigDict
 
 from projects.cmt_aqr import entry
@@ -144,13 +143,38 @@ def test_loaders_that_apply_no_failure_are_named_with_those_that_do(repo_root, n
         entry.add_failure(cfg, dict(type='LidarDrop'))
 
 
-def test_the_process_group_is_left_at_the_end(tmp_path):
-    entry.end_processes()  # nothing to leave
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{tmp_path / "store"}', rank=0, world_size=1
-    )
-    entry.end_processes()
-    assert not torch.distributed.is_initialized()
+END = """
+import atexit
+import sys
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from projects.cmt_aqr.entry import end_processes
+
+rank, store = sys.argv[1:]
+end_processes()  # nothing to leave
+torch.distributed.init_process_group(
+    'gloo', init_method='file://' + store, rank=int(rank), world_size=2
+)
+model = DistributedDataParallel(torch.nn.Linear(4, 4))  # keeps gloo's threads
+work = [torch.distributed.all_reduce(torch.ones(1000), async_op=True) for _ in range(200)]
+atexit.register(print, 'last words', end='')
+end_processes()
+print('never said')
+"""
+
+
+def test_processes_end_well_while_threads_of_gloo_are_at_work(tmp_path, repo_root):
+    def start(rank: int) -> subprocess.Popen:
+        command = [sys.executable, '-c', END, str(rank), str(tmp_path / 'store')]
+        return subprocess.Popen(
+            command, cwd=repo_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    for process in [start(rank) for rank in range(2)]:
+        said, errors = process.communicate()
+        assert (process.returncode, said) == (0, 'last words'), errors
 
 
 def test_denormals_are_zero_on_every_thread():

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 from toy_runner import make_runner
 
+from projects.cmt_aqr.entry import end_processes
 from projects.cmt_aqr.freezing import FreezePolicy, audit_hook, freeze
 from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind, digests, total_digest
 from projects.cmt_aqr.freezing.audit_hook import FreezeAuditHook
@@ -602,7 +603,7 @@ def train_on_rank(rank: int, folder: Path, kind: str) -> None:
     except FreezeViolation as error:
         found = [(v.kind.title, v.names, v.ranks) for v in error.violations]
         torch.save((found, runner.iter), folder / f'{rank}')
-    torch.distributed.destroy_process_group()
+    end_processes()
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from torch import nn
 from toy_runner import make_runner
 
+from projects.cmt_aqr.entry import end_processes
 from projects.cmt_aqr.freezing import (
     FreezeAuditHook,
     FreezePolicy,
@@ -551,7 +552,7 @@ def train_on_rank(rank: int, folder: Path) -> None:
         compiled=compiled,
     )
     torch.save(saved, folder / f'{rank}.pth')
-    torch.distributed.destroy_process_group()
+    end_processes()
 
 
 @pytest.mark.slow
