@@ -1,5 +1,7 @@
 """Every back end against the dense reference: outputs and gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -110,7 +112,7 @@ def with_leaves(routing, leaves):
         window._replace(added=leaves[f'added{i}'] * (window.added != 0))
         for i, window in enumerate(routing.windows)
     ]
-    return routing._replace(everywhere=leaves['everywhere'], windows=tuple(windows))
+    return replace(routing, everywhere=leaves['everywhere'], windows=tuple(windows))
 
 
 def run(attention, inputs, routing, present=None, train='all'):
@@ -265,6 +267,22 @@ def test_absence_is_finite_in_half_precision():
     out = folded_attention(q, k, v, routing=bias, present=present)
     expected = F.scaled_dot_product_attention(q, k[:, :, :4], v[:, :, :4])
     torch.testing.assert_close(out, expected, atol=5e-3, rtol=0)
+
+
+def test_layers_that_are_asked_the_same_share_the_pairs():
+    routing = make_bias(windows=True)
+    q, k, v = (x.requires_grad_() for x in make_inputs().values())
+    first = window_attention(q, k, v, routing=routing, present=None)
+    second = window_attention(first, k, v, routing=routing, present=None)
+    waiting, seen = [second.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(before for before, _ in node.next_functions)
+    kept = [node.pairs for node in seen if hasattr(node, 'pairs')]
+    assert len(kept) == 6  # a product and two sums in each layer
+    assert all(pairs is routing.in_windows.pairs for pairs in kept)
 
 
 def test_folded_refuses_windows():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from projects.cmt_aqr.transformer.backends.pairs import Pairs, pair_dot, pair_sum
+from projects.cmt_aqr.transformer.pairs import Pairs, pair_dot, pair_sum
 
 BATCH, HEADS, QUERIES, TOKENS, WIDTH = 2, 3, 5, 11, 4
 
@@ -24,7 +24,7 @@ def tensors():
 
 def test_products_and_their_gradients(chosen):
     sample, query, token = chosen
-    pairs = Pairs.of(*chosen, shape=(BATCH, HEADS, QUERIES, TOKENS))
+    pairs = Pairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
     q, k = tensors()
     products = pair_dot(q, k, pairs)
     full = (q @ k.transpose(-1, -2))[sample, :, query, token].T[:, pairs.order]
@@ -35,7 +35,7 @@ def test_products_and_their_gradients(chosen):
 
 def test_sums_and_their_gradients(chosen):
     sample, query, token = chosen
-    pairs = Pairs.of(*chosen, shape=(BATCH, HEADS, QUERIES, TOKENS))
+    pairs = Pairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
     weight = torch.randn(HEADS, len(token), dtype=torch.double, requires_grad=True)
     _, v = tensors()
     sums = pair_sum(weight[:, pairs.order], v, pairs)
@@ -49,9 +49,16 @@ def test_sums_and_their_gradients(chosen):
 
 def test_no_pairs_at_all():
     none = torch.zeros(0, dtype=torch.long)
-    pairs = Pairs.of(none, none, none, shape=(BATCH, HEADS, QUERIES, TOKENS))
+    pairs = Pairs.of(none, none, none, shape=(BATCH, QUERIES, TOKENS))
     q, k = tensors()
     sums = pair_sum(pair_dot(q, k, pairs), k, pairs)
     assert not sums.any()
     sums.sum().backward()
     assert not k.grad.any()
+
+
+def test_nothing_is_kept_for_each_head(chosen):
+    pairs = Pairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
+    for bags, rows in ((pairs.by_query, QUERIES), (pairs.by_token, TOKENS)):
+        kept = [len(field) for field in bags]
+        assert kept == [chosen.shape[1]] * 3 + [BATCH * rows]

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..transformer.attention import MultiheadAttention
-from ..transformer.backends.pairs import Pairs, pair_dot, pair_sum
 from ..transformer.decoder import FeedForward
+from ..transformer.pairs import Pairs, pair_dot, pair_sum
 from .layout import TokenLayout, check_grouping
 from .windows import Windows
 
@@ -70,7 +70,7 @@ class WindowAttention(MultiheadAttention):
         pairs = _pairs(windows, rows, like=k)
         q = (q * channels**-0.5).repeat_interleave(rows // num_queries, dim=2)
         logit = pair_dot(q, k, pairs)  # (H, N)
-        slot = pairs.by_query.bag[: logit.shape[1]]
+        slot = pairs.by_query.bag
 
         # Softmax is the same after any shift; the largest logit of a slot keeps exp() finite.
         peak = q.new_full((self.num_heads, slots), torch.finfo(q.dtype).min)
@@ -84,14 +84,14 @@ class WindowAttention(MultiheadAttention):
 
 def _pairs(windows: Sequence[tuple[Windows, Tensor]], rows: int, like: Tensor) -> Pairs:
     """Each slot, a row of its sample, with every token on the map in its windows."""
-    batch_size, num_heads, num_tokens = like.shape[:3]
+    batch_size, _, num_tokens = like.shape[:3]
     parts = [like.new_empty(3, 0, dtype=torch.long)]
     for window, slot in windows:
         sample = window.sample[:, None].expand_as(window.token)
         row = slot[:, None] - sample * rows
         parts.append(torch.stack([sample, row, window.token])[:, window.inside])
     sample, row, token = torch.cat(parts, dim=1)
-    return Pairs.of(sample, row, token, shape=(batch_size, num_heads, rows, num_tokens))
+    return Pairs.of(sample, row, token, shape=(batch_size, rows, num_tokens))
 
 
 class AQRWeightGenerator(nn.Module):

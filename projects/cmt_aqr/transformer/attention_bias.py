@@ -4,15 +4,19 @@ There are three forms. A bias is added to the logits; a gate scales the share of
 tokens in the output; a mix sets these shares. Each leaves attention as it is at its neutral value:
 zero, one, and zero with temperature one.
 
-Shapes: B batch, H heads, Q queries, K tokens, M token groups, P windows, W cells of a window.
+Shapes: B batch, H heads, Q queries, K tokens, M token groups, P windows, W cells of a window, N
+pairs of a query and a token in its windows.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+
+from .pairs import Pairs
 
 
 class WindowBias(NamedTuple):
@@ -31,7 +35,16 @@ class WindowBias(NamedTuple):
     """(P, W): zero for a cell outside of the map"""
 
 
-class AttentionBias(NamedTuple):
+class PairBias(NamedTuple):
+    """What all windows together change, as a list of pairs."""
+
+    pairs: Pairs
+    further: Tensor
+    """(N,), in the order of the pairs: added to the bias of the token's group, after the clamp"""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionBias:
     """``bias(q, k) = clamp(everywhere(q, group of k) + added(q, k), -limit, limit)``."""
 
     everywhere: Tensor
@@ -42,6 +55,13 @@ class AttentionBias(NamedTuple):
     """where something is added; none for a bias by group alone"""
     limit: float
     """of the sum of both, either sign"""
+    in_windows: PairBias | None = field(init=False, repr=False)
+    """the windows once more, for attention without a Q x K tensor; ``None`` where there are none"""
+
+    def __post_init__(self) -> None:
+        # All layers share the pairs: they are made here, not in the first layer that needs them,
+        # whose tensors a checkpointed layer would make anew.
+        object.__setattr__(self, 'in_windows', self._pair_up() if self.windows else None)
 
     def of_groups(self) -> Tensor:
         """(B, Q, M): the bias outside of all windows."""
@@ -54,6 +74,21 @@ class AttentionBias(NamedTuple):
             place = (window.sample[:, None], window.query[:, None], window.token)
             bias = bias.index_put(place, window.added, accumulate=True)
         return bias.clamp(-self.limit, self.limit)
+
+    def _pair_up(self) -> PairBias:
+        parts = []
+        for window in self.windows:
+            sample, query = (
+                index[:, None].expand_as(window.token) for index in (window.sample, window.query)
+            )
+            base = self.everywhere[sample, query, self.groups[window.token]]
+            limited = (base + window.added).clamp(-self.limit, self.limit)
+            further = limited - base.clamp(-self.limit, self.limit)
+            parts.append([x.flatten() for x in (sample, query, window.token, further)])
+        sample, query, token, further = (torch.cat(part) for part in zip(*parts, strict=True))
+        shape = (*self.everywhere.shape[:2], len(self.groups))
+        pairs = Pairs.of(sample, query, token, shape=shape)
+        return PairBias(pairs, further[pairs.order])
 
 
 class AttentionGate(NamedTuple):

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..attention_bias import AttentionBias, Routing
+from ..pairs import pair_dot, pair_sum
 from .channels import fold_absence, fold_bias
 from .folded import folded_attention
-from .pairs import Pairs, pair_dot, pair_sum
 from .with_lse import attention_with_lse
 
 
@@ -45,33 +45,10 @@ def _corrected(
     q, k = fold_absence(q, k, present, scale=scale)
     out, lse = attention_with_lse(q, k, v, scale=scale)
 
-    pairs, further = _further_bias(bias, num_heads=q.shape[1])
+    pairs, further = bias.in_windows
     # A key's one-hot code sums to one: what is taken from its channels is taken from every logit.
     q = torch.cat([q[..., :head_channels], q[..., head_channels:] - lse[..., None] / scale], dim=-1)
     share = (pair_dot(q, k, pairs) * scale).exp()  # (H, N)
     added = further.expm1() * share
     total = 1 + pair_sum(added, v.new_ones(*v.shape[:3], 1), pairs)
     return (out + pair_sum(added, v, pairs)) / total
-
-
-def _further_bias(bias: AttentionBias, *, num_heads: int) -> tuple[Pairs, Tensor]:
-    """The pairs of all windows, and what is added to the bias by group at each of them (N,)."""
-    parts = []
-    by_group = bias.everywhere
-    for window in bias.windows:
-        sample, query = (
-            index[:, None].expand_as(window.token) for index in (window.sample, window.query)
-        )
-        base = by_group[sample, query, bias.groups[window.token]]
-        limited = (base + window.added).clamp(-bias.limit, bias.limit)
-        further = limited - base.clamp(-bias.limit, bias.limit)
-        parts.append([x.flatten() for x in (sample, query, window.token, further)])
-    sample, query, token, further = (torch.cat(part) for part in zip(*parts, strict=True))
-    batch_size, num_queries = by_group.shape[:2]
-    pairs = Pairs.of(
-        sample,
-        query,
-        token,
-        shape=(batch_size, num_heads, num_queries, len(bias.groups)),
-    )
-    return pairs, further[pairs.order]

@@ -17,30 +17,39 @@ from torch.autograd.function import once_differentiable
 
 
 class Bags(NamedTuple):
-    """For each head and each row of a table, the rows of another table that it is paired with."""
+    """The columns that each row is paired with, in every head the same."""
 
-    rows: Tensor
-    """(H * N,): rows of the other table (B * H * columns), bag by bag"""
-    offsets: Tensor
-    """(H * B * rows,): where each bag starts"""
+    sample: Tensor
+    """(N,): sample of each pair, ascending"""
+    column: Tensor
+    """(N,)"""
     bag: Tensor
-    """(H * N,): the bag of each"""
+    """(N,): the row of each pair, counted through all samples, ascending"""
+    offsets: Tensor
+    """(B * rows,): where the bag of each row starts"""
 
     @classmethod
-    def of(
-        cls, sample: Tensor, row: Tensor, column: Tensor, shape: tuple[int, int, int, int]
-    ) -> Bags:
-        """Bags of pairs (N,) sorted by sample and row; ``shape`` is B, H, rows, columns."""
-        batch_size, num_heads, num_rows, num_columns = shape
-        head = torch.arange(num_heads, device=row.device)[:, None]
-        rows = (sample * num_heads + head) * num_columns + column
-        owner = sample * num_rows + row
-        starts = torch.searchsorted(owner, torch.arange(batch_size * num_rows, device=row.device))
-        return cls(
-            rows.flatten(),
-            (starts + head * len(row)).flatten(),
-            (owner + head * batch_size * num_rows).flatten(),
-        )
+    def of(cls, sample: Tensor, row: Tensor, column: Tensor, *, shape: tuple[int, int]) -> Bags:
+        """Bags of pairs (N,) sorted by sample and row; ``shape`` is B, rows."""
+        batch_size, num_rows = shape
+        bag = sample * num_rows + row
+        offsets = torch.searchsorted(bag, torch.arange(batch_size * num_rows, device=bag.device))
+        return cls(sample, column, bag, offsets)
+
+    def by_head(self, num_heads: int, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``embedding_bag`` has them: one bag for each head and row, head by head.
+
+        Made anew for every product and sum, so that no layer keeps H times N numbers.
+
+        Returns:
+            place of each pair in a table (B * H * columns), (H * N,); where each bag starts,
+            (H * B * rows,); the bag of each pair, (H * N,).
+        """
+        head = torch.arange(num_heads, device=self.bag.device)[:, None]
+        place = (self.sample * num_heads + head) * num_columns + self.column
+        offsets = self.offsets + head * len(self.bag)
+        bag = self.bag + head * len(self.offsets)
+        return place.flatten(), offsets.flatten(), bag.flatten()
 
 
 class Pairs(NamedTuple):
@@ -57,22 +66,22 @@ class Pairs(NamedTuple):
 
     @classmethod
     def of(
-        cls, sample: Tensor, query: Tensor, token: Tensor, *, shape: tuple[int, int, int, int]
+        cls, sample: Tensor, query: Tensor, token: Tensor, *, shape: tuple[int, int, int]
     ) -> Pairs:
-        """From sample, query and token (N,) of each pair; ``shape`` is B, H, Q, K."""
-        batch_size, num_heads, num_queries, num_tokens = shape
+        """From sample, query and token (N,) of each pair; ``shape`` is B, Q, K."""
+        batch_size, num_queries, num_tokens = shape
         order = (sample * num_queries + query).argsort()
         sample, query, token = sample[order], query[order], token[order]
         token_order = (sample * num_tokens + token).argsort()
         return cls(
             order,
             token_order,
-            Bags.of(sample, query, token, shape),
+            Bags.of(sample, query, token, shape=(batch_size, num_queries)),
             Bags.of(
                 sample[token_order],
                 token[token_order],
                 query[token_order],
-                (batch_size, num_heads, num_tokens, num_queries),
+                shape=(batch_size, num_tokens),
             ),
         )
 
@@ -137,11 +146,12 @@ class _PairSum(torch.autograd.Function):
 
 def _sum(weight: Tensor, table: Tensor, bags: Bags) -> Tensor:
     """Weights (H, N) and (B, H, columns, F) -> (B, H, rows, F)."""
-    batch_size, num_heads, _, channels = table.shape
+    batch_size, num_heads, num_columns, channels = table.shape
+    place, offsets, _ = bags.by_head(num_heads, num_columns)
     sums = F.embedding_bag(
-        bags.rows,
+        place,
         table.reshape(-1, channels),
-        bags.offsets,
+        offsets,
         mode='sum',
         per_sample_weights=weight.flatten(),
     )
@@ -150,13 +160,11 @@ def _sum(weight: Tensor, table: Tensor, bags: Bags) -> Tensor:
 
 def _dot(rows: Tensor, table: Tensor, bags: Bags) -> Tensor:
     """(B, H, rows, F) and (B, H, columns, F) -> (H, N)."""
-    num_heads, channels = rows.shape[1], rows.shape[-1]
+    _, num_heads, num_columns, channels = table.shape
     products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         rows.transpose(0, 1).reshape(-1, channels),
         table.reshape(-1, channels),
-        bags.rows,
-        bags.offsets,
-        bags.bag,
+        *bags.by_head(num_heads, num_columns),
         0,  # the mode 'sum'
     )
     return products.view(num_heads, -1)
