@@ -234,29 +234,13 @@ class CmtHead(BaseModule):
         reliability: Mapping | None = None,
         oracle: bool = False,
     ) -> None:
-        if set(self.modalities) != set(MODALITIES):
-            raise ValueError(
-                f'aqr routes between {list(MODALITIES)}, but modalities is '
-                f'{list(self.modalities)}; leave aqr out'
-            )
-        if set(windows) != set(MODALITIES) or min(windows.values()) < 1:
-            raise ValueError(
-                f'aqr.windows is {dict(windows)}; it must give {list(MODALITIES)} a number of '
-                'cells from 1 on'
-            )
-        if voxel_grid is None:
-            raise ValueError(
-                'aqr needs voxel_grid to find the BEV cell of a query; CmtDetector gives it, from '
-                'data_preprocessor.voxel_layer and pts_middle_encoder'
-            )
-        if denoising not in DENOISING_RULES:
-            raise ValueError(
-                f'aqr.denoising is {denoising!r}; it must be one of {list(DENOISING_RULES)}'
-            )
-        if bias_generator is None and feature_scaling is None:
-            raise ValueError(
-                'aqr has neither bias_generator nor feature_scaling: nothing would use its weights'
-            )
+        _check_aqr(
+            self.modalities,
+            windows=windows,
+            voxel_grid=voxel_grid,
+            denoising=denoising,
+            used=bias_generator is not None or feature_scaling is not None,
+        )
         self.window_sizes = dict(windows)
         self.voxel_grid = voxel_grid
         self.denoising_rule = denoising
@@ -711,3 +695,37 @@ def _check_modalities(modalities: Sequence[str], in_channels: int | None) -> Non
         )
     if 'lidar' in modalities and in_channels is None:
         raise ValueError('in_channels, the channels of the BEV map, is needed with LiDAR')
+
+
+def _check_aqr(
+    modalities: Sequence[str],
+    *,
+    windows: Mapping[str, int],
+    voxel_grid: VoxelGrid | None,
+    denoising: str,
+    used: bool,
+) -> None:
+    """Options of the router; ``used`` is whether anything uses its weights."""
+    if set(modalities) != set(MODALITIES):
+        raise ValueError(
+            f'aqr routes between {list(MODALITIES)}, but modalities is '
+            f'{list(modalities)}; leave aqr out'
+        )
+    if set(windows) != set(MODALITIES) or min(windows.values()) < 1:
+        raise ValueError(
+            f'aqr.windows is {dict(windows)}; it must give {list(MODALITIES)} a number of '
+            'cells from 1 on'
+        )
+    if voxel_grid is None:
+        raise ValueError(
+            'aqr needs voxel_grid to find the BEV cell of a query; CmtDetector gives it, from '
+            'data_preprocessor.voxel_layer and pts_middle_encoder'
+        )
+    if denoising not in DENOISING_RULES:
+        raise ValueError(
+            f'aqr.denoising is {denoising!r}; it must be one of {list(DENOISING_RULES)}'
+        )
+    if not used:
+        raise ValueError(
+            'aqr has neither bias_generator nor feature_scaling: nothing would use its weights'
+        )
