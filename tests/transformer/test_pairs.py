@@ -57,8 +57,9 @@ def test_no_pairs_at_all():
     assert not k.grad.any()
 
 
-def test_nothing_is_kept_for_each_head(chosen):
+def test_tables_of_the_heads_are_made_once(chosen):
     pairs = Pairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
-    for bags, rows in ((pairs.by_query, QUERIES), (pairs.by_token, TOKENS)):
-        kept = [len(field) for field in bags]
-        assert kept == [chosen.shape[1]] * 3 + [BATCH * rows]
+    for bags, columns in ((pairs.by_query, TOKENS), (pairs.by_token, QUERIES)):
+        first = bags.by_head(HEADS, columns)
+        assert bags.by_head(HEADS, columns) is first
+        assert bags.by_head(1, columns) is not first
