@@ -274,6 +274,21 @@ def test_norms_that_are_computed_elsewhere_are_noticed(log):
     assert record.getMessage().startswith('neck: no fast path, for with its norms folded')
 
 
+def test_rounding_that_the_module_magnifies_is_no_fault(log):
+    """The output is the difference of two channels that are nearly equal."""
+    module = with_statistics(nn.Sequential(nn.Conv2d(2, 1, 1, bias=False), nn.BatchNorm2d(1)))
+    module[0].weight.data[:] = torch.tensor([1.0, -1.0])[:, None, None]
+    module[1].running_mean.zero_()
+    module[1].bias.data.zero_()
+    add_fast_path(freeze(module, FROZEN), name='neck')
+    x = image()
+    x[:, 1] = x[:, 0] * (1 + 2e-6)
+    found, expected = module(x), plainly(module, x)
+    assert (found - expected).abs().max() > 0.01 * expected.abs().max()
+    assert copy_of(module) is not None
+    assert not [r for r in log if 'no fast path' in r.getMessage()]
+
+
 # Never stale.
 
 
