@@ -30,6 +30,39 @@ def test_outputs_and_gradients(weights, channels):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_rows_whose_output_has_next_to_no_gradient(dtype):
+    q, k, v = (torch.randn(1, 2, n, 8, dtype=dtype, requires_grad=True) for n in (6, 30, 30))
+    rows = torch.tensor([0, 1e-30, 1e-15, 1e-6, 1, 1e6], dtype=dtype)[:, None]
+    lse_rows = torch.tensor([1, 1, 1, 1, 1, 0], dtype=dtype)
+    gradients = []
+    for attention in (attention_with_lse, plain):
+        out, lse = attention(q, k, v, scale=0.3)
+        loss = (out.sin() * rows).sum() + (lse * lse_rows).sum()
+        gradients.append(torch.autograd.grad(loss, (q, k, v)))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_no_gradient_at_all():
+    q, k, v = (torch.randn(1, 2, n, 8, requires_grad=True) for n in (6, 30, 30))
+    out, lse = attention_with_lse(q, k, v, scale=0.3)
+    for gradient in torch.autograd.grad(0 * out.sum() + 0 * lse.sum(), (q, k, v)):
+        assert not gradient.any()
+
+
+def test_in_half_precision():
+    q, k, v = (torch.randn(2, 3, n, 8) for n in (5, 30, 30))
+    gradients = []
+    for attention, dtype in ((attention_with_lse, torch.bfloat16), (plain, torch.float32)):
+        inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        out, lse = attention(*inputs, scale=0.3)
+        loss = out.float().sin().sum() + lse.float().cos().sum()
+        gradients.append([g.float() for g in torch.autograd.grad(loss, inputs)])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
 def test_another_device_is_named():
     q = torch.zeros(1, 1, 1, 8, device='meta')
     with pytest.raises(NotImplementedError, match="attention on 'meta' is not at hand"):

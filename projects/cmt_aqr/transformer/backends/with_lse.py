@@ -20,7 +20,8 @@ def attention_with_lse(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tupl
 
     Torch's kernels give the log-sum-exp without a gradient. With logits s, weights p, outputs o
     and a gradient d of o, their backward pass gives ds = p (d v - d o). The log-sum-exp's gradient
-    g is to add p g. So in the backward pass the values get a channel of ones, whose output, which
+    g is to add p g. So the backward pass is given, for o, an o' with d o' = d o - g. In half
+    precision o' has no room for that: there the values get a channel of ones, whose output, which
     is one, is taken for zero and its gradient for g.
 
     Args:
@@ -58,13 +59,35 @@ class _AttentionWithLse(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, *rest = ctx.saved_tensors
-        wide_q, wide_k, wide_v = equally_wide(q, k, F.pad(v, (0, 1), value=1.0))
-        missing = (0, wide_v.shape[-1] - v.shape[-1])
-        grad_out, out = F.pad(grad_out, missing), F.pad(out, missing)
-        grad_out[..., v.shape[-1]] = grad_lse
+        channels = v.shape[-1]
+        if out.dtype in (torch.float32, torch.float64):
+            grad_out, out = _take_from_product(grad_out, out, grad_lse)
+        else:
+            v = F.pad(v, (0, 1), value=1.0)
+            grad_out = torch.cat([grad_out, grad_lse[..., None].to(grad_out)], dim=-1)
+        wide_q, wide_k, wide_v = equally_wide(q, k, v)
+        missing = [(0, wide_v.shape[-1] - x.shape[-1]) for x in (grad_out, out)]
+        grad_out, out = F.pad(grad_out, missing[0]), F.pad(out, missing[1])
         kernel = _backward_cpu if q.device.type == 'cpu' else _backward_cuda
         grads = kernel(grad_out, wide_q, wide_k, wide_v, out, lse, *rest, scale=ctx.scale)
-        return *(g[..., : x.shape[-1]] for g, x in zip(grads, (q, k, v), strict=True)), None
+        widths = q.shape[-1], k.shape[-1], channels
+        return *(grad[..., :width] for grad, width in zip(grads, widths, strict=True)), None
+
+
+def _take_from_product(grad: Tensor, out: Tensor, amount: Tensor) -> tuple[Tensor, Tensor]:
+    """Change ``out`` (..., E) so that its product with ``grad`` is less by ``amount`` (...).
+
+    A row without a gradient gets one that is too small to count.
+    """
+    amount = amount[..., None]
+    least = amount.abs() * 1e-12
+    largest = grad.abs().amax(dim=-1, keepdim=True)
+    first = torch.arange(grad.shape[-1], device=grad.device) == 0
+    grad = torch.where(largest < least, least * first, grad)
+    largest = torch.maximum(largest, least).clamp(min=torch.finfo(grad.dtype).tiny)
+    unit = grad / largest
+    square = unit.square().sum(dim=-1, keepdim=True).clamp(min=1)  # but in a row of zeros, it is
+    return grad, out - amount / largest * unit / square
 
 
 def _forward_cpu(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, ...]:
