@@ -40,7 +40,7 @@ def test_what_is_masked_gets_no_gradient():
     v = torch.randn(1, 2, 5, 8, requires_grad=True)
     q, k = torch.randn(1, 2, 1, 8), torch.randn(1, 2, 5, 8)
     routing = mask_others(torch.tensor([[CAMERA]]), GROUPS)
-    BACKENDS['folded'](q, k, v, routing=routing, present=None).sum().backward()
+    BACKENDS['grouped'](q, k, v, routing=routing, present=None).sum().backward()
     assert not v.grad[:, :, :3].any()
     assert v.grad[:, :, 3:].any()
 

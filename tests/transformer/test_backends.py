@@ -17,6 +17,7 @@ from projects.cmt_aqr.transformer.backends import (
     choose_backend,
     dense_attention,
     folded_attention,
+    grouped_attention,
     window_attention,
 )
 
@@ -162,7 +163,8 @@ WINDOWED = {
     'both per camera': lambda: make_bias('camera', windows=True, gaussian=True),
 }
 CASES = [
-    *((folded_attention, name, make) for name, make in ROUTINGS.items()),
+    *((folded_attention, name, ROUTINGS[name]) for name in ('global', 'per camera')),
+    *((grouped_attention, name, make) for name, make in ROUTINGS.items()),
     *((window_attention, name, make) for name, make in {**ROUTINGS, **WINDOWED}.items()),
 ]
 every_back_end = pytest.mark.parametrize(
@@ -196,18 +198,19 @@ def test_tokens_that_are_not_there_have_no_part(attention, make_routing, spread)
     assert not result[1]['v'][1, :, last:].any()
 
 
-@pytest.mark.parametrize('attention', [dense_attention, folded_attention, window_attention])
+@pytest.mark.parametrize(
+    'attention', [dense_attention, folded_attention, grouped_attention, window_attention]
+)
 @pytest.mark.parametrize('grouping', GROUPS)
 def test_at_their_neutral_value_all_forms_are_plain_attention(attention, grouping):
     inputs = make_inputs(spread=5.0)
     plain = F.scaled_dot_product_attention(*inputs.values())
     zeros, groups = torch.zeros_like(make_weights(grouping)), GROUPS[grouping]
-    routings = [
-        AttentionBias(zeros, groups, (), 5.0),
-        AttentionGate(zeros + 1, groups),
-        AttentionMix(zeros, groups, torch.ones(HEADS), 5.0),
-    ]
+    routings = [AttentionBias(zeros, groups, (), 5.0)]
     if attention is not folded_attention:
+        routings.append(AttentionGate(zeros + 1, groups))
+        routings.append(AttentionMix(zeros, groups, torch.ones(HEADS), 5.0))
+    if attention in (dense_attention, window_attention):
         routings.append(AttentionBias(zeros, groups, make_windows(zeros), 5.0))
     for routing in routings:
         out = attention(**inputs, routing=routing, present=None)
@@ -226,7 +229,7 @@ def test_a_window_with_nearly_all_of_the_attention(mass, strength):
     token = torch.arange(inside)[None]
     zero = torch.zeros(1, dtype=torch.long)
     window = WindowBias(zero, zero, token, torch.full((1, inside), strength))
-    bias = AttentionBias(torch.zeros(1, 1, 2), (torch.arange(100) < 50).long(), (window,), 5.0)
+    bias = AttentionBias(torch.zeros(1, 1, 2), (torch.arange(100) >= 50).long(), (window,), 5.0)
     out = window_attention(torch.ones(1, 1, 1, 1), keys, values, routing=bias, present=None)
     changed = odds * torch.tensor(strength).exp().item()
     tolerance = 1e-5 if strength > 0 else 5e-4
@@ -252,19 +255,20 @@ def test_under_mixed_precision_the_output_keeps_its_type(make_routing):
     inputs, routing = make_inputs(), make_routing()
     half = {name: x.bfloat16() for name, x in inputs.items()}
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        out = folded_attention(**half, routing=routing, present=None)
+        out = grouped_attention(**half, routing=routing, present=None)
     assert out.dtype == torch.bfloat16
     expected = dense_attention(**inputs, routing=routing, present=None)
     torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0)
 
 
 @torch.no_grad()
-def test_absence_is_finite_in_half_precision():
+@pytest.mark.parametrize('attention', [folded_attention, grouped_attention])
+def test_absence_is_finite_in_half_precision(attention):
     """With 64 channels a head, the penalty before scaling is beyond the range of float16."""
     q, k, v = (torch.randn(1, 1, n, 64, dtype=torch.half) for n in (3, 6, 6))
     bias = AttentionBias(torch.zeros(1, 3, 2), torch.tensor([0, 0, 0, 1, 1, 1]), (), 5.0)
     present = torch.tensor([[True] * 4 + [False] * 2])
-    out = folded_attention(q, k, v, routing=bias, present=present)
+    out = attention(q, k, v, routing=bias, present=present)
     expected = F.scaled_dot_product_attention(q, k[:, :, :4], v[:, :, :4])
     torch.testing.assert_close(out, expected, atol=5e-3, rtol=0)
 
@@ -285,22 +289,37 @@ def test_layers_that_are_asked_the_same_share_the_pairs():
     assert all(pairs is routing.in_windows.pairs for pairs in kept)
 
 
-def test_folded_refuses_windows():
-    with pytest.raises(ValueError, match="'folded' cannot honour a bias in windows; use 'window'"):
-        folded_attention(**make_inputs(), routing=make_bias(windows=True), present=None)
+@pytest.mark.parametrize('attention', [folded_attention, grouped_attention])
+def test_windows_are_not_dropped(attention):
+    with pytest.raises(ValueError, match="cannot honour a bias in windows; use 'window'"):
+        attention(**make_inputs(), routing=make_bias(windows=True), present=None)
 
 
 @pytest.mark.parametrize('make_routing', [make_gate, make_mix])
-def test_groups_that_lie_scattered_are_refused(make_routing):
+def test_folded_refuses_what_is_no_bias(make_routing):
+    with pytest.raises(ValueError, match=r"'folded' cannot honour an \w+; use 'grouped'"):
+        folded_attention(**make_inputs(), routing=make_routing(), present=None)
+
+
+@pytest.mark.parametrize('attention', [grouped_attention, window_attention])
+@pytest.mark.parametrize('make_routing', [make_gate, make_mix])
+def test_groups_that_lie_scattered_are_refused(attention, make_routing):
     routing = make_routing()._replace(groups=torch.arange(TOKENS) % 2)
     with pytest.raises(ValueError, match='tokens in the ascending order of their groups'):
-        folded_attention(**make_inputs(), routing=routing, present=None)
+        attention(**make_inputs(), routing=routing, present=None)
+
+
+def test_folded_takes_groups_that_lie_scattered():
+    inputs, bias = make_inputs(), replace(make_bias(), groups=torch.arange(TOKENS) % 2)
+    assert_equal(run(folded_attention, inputs, bias), run(dense_attention, inputs, bias))
 
 
 def test_auto_chooses_by_device_and_scope():
     cpu = torch.device('cpu')
-    assert choose_backend(make_bias(), cpu) == 'folded'
-    assert choose_backend(make_mix(), cpu) == 'folded'
+    assert choose_backend(make_bias(), cpu) == 'grouped'
+    assert choose_backend(make_mix(), cpu) == 'grouped'
+    assert choose_backend(make_bias(), torch.device('cuda')) == 'folded'
+    assert choose_backend(make_gate(), torch.device('cuda')) == 'grouped'
     assert choose_backend(make_bias(windows=True), cpu) == 'window'
     assert choose_backend(make_bias(windows=True), torch.device('xpu')) == 'dense'
 
@@ -311,4 +330,4 @@ def test_auto_logs_its_choice_once(monkeypatch):
     backends._log_once.cache_clear()
     for _ in range(3):
         choose_backend(make_gate(), torch.device('cpu'))
-    assert lines == ["cross-attention with AttentionGate by group on cpu: back end 'folded'"]
+    assert lines == ["cross-attention with AttentionGate by group on cpu: back end 'grouped'"]

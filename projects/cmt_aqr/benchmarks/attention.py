@@ -27,14 +27,15 @@ SIDES = {
     PLAIN: None,
     'bias: dense': Ask('dense'),
     'bias: folded': Ask('folded'),
-    'bias per camera: folded': Ask('folded', groups='camera'),
+    'bias: grouped': Ask('grouped'),
+    'bias per camera: grouped': Ask('grouped', groups='camera'),
     'bias in windows: dense': Ask('dense', scope='local'),
     'bias in windows: window': Ask('window', scope='local'),
     'bias with both scopes: window': Ask('window', scope='both'),
     'gate: dense': Ask('dense', form='gate'),
-    'gate: folded': Ask('folded', form='gate'),
+    'gate: grouped': Ask('grouped', form='gate'),
     'mix: dense': Ask('dense', form='mix'),
-    'mix: folded': Ask('folded', form='mix'),
+    'mix: grouped': Ask('grouped', form='mix'),
 }
 # Tensors of H x Q x K numbers that a dense side keeps for each layer, and holds beside at its peak.
 DENSE_TENSORS = {'add': (3, 1), 'gate': (3, 2), 'mix': (4, 4)}

@@ -39,8 +39,10 @@ class PairBias(NamedTuple):
     """What all windows together change, as a list of pairs."""
 
     pairs: Pairs
+    base: Tensor
+    """(N,), in the order of the pairs: the bias of the token's group, clamped"""
     further: Tensor
-    """(N,), in the order of the pairs: added to the bias of the token's group, after the clamp"""
+    """(N,): what the window adds to that"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +65,22 @@ class AttentionBias:
         # whose tensors a checkpointed layer would make anew.
         object.__setattr__(self, 'in_windows', self._pair_up() if self.windows else None)
 
+    @property
+    def num_groups(self) -> int:
+        """M."""
+        return self.everywhere.shape[-1]
+
     def of_groups(self) -> Tensor:
         """(B, Q, M): the bias outside of all windows."""
         return self.everywhere.clamp(-self.limit, self.limit)
+
+    def logits(self, lse: Tensor, there: Tensor) -> Tensor:
+        """Log-sum-exp of each group under the bias; see :meth:`AttentionMix.shares`."""
+        return (lse + self.of_groups()[:, None]).masked_fill(~there, -torch.inf)
+
+    def shares(self, lse: Tensor, there: Tensor) -> Tensor:
+        """Share of each group in the output; see :meth:`AttentionMix.shares`."""
+        return self.logits(lse, there).softmax(dim=-1)
 
     def dense(self) -> Tensor:
         """(B, Q, K): the plain form, against which every other is tested."""
@@ -83,12 +98,12 @@ class AttentionBias:
             )
             base = self.everywhere[sample, query, self.groups[window.token]]
             limited = (base + window.added).clamp(-self.limit, self.limit)
-            further = limited - base.clamp(-self.limit, self.limit)
-            parts.append([x.flatten() for x in (sample, query, window.token, further)])
-        sample, query, token, further = (torch.cat(part) for part in zip(*parts, strict=True))
+            base = base.clamp(-self.limit, self.limit)
+            parts.append([x.flatten() for x in (sample, query, window.token, base, limited - base)])
+        sample, query, token, base, further = (torch.cat(part) for part in zip(*parts, strict=True))
         shape = (*self.everywhere.shape[:2], len(self.groups))
         pairs = Pairs.of(sample, query, token, shape=shape)
-        return PairBias(pairs, further[pairs.order])
+        return PairBias(pairs, base[pairs.order], further[pairs.order])
 
 
 class AttentionGate(NamedTuple):

@@ -12,17 +12,33 @@ import torch
 from ..attention_bias import AttentionBias, Routing
 from .dense import dense_attention
 from .folded import folded_attention
+from .grouped import grouped_attention
 from .window import window_attention
 
-BACKENDS = {'dense': dense_attention, 'folded': folded_attention, 'window': window_attention}
+BACKENDS = {
+    'dense': dense_attention,
+    'grouped': grouped_attention,
+    'folded': folded_attention,
+    'window': window_attention,
+}
 
-__all__ = ['BACKENDS', 'choose_backend', 'dense_attention', 'folded_attention', 'window_attention']
+__all__ = [
+    'BACKENDS',
+    'choose_backend',
+    'dense_attention',
+    'folded_attention',
+    'grouped_attention',
+    'window_attention',
+]
 
 
 def choose_backend(routing: Routing, device: torch.device) -> str:
     """The back end of the least cost that honours what is asked; the choice is logged once."""
-    windows = isinstance(routing, AttentionBias) and len(routing.windows) > 0
-    backend = 'window' if windows else 'folded'
+    biased = isinstance(routing, AttentionBias)
+    windows = biased and len(routing.windows) > 0
+    backend = 'window' if windows else 'grouped'
+    if biased and not windows and device.type == 'cuda':
+        backend = 'folded'  # one kernel is started in place of one for each group
     if device.type not in ('cpu', 'cuda'):  # the only ones whose log-sum-exp is at hand
         backend = 'dense'
     scope = 'with windows' if windows else 'by group'

@@ -1,7 +1,7 @@
-"""Attention under a bias in windows: folded attention, then a correction at the windows' tokens.
+"""Attention under a bias in windows: by group, then a correction at the windows' tokens.
 
-A further bias b at a token multiplies its weight before normalisation by e^b. With the folded
-logits s, their log-sum-exp and the folded output o, the output is
+A further bias b at a token multiplies its weight before normalisation by e^b. With the logits s
+under the bias by group, their log-sum-exp and the output o, the output is
 
     (o + sum_w (e^b - 1) e^(s - lse) v) / (1 + sum_w (e^b - 1) e^(s - lse)),
 
@@ -18,9 +18,8 @@ from torch import Tensor
 
 from ..attention_bias import AttentionBias, Routing
 from ..pairs import pair_dot, pair_sum
-from .channels import fold_absence, fold_bias
-from .folded import folded_attention
-from .with_lse import attention_with_lse
+from .channels import fold_absence
+from .grouped import attend_by_group, grouped_attention
 
 
 def window_attention(
@@ -28,10 +27,13 @@ def window_attention(
 ) -> Tensor:
     """Attention without a Q x K tensor; see :func:`~.dense.dense_attention`.
 
-    Where there are no windows it is :func:`~.folded.folded_attention`.
+    Where there are no windows it is :func:`~.grouped.grouped_attention`.
+
+    Raises:
+        ValueError: groups whose tokens lie scattered.
     """
     if not isinstance(routing, AttentionBias) or not routing.windows:
-        return folded_attention(q, k, v, routing=routing, present=present)
+        return grouped_attention(q, k, v, routing=routing, present=present)
     with torch.autocast(q.device.type, enabled=False):
         return _corrected(q.float(), k.float(), v.float(), routing, present).to(v)
 
@@ -40,15 +42,14 @@ def _corrected(
     q: Tensor, k: Tensor, v: Tensor, bias: AttentionBias, present: Tensor | None
 ) -> Tensor:
     scale = q.shape[-1] ** -0.5
-    head_channels = q.shape[-1]
-    q, k = fold_bias(q, k, bias, scale=scale)
     q, k = fold_absence(q, k, present, scale=scale)
-    out, lse = attention_with_lse(q, k, v, scale=scale)
+    groups = attend_by_group(q, k, v, routing=bias, present=present, scale=scale)
+    out = groups.sum(bias.shares(groups.lse, groups.there))
+    lse = bias.logits(groups.lse, groups.there).logsumexp(dim=-1)  # (B, H, Q)
 
-    pairs, further = bias.in_windows
-    # A key's one-hot code sums to one: what is taken from its channels is taken from every logit.
-    q = torch.cat([q[..., :head_channels], q[..., head_channels:] - lse[..., None] / scale], dim=-1)
-    share = (pair_dot(q, k, pairs) * scale).exp()  # (H, N)
+    pairs, base, further = bias.in_windows
+    lse_there = lse.transpose(0, 1).flatten(1)[:, pairs.by_query.bag]
+    share = (pair_dot(q, k, pairs) * scale + base - lse_there).exp()  # (H, N)
     added = further.expm1() * share
     total = 1 + pair_sum(added, v.new_ones(*v.shape[:3], 1), pairs)
     return (out + pair_sum(added, v, pairs)) / total

@@ -1,0 +1,85 @@
+"""Attention within each group of tokens, and the sum of all by their shares in the output.
+
+The shares follow from each group's log-sum-exp, so that a bias, a gate and a mix cost next to
+nothing: the kernels see the same numbers of channels and of tokens as without them.
+
+Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, E channels of a value, M token
+groups.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..attention_bias import AttentionBias, Routing, groups_there
+from .channels import fold_absence
+from .with_lse import attention_with_lse
+
+
+class GroupAttention(NamedTuple):
+    """Attention within each group."""
+
+    outputs: Tensor
+    """(B, H, Q, M, E)"""
+    lse: Tensor
+    """(B, H, Q, M), log-sum-exp of the logits; any finite number for a group without a token"""
+    there: Tensor
+    """(B or 1, 1, 1, M), bool: groups of which a sample has a token"""
+
+    def sum(self, shares: Tensor) -> Tensor:
+        """(B, H, Q, E), from the share (B, H, Q, M) of each group."""
+        return (self.outputs * shares.unsqueeze(-1).to(self.outputs)).sum(dim=3)
+
+
+def grouped_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, present: Tensor | None
+) -> Tensor:
+    """Attention without a Q x K tensor; see :func:`~.dense.dense_attention`.
+
+    Raises:
+        ValueError: a bias in windows, or groups whose tokens lie scattered.
+    """
+    if isinstance(routing, AttentionBias) and routing.windows:
+        raise ValueError("attention 'grouped' cannot honour a bias in windows; use 'window'")
+    scale = q.shape[-1] ** -0.5
+    q, k = fold_absence(q, k, present, scale=scale)
+    groups = attend_by_group(q, k, v, routing=routing, present=present, scale=scale)
+    return groups.sum(routing.shares(groups.lse, groups.there))
+
+
+def attend_by_group(
+    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, present: Tensor | None, scale: float
+) -> GroupAttention:
+    """One attention for each group of tokens.
+
+    Args:
+        q: (B, H, Q, D).
+        k: (B, H, K, D), with what keeps queries from absent tokens.
+        v: (B, H, K, E).
+        routing: whose groups.
+        present: (B, K), bool: tokens that a sample has; ``None`` for all.
+        scale: of the logits.
+
+    Raises:
+        ValueError: groups whose tokens lie scattered.
+    """
+    sizes = _group_sizes(routing)
+    outputs, lse = [], []
+    for own_k, own_v in zip(k.split(sizes, dim=2), v.split(sizes, dim=2), strict=True):
+        if own_k.shape[2] == 0:
+            outputs.append(v.new_zeros(*q.shape[:-1], v.shape[-1]))
+            lse.append(torch.zeros_like(q[..., 0], dtype=torch.float32))
+            continue
+        own_out, own_lse = attention_with_lse(q, own_k, own_v, scale=scale)
+        outputs.append(own_out)
+        lse.append(own_lse)
+    there = groups_there(routing.groups, routing.num_groups, present)
+    return GroupAttention(torch.stack(outputs, dim=3), torch.stack(lse, dim=-1), there)
+
+
+def _group_sizes(routing: Routing) -> list[int]:
+    """Tokens of each group."""
+    if (routing.groups.diff() < 0).any():
+        raise ValueError('attention by group takes tokens in the ascending order of their groups')
+    return routing.groups.bincount(minlength=routing.num_groups).tolist()
