@@ -7,6 +7,7 @@ Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, E channels 
 groups.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -20,8 +21,8 @@ from .with_lse import attention_with_lse
 class GroupAttention(NamedTuple):
     """Attention within each group."""
 
-    outputs: Tensor
-    """(B, H, Q, M, E)"""
+    outputs: list[Tensor]
+    """of each of the M groups (B, H, Q, E)"""
     lse: Tensor
     """(B, H, Q, M), log-sum-exp of the logits; any finite number for a group without a token"""
     there: Tensor
@@ -29,7 +30,14 @@ class GroupAttention(NamedTuple):
 
     def sum(self, shares: Tensor) -> Tensor:
         """(B, H, Q, E), from the share (B, H, Q, M) of each group."""
-        return (self.outputs * shares.unsqueeze(-1).to(self.outputs)).sum(dim=3)
+        # Without a stack of all outputs: the backward pass would keep it beside them.
+        return functools.reduce(
+            torch.add,
+            (
+                output * share.unsqueeze(-1).to(output)
+                for output, share in zip(self.outputs, shares.unbind(dim=-1), strict=True)
+            ),
+        )
 
 
 def grouped_attention(
@@ -75,7 +83,7 @@ def attend_by_group(
         outputs.append(own_out)
         lse.append(own_lse)
     there = groups_there(routing.groups, routing.num_groups, present)
-    return GroupAttention(torch.stack(outputs, dim=3), torch.stack(lse, dim=-1), there)
+    return GroupAttention(outputs, torch.stack(lse, dim=-1), there)
 
 
 def _group_sizes(routing: Routing) -> list[int]:
