@@ -164,7 +164,7 @@ def test_what_is_compared_differs_from_the_control_by_the_router_alone(repo_root
         repo_root / 'configs/cmt/cmt_tiny_synthetic_failures_finetune.py'
     ).to_dict()
     shared = ('train_dataloader', 'test_dataloader', 'param_scheduler', 'train_cfg', 'load_from')
-    assert len(COMPARED) == 10
+    assert len(COMPARED) == 11
     for path in COMPARED:
         cfg = Config.fromfile(path).to_dict()
         assert {key: cfg[key] for key in shared} == {key: control[key] for key in shared}

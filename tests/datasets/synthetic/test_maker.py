@@ -151,13 +151,18 @@ def start_tool(repo_root: Path, out: Path) -> subprocess.Popen:
     """The tool in a process group of its own, once both workers are at it."""
     script = repo_root / 'tools' / 'make_synthetic_nuscenes.py'
     command = [sys.executable, str(script), '--out', str(out), '--workers', '2']
-    process = subprocess.Popen(
-        [*command, '--keyframes', '100'],
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    # Tests that a shell runs in the background ignore Ctrl-C, and what they start inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*command, '--keyframes', '100'],
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     while len({p.name.split('__')[0] for p in out.parent.glob('.*/*/samples/*/*.jpg')}) < 2:
         assert process.poll() is None, process.stderr.read()
