@@ -86,7 +86,7 @@ def _take_from_product(grad: Tensor, out: Tensor, amount: Tensor) -> tuple[Tenso
     grad = torch.where(largest < least, least * first, grad)
     largest = torch.maximum(largest, least).clamp(min=torch.finfo(grad.dtype).tiny)
     unit = grad / largest
-    square = unit.square().sum(dim=-1, keepdim=True).clamp(min=1)  # but in a row of zeros, it is
+    square = unit.square().sum(dim=-1, keepdim=True).clamp(min=1)  # less in a row of zeros alone
     return grad, out - amount / largest * unit / square
 
 
