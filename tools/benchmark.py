@@ -13,13 +13,13 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
-import json
 
 import torch
 
 from projects.cmt_aqr.benchmarks import attention, freeze, model, router
 from projects.cmt_aqr.benchmarks.report import OtherWork, machine, machine_line
 from projects.cmt_aqr.entry import UsageError
+from projects.cmt_aqr.files import dump_json
 
 BENCHMARKS = {'attention': attention, 'freeze': freeze, 'model': model, 'router': router}
 
@@ -73,7 +73,7 @@ def main() -> None:
             'cores_of_other_work': round(other_work, 2),
             **report.data,
         }
-        args.json.write_text(json.dumps(result, indent=2) + '\n')
+        dump_json(args.json, result)
 
 
 if __name__ == '__main__':

@@ -31,6 +31,7 @@ from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.evaluate import NuScenesEval
 
 import projects.cmt_aqr  # noqa: F401  (lets checkpoints of runs be read without running code)
+from projects.cmt_aqr.files import dump_json
 
 TRAINING_SPLITS = {'v1.0-mini': 'mini_train', 'v1.0-trainval': 'train'}
 METRIC = 'NuScenes metric/pred_instances_3d_NuScenes'
@@ -68,7 +69,7 @@ def main() -> None:
         done = folder / 'result.json'
         if not done.is_file():
             result = measure(config, folder, args.seed)
-            done.write_text(json.dumps(result._asdict(), indent=2) + '\n')
+            dump_json(done, result._asdict())
         results[config.stem] = Result(**json.loads(done.read_text()))
     print(table(results))
 

@@ -21,6 +21,7 @@ from mmengine.registry import Registry
 
 import projects.cmt_aqr
 from projects.cmt_aqr import aqr, denoising, freezing, transformer
+from projects.cmt_aqr.files import write_text
 
 PAGE = REPO_ROOT / 'docs' / 'configuration.md'
 PACKAGE = projects.cmt_aqr.__name__
@@ -74,7 +75,7 @@ class Option(NamedTuple):
 
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(make_page())
+    write_text(PAGE, make_page())
 
 
 def make_page() -> str:

@@ -14,6 +14,7 @@ import argparse
 import torch
 
 import projects.cmt_aqr.compat  # noqa: F401  (lets torch.load read a run's own checkpoints safely)
+from projects.cmt_aqr.files import replacing
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,7 +40,8 @@ def publish(checkpoint: Path, out: Path, notes: dict[str, str]) -> None:
     for name, value in state.items():
         state[name] = value.half() if value.is_floating_point() else value
     meta = {'epoch': run['meta']['epoch'], 'seed': run['meta']['seed'], **notes}
-    torch.save({'meta': meta, 'state_dict': state}, out)
+    with replacing(out) as temporary:
+        torch.save({'meta': meta, 'state_dict': state}, temporary)
 
 
 def main() -> int:

@@ -31,6 +31,7 @@ from projects.cmt_aqr.evaluation.robustness import Comparison, ModelResult
 from projects.cmt_aqr.evaluation.robustness_plot import draw_comparison
 from projects.cmt_aqr.evaluation.robustness_report import to_csv, to_json, to_markdown
 from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens
+from projects.cmt_aqr.files import write_text
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -208,7 +209,7 @@ def report(results: Sequence[ModelResult], first: ModelRun) -> None:
         ('csv', to_csv(comparison)),
         ('json', to_json(comparison)),
     ):
-        (folder / f'robustness.{suffix}').write_text(text)
+        write_text(folder / f'robustness.{suffix}', text)
     draw_comparison(comparison, folder / 'robustness.png')
     print(f'{folder / "robustness.md"}: {", ".join(result.name for result in results)}')
 

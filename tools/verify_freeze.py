@@ -14,13 +14,13 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
-import json
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from projects.cmt_aqr import entry
+from projects.cmt_aqr.files import dump_json
 from projects.cmt_aqr.freezing.verify import verify
 
 DEFAULT_EPOCH_LENGTH = 1000
@@ -68,7 +68,7 @@ def main() -> int:
         print(f'\n{args.config} with {cfg.get("load_from") or "no checkpoint"}')
         print(f'an epoch has {epoch_length} iterations, {origin}\n\n{found}\n')
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        dump_json(args.json, report)
     if answer:
         print(answer, file=sys.stderr)
         return 1

@@ -24,6 +24,7 @@ from mmengine.runner import load_checkpoint
 
 from projects.cmt_aqr import entry
 from projects.cmt_aqr.detector import CmtDetector
+from projects.cmt_aqr.files import replacing
 from projects.cmt_aqr.visualization.chosen_sample import add_sample_arguments, find_sample
 from projects.cmt_aqr.visualization.observation import Observation, observe
 from projects.cmt_aqr.visualization.weights import render_weights_over_inputs
@@ -102,7 +103,8 @@ def draw(cfg: Config, args: argparse.Namespace) -> list[Path]:
         condition = DROPPED[sensor]
         figure = render_weights_over_inputs({CLEAN: seen[CLEAN], condition: seen[condition]})
         pictures.append(args.out / f'aqr_weights_without_{sensor}.png')
-        figure.savefig(pictures[-1])
+        with replacing(pictures[-1]) as temporary:
+            figure.savefig(temporary)
     return pictures
 
 

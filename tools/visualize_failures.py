@@ -21,6 +21,7 @@ from mmengine.registry import DefaultScope
 
 from projects.cmt_aqr import entry
 from projects.cmt_aqr.datasets.failures.suite import PROTOCOLS, protocol
+from projects.cmt_aqr.files import replacing
 from projects.cmt_aqr.visualization.chosen_sample import add_sample_arguments, find_sample
 from projects.cmt_aqr.visualization.damaged_frame import load_damaged, loaders_of, telling_seed
 from projects.cmt_aqr.visualization.failures import SHOWN, render_failures
@@ -47,7 +48,8 @@ def main() -> None:
     except entry.UsageError as error:
         parser.exit(2, f'{parser.prog}: {error}\n')
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out)
+    with replacing(args.out) as temporary:
+        figure.savefig(temporary)
     print(f'made {args.out}')
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from projects.cmt_aqr.datasets.data_root import open_database
+from projects.cmt_aqr.files import replacing
 from projects.cmt_aqr.visualization import load_predictions, render_frame
 
 
@@ -47,7 +48,8 @@ def draw(args: argparse.Namespace) -> None:
         width=args.width,
     )
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out)
+    with replacing(args.out) as temporary:
+        figure.savefig(temporary)
 
 
 def main() -> int:

@@ -99,8 +99,7 @@ def test_what_is_kept_gives_the_same_scores(metric, evaluate, synthetic_root, tm
     assert from_matches.mean_ap == pytest.approx(scores['mAP'], abs=1e-6)
     assert from_matches.nds == pytest.approx(scores['NDS'], abs=1e-6)
 
-    with (tmp_path / 'predictions.npz').open('wb') as file:
-        kept.scored.predictions.save(file)
+    kept.scored.predictions.save(tmp_path / 'predictions.npz')
     boxes = Predictions.load(tmp_path / 'predictions.npz').boxes()
     nusc = NuScenes(VERSION, str(synthetic_root), verbose=False)
     again, _ = OfficialScorer(nusc, boxes.sample_tokens, config).score(boxes)

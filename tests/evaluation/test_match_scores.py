@@ -91,8 +91,7 @@ def test_samples_without_predictions_must_be_listed():
 
 def test_matches_survive_a_file(tmp_path):
     matches = Matches.of(*random_scene(4), CONFIG)
-    with (tmp_path / 'matches.npz').open('wb') as file:
-        matches.save(file)
+    matches.save(tmp_path / 'matches.npz')
     read = Matches.load(tmp_path / 'matches.npz')
     for field in dataclasses.fields(Matches):
         np.testing.assert_array_equal(getattr(read, field.name), getattr(matches, field.name))

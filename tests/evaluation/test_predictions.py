@@ -6,8 +6,7 @@ from projects.cmt_aqr.evaluation.predictions import Predictions
 
 def test_boxes_come_back_from_a_file(tmp_path):
     _, boxes = random_scene(4)
-    with (tmp_path / 'boxes.npz').open('wb') as file:
-        Predictions.of(boxes).save(file)
+    Predictions.of(boxes).save(tmp_path / 'boxes.npz')
     read = Predictions.load(tmp_path / 'boxes.npz').boxes()
     assert read.sample_tokens == boxes.sample_tokens
     assert read['frame003'] == []

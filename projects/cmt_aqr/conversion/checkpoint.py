@@ -1,11 +1,11 @@
 """The file that a conversion is written to."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 
+from ..files import replacing
 from .convert import Conversion
 from .source import Source
 
@@ -30,6 +30,5 @@ def write_checkpoint(path: Path, conversion: Conversion, source: Source, *, conf
         'left_out': list(conversion.left_out),
         'missing': list(conversion.missing),
     }
-    unfinished = path.with_name(f'{path.name}.unfinished')
-    torch.save({'meta': meta, 'state_dict': conversion.state}, unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as temporary:
+        torch.save({'meta': meta, 'state_dict': conversion.state}, temporary)

@@ -9,7 +9,6 @@ What one frame cannot tell stays unknown, as the schema has it: no annotation ha
 the devkit's velocities are NaN and mAVE is 1; no visibility is annotated; there is no map.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from nuscenes.utils import splits
 from nuscenes.utils.data_classes import Box
 from pyquaternion import Quaternion
 
+from ..files import dump_json
 from .synthetic.tables import MAP_FILE, TABLE_NAMES, Record, Tables, static_tables, token
 from .synthetic.taxonomy import CLASSES
 
@@ -82,7 +82,7 @@ def make_frame_root(
     tables = frame_tables(frame, info['metainfo']['categories'], _image_sizes(files))
     (out / VERSION).mkdir(exist_ok=True)
     for name in TABLE_NAMES:
-        (out / VERSION / f'{name}.json').write_text(json.dumps(tables[name], indent=0) + '\n')
+        dump_json(out / VERSION / f'{name}.json', tables[name], indent=0)
     for name in INFO_FILES:
         shutil.copyfile(info_file, out / name)
     return out
@@ -170,7 +170,7 @@ def _claim(out: Path, folder: Path) -> None:
             f'{out} was not made by this tool (it has no {MARK_FILE}); choose another folder'
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARK_FILE).write_text(json.dumps(dict(frame=str(folder))) + '\n')
+    dump_json(out / MARK_FILE, dict(frame=str(folder)))
 
 
 def _provide(file: Path, target: Path, *, copy: bool) -> None:

@@ -11,7 +11,6 @@ Shapes: N predicted boxes, F frames, K classes, D distances at which boxes are m
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from nuscenes.eval.common.data_classes import EvalBoxes
@@ -23,6 +22,8 @@ from nuscenes.eval.common.utils import (
     yaw_diff,
 )
 from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig
+
+from ..files import replacing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,9 +79,11 @@ class Matches:
         truths = np.stack([part['truths'] for part in parts])
         return cls(tokens=np.array(list(frames)), truths=truths, **columns)
 
-    def save(self, file: BinaryIO) -> None:
-        """Write as a compressed npz."""
-        np.savez_compressed(file, **{item.name: getattr(self, item.name) for item in fields(self)})
+    def save(self, path: Path) -> None:
+        """Write as a compressed file, whose name must end in ``.npz``."""
+        columns = {item.name: getattr(self, item.name) for item in fields(self)}
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, **columns)
 
     @classmethod
     def load(cls, path: Path) -> 'Matches':

@@ -5,12 +5,13 @@ Shapes: N boxes, F frames.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES, DETECTION_NAMES
 from nuscenes.eval.detection.data_classes import DetectionBox
+
+from ..files import replacing
 
 _ATTRIBUTES = ('', *ATTRIBUTE_NAMES)
 
@@ -86,9 +87,11 @@ class Predictions:
             boxes.add_boxes(token, [box])
         return boxes
 
-    def save(self, file: BinaryIO) -> None:
-        """Write as a compressed npz."""
-        np.savez_compressed(file, **{item.name: getattr(self, item.name) for item in fields(self)})
+    def save(self, path: Path) -> None:
+        """Write as a compressed file, whose name must end in ``.npz``."""
+        columns = {item.name: getattr(self, item.name) for item in fields(self)}
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, **columns)
 
     @classmethod
     def load(cls, path: Path) -> 'Predictions':

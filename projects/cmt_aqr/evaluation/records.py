@@ -7,12 +7,12 @@ where it is, the others are.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from ..files import dump_json
 from .frames_metric import Scored
 from .matches import Matches
 
@@ -70,10 +70,9 @@ class Records:
         self.folder.mkdir(parents=True, exist_ok=True)
         # An older result must not be taken for one of these boxes.
         self._path(record.condition, 'json').unlink(missing_ok=True)
-        write_whole(self._path(record.condition, 'predictions.npz'), scored.predictions.save)
-        write_whole(self._path(record.condition, 'matches.npz'), scored.matches.save)
-        text = json.dumps(vars(record), indent=2) + '\n'
-        write_whole(self._path(record.condition, 'json'), lambda file: file.write(text.encode()))
+        scored.predictions.save(self._path(record.condition, 'predictions.npz'))
+        scored.matches.save(self._path(record.condition, 'matches.npz'))
+        dump_json(self._path(record.condition, 'json'), vars(record))
 
     def _path(self, condition: str, kind: str) -> Path:
         return self.folder / f'{condition}.{kind}'
@@ -84,14 +83,6 @@ def same(made_of: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return hash_of([made_of.get(name) for name in IDENTITY]) == hash_of(
         [other[name] for name in IDENTITY]
     )
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file that is either there in full or not at all."""
-    partial = path.with_name(f'{path.name}.partial')
-    with partial.open('wb') as file:
-        write(file)
-    os.replace(partial, path)
 
 
 def hash_of(value: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..files import replacing
 from .bootstrap import Interval
 from .robustness import CLEAN, MEAN, Comparison
 
@@ -43,7 +44,8 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
         ncols=min(4, len(comparison.models)),
         frameon=False,
     )
-    figure.savefig(path, dpi=150)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def _draw_scores(axes: Axes, comparison: Comparison, rows: Sequence[str]) -> None:

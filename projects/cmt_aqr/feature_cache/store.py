@@ -14,10 +14,8 @@ from __future__ import annotations
 import ast
 import logging
 import os
-import uuid
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +26,8 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ..files import replacing
 
 DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch.float32}
 _GIGABYTE = 1e9
@@ -128,15 +128,12 @@ class FeatureStore:
         if not self._has_room(size):
             return False
         path = self.path(folder, key)
-        temporary = path.with_name(f'.{uuid.uuid4().hex}.tmp')
         metadata = {'facts': facts, 'checksum': _checksum(key, tensors, facts)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                save_file(tensors, temporary, metadata)
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                temporary.unlink()
             self._close(f'cannot be written to ({error})')
             return False
         self._used += size * get_world_size()

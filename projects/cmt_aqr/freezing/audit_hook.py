@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
+from ..files import dump_json
 from . import audit
 from .audit import FreezeViolation, Frozen, Kind, LoadWatch, Violation
 from .report import describe_filled, describe_frozen, describe_violations
@@ -233,8 +233,7 @@ class FreezeAuditHook(Hook):
     def _write(self, runner: Runner, state: str, violations: Sequence[Violation] = ()) -> None:
         found = describe_violations(violations)
         report = {'state': state, 'iteration': runner.iter, **self._info, 'violations': found}
-        path = Path(runner.log_dir) / self.report
-        path.write_text(json.dumps(report, indent=2) + '\n')
+        dump_json(Path(runner.log_dir) / self.report, report)
 
 
 def _plan(runner: Runner) -> RatePlan:

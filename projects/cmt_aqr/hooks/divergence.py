@@ -1,6 +1,5 @@
 """How a run ends that has diverged: what is kept of it, and what the error says."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -8,6 +7,8 @@ from typing import NoReturn
 import torch
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
+
+from ..files import dump_json
 
 
 def loss_parts(outputs: Mapping | None) -> dict[str, float]:
@@ -42,7 +43,7 @@ def stop(
     facts = dict(epoch=runner.epoch + 1, iteration=runner.iter + 1, samples=[*samples])
     facts |= dict(what=what, losses={**losses}, gradients={**(gradients or {})})
     path = Path(runner.log_dir) / f'not_finite_rank{get_rank()}.json'
-    path.write_text(json.dumps(facts, indent=2) + '\n')
+    dump_json(path, facts)
     parts = [f'  {name}: {value:g}' for name, value in losses.items()]
     if gradients:
         parts += ['largest gradients', *(f'  {n}: {value:g}' for n, value in gradients.items())]

@@ -1,6 +1,5 @@
 """Write beside a run's results what made them."""
 
-import json
 import platform
 import shlex
 import subprocess
@@ -13,6 +12,8 @@ from mmdet3d.registry import HOOKS
 from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from ..files import dump_json
 
 _PACKAGES = ('cmt_aqr', 'torch', 'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'nuscenes-devkit', 'numpy')
 _REPO_ROOT = Path(__file__).resolve().parents[3]
@@ -66,8 +67,7 @@ class RunInfoHook(Hook):
         self._write(runner)
 
     def _write(self, runner: Runner) -> None:
-        path = Path(runner.log_dir) / 'run_info.json'
-        path.write_text(json.dumps(self._info, indent=2) + '\n')
+        dump_json(Path(runner.log_dir) / 'run_info.json', self._info)
 
 
 def code_version() -> dict:

@@ -18,6 +18,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.fileio import dump, load
 from mmengine.utils import track_iter_progress
 
+from ...files import replacing
 from ..transforms import ComputeLidar2Img
 from .views import view_boxes
 
@@ -47,7 +48,8 @@ def add_patches(root: Path, info_file: str, objects_file: str) -> None:
     infos = load(root / info_file)['data_list']
     for info in track_iter_progress([info for info in infos if info['sample_idx'] in by_sample]):
         _cut_patches(root, info['images'], by_sample[info['sample_idx']])
-    dump(objects, root / objects_file)
+    with replacing(root / objects_file) as temporary:
+        dump(objects, temporary)
 
 
 def _cut_patches(root: Path, cameras: Mapping[str, Mapping], entries: Sequence[dict]) -> None:

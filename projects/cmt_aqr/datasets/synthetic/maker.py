@@ -1,7 +1,6 @@
 """Makes a whole database: scenes are recorded into a hidden folder, moved into place when done."""
 
 import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -19,6 +18,7 @@ import numpy as np
 from mmengine.utils import ProgressBar
 from nuscenes.utils import splits
 
+from ...files import dump_json
 from .recorder import SceneTask, record_scene
 from .rig import CAMERAS, LIDAR
 from .tables import MAP_FILE, TABLE_NAMES, Tables, static_tables
@@ -142,7 +142,7 @@ def make_database(
         tables = _merge(_record_all(settings.tasks(folder), workers))
         _write_tables(folder / settings.version, tables)
         _write_map(folder / MAP_FILE)
-        _write_json(folder / SETTINGS_FILE, asdict(settings))
+        dump_json(folder / SETTINGS_FILE, asdict(settings), indent=0)
     return out
 
 
@@ -235,11 +235,7 @@ def _merge(parts: Iterable[Tables]) -> Tables:
 def _write_tables(folder: Path, tables: Tables) -> None:
     folder.mkdir()
     for name in TABLE_NAMES:
-        _write_json(folder / f'{name}.json', tables[name])
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=0) + '\n')
+        dump_json(folder / f'{name}.json', tables[name], indent=0)
 
 
 def _write_map(path: Path) -> None:
