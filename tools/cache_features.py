@@ -76,7 +76,7 @@ def main() -> None:
 
 def has_cache(cfg: Config) -> bool:
     """Whether the run will have a feature cache."""
-    return any(hook['type'] == FeatureCacheHook.__name__ for hook in cfg.custom_hooks)
+    return any(hook['type'] == FeatureCacheHook.__name__ for hook in cfg.get('custom_hooks') or [])
 
 
 if __name__ == '__main__':

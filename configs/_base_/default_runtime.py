@@ -8,7 +8,16 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
-custom_hooks = [dict(type='FiniteLossHook'), dict(type='FiniteGradientHook')]
+# A config that adds hooks keeps these: custom_hooks = [*_base_.custom_hooks, dict(type=...)].
+custom_hooks = [
+    dict(type='FiniteLossHook'),
+    dict(type='FiniteGradientHook'),
+    dict(type='FreezeAuditHook'),
+    dict(type='BiasScaleHook'),
+    dict(type='RoutingLogHook'),
+    dict(type='RunInfoHook'),
+    dict(type='DrawIndexHook'),
+]
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(opencv_num_threads=0), dist_cfg=dict(backend='nccl')
 )

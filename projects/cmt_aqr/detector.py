@@ -17,11 +17,12 @@ from torch import Tensor
 from .feature_cache import FeatureCache, Lookup
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
 from .geometry import VoxelGrid
+from .required_hooks import RequiresHooks
 from .samples import sample_names
 
 
 @MODELS.register_module()
-class CmtDetector(Base3DDetector):
+class CmtDetector(RequiresHooks, Base3DDetector):
     """Cross Modal Transformer (Yan et al., ICCV 2023) of LiDAR and cameras, or of either.
 
     A branch that the config leaves out is not built. The config of every part may hold settings of

@@ -22,16 +22,6 @@ from .old_settings import find_old_settings
 
 _REPO_ROOT = Path(__file__).resolve().parents[2]
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-_HOOKS = (
-    'FiniteLossHook',
-    'FiniteGradientHook',
-    'FreezeAuditHook',
-    'BiasScaleHook',
-    'RoutingLogHook',
-    'RunInfoHook',
-    'DrawIndexHook',
-)
-
 
 # Loaders of mmdet3d, and those of this project that do the same and apply sensor failures.
 _PLAIN_LOADERS = {
@@ -88,7 +78,6 @@ def read_config(args: argparse.Namespace) -> Config:
         cfg.merge_from_dict({'randomness.seed': args.seed})
     if args.deterministic:
         cfg.merge_from_dict({'randomness.deterministic': True})
-    add_hooks(cfg)
     try:
         use_feature_cache(cfg, {name: [*datasets_of(cfg, name)] for name in _DATALOADERS})
     except ValueError as error:
@@ -101,13 +90,6 @@ def _similar_config(path: Path) -> str:
     known = {str(file.relative_to(_REPO_ROOT)) for file in _REPO_ROOT.glob('configs/*/*.py')}
     nearest = difflib.get_close_matches(str(path), known, n=1)
     return f'; did you mean {nearest[0]}?' if nearest else f' (in {Path.cwd()})'
-
-
-def add_hooks(cfg: Config) -> None:
-    """Make every run audited: what diverges, what is frozen, where it looks, what made it."""
-    hooks = cfg.get('custom_hooks') or []
-    present = {str(hook['type']).rsplit('.', 1)[-1] for hook in hooks}
-    cfg.custom_hooks = [*hooks, *(dict(type=name) for name in _HOOKS if name not in present)]
 
 
 def drop_sensor(cfg: Config, sensor: str) -> None:

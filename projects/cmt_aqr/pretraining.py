@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from .freezing import build_freezable
 from .geometry import token_pixels
+from .required_hooks import RequiresHooks
 
 IGNORED = -1
 
@@ -126,7 +127,7 @@ def token_targets(
 
 
 @MODELS.register_module()
-class ImageTokenPretrainer(Base3DDetector):
+class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
     """Image backbone and neck of CMT under a small head that reads class and depth per token.
 
     State-dict names are CMT's (``img_backbone``, ``img_neck``), so that a CMT takes the result with

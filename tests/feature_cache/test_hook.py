@@ -35,7 +35,8 @@ def build_runner(config, tmp_path, monkeypatch):
             }
         )
         cfg.val_evaluator = cfg.test_evaluator = dict(type=CountMetric.__name__)
-        cfg.custom_hooks = [dict(type='DrawIndexHook'), *hooks]
+        audit = dict(type='FreezeAuditHook', allow_unfilled=['*'])
+        cfg.custom_hooks = [dict(type='DrawIndexHook'), audit, *hooks]
         if not cached:
             cfg.pop('feature_cache')
         use_feature_cache(cfg, {name: [cfg[name].dataset] for name in LOADERS})

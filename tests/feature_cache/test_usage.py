@@ -42,7 +42,7 @@ def learn(model: nn.Module, dataset: Dataset) -> dict[str, float]:
     samples = pseudo_collate([dataset[0], dataset[1]])
     losses = model(**model.data_preprocessor(samples, True), mode='loss')
     model.zero_grad()
-    model.parse_losses(losses)[0].backward()
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
     return {name: float(value) for name, value in losses.items()}
 
 

@@ -578,8 +578,8 @@ def losses_and_gradients(model: nn.Module, batch: dict) -> tuple[dict, dict]:
     torch.manual_seed(0)
     data = model.data_preprocessor(copy.deepcopy(batch), training=True)
     model.zero_grad()
-    loss, losses = model.parse_losses(model(**data, mode='loss'))
-    loss.backward()
+    losses = model(**data, mode='loss')
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return losses, gradients
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from projects.cmt_aqr.aqr import AttentionBiasGenerator
 from projects.cmt_aqr.hooks import BiasScaleHook
+from projects.cmt_aqr.running_hooks import running_hooks
 
 
 def test_scales_are_put_back_wherever_they_are():
@@ -18,6 +19,12 @@ def test_scales_are_put_back_wherever_they_are():
     runner = SimpleNamespace(model=nn.Sequential(nn.Linear(1, 1), nn.Sequential(generator)))
     BiasScaleHook().after_train_iter(runner, 0)
     assert generator.bias_scale.tolist() == [[0.5, 2.0], [5.0, 0.5]]
+
+
+def test_the_model_knows_that_it_runs():
+    model = nn.Linear(1, 1)
+    BiasScaleHook().before_train(SimpleNamespace(model=model))
+    assert running_hooks(model) == {'BiasScaleHook'}
 
 
 def test_it_goes_before_the_checkpoint_hook():

@@ -25,6 +25,16 @@ class DrawDataset(BaseDataset):
         return dict(inputs=draw, data_samples=draw)
 
 
+def loader_of(dataset: torch.utils.data.Dataset, **options) -> dict:
+    return dict(
+        dataset=dataset,
+        batch_size=3,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        collate_fn=dict(type='default_collate'),
+        **options,
+    )
+
+
 def train(tmp_path, wrap=lambda dataset: dataset, *, loader=WORKERS, resume=False, epochs=3, **cfg):
     """Draws seen in each epoch."""
     seen = []
@@ -37,13 +47,7 @@ def train(tmp_path, wrap=lambda dataset: dataset, *, loader=WORKERS, resume=Fals
 
     runner = make_runner(tmp_path, epochs=epochs, custom_hooks=[Seeing()], resume=resume)
     dataset = DrawDataset(pipeline=[DrawIndex(**cfg)])
-    runner._train_dataloader = dict(
-        dataset=wrap(dataset),
-        batch_size=3,
-        sampler=dict(type='DefaultSampler', shuffle=True),
-        collate_fn=dict(type='default_collate'),
-        **loader,
-    )
+    runner._train_dataloader = loader_of(wrap(dataset), **loader)
     runner.train()
     # Ended here: workers that are left to the garbage collector take five seconds each to end.
     runner.train_dataloader._iterator = None
@@ -81,6 +85,15 @@ def test_a_run_that_counts_no_epochs_is_refused(tmp_path):
     )
     runner._train_loop = IterBasedTrainLoop(runner, runner._train_dataloader, max_iters=2)
     with pytest.raises(ValueError, match='by the epoch, which IterBasedTrainLoop does not count'):
+        runner.train()
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_run_that_lacks_it_is_stopped_with_the_line_to_add(tmp_path, workers):
+    runner = make_runner(tmp_path)
+    dataset = DrawDataset(pipeline=[DrawIndex()])
+    runner._train_dataloader = loader_of(dataset, num_workers=workers)
+    with pytest.raises(RuntimeError, match=r"add dict\(type='DrawIndexHook'\) to the custom_hooks"):
         runner.train()
 
 

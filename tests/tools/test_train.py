@@ -23,6 +23,7 @@ train_cfg = dict(by_epoch=True, max_epochs=2)
 val_cfg = test_cfg = dict()
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01))
 randomness = dict(seed=3)
+custom_hooks = [dict(type='RunInfoHook')]
 """
 
 

@@ -15,6 +15,8 @@ from ..entry import UsageError
 
 INFO_FILE = 'nuscenes_infos_train.pkl'
 _RANDOM_STEPS = (
+    'DrawIndex',
+    'RandomFailure',
     'JointObjectSample',
     'ModalMask3D',
     'GlobalRotScaleTransAll',

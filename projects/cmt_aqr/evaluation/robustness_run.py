@@ -101,7 +101,7 @@ class ModelRun:
             made_of=self.made_of,
             fp16=cfg.test_cfg.get('fp16', False),
         )
-        for hook in cfg.custom_hooks:
+        for hook in cfg.get('custom_hooks') or []:
             if hook['type'] == 'RoutingLogHook':
                 hook.setdefault('test_interval', 1)
         return cfg

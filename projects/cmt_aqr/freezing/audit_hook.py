@@ -16,6 +16,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from ..files import dump_json
+from ..running_hooks import note_running
 from . import audit
 from .audit import FreezeViolation, Frozen, Kind, LoadWatch, Violation
 from .report import describe_filled, describe_frozen, describe_violations
@@ -102,6 +103,7 @@ class FreezeAuditHook(Hook):
             ValueError: a pattern of ``allow_unfilled`` matches no module.
         """
         model = _model(runner)
+        note_running(model, FreezeAuditHook.__name__)
         self._watch.close()
         filled = self._watch.filled(model)
         allowed = audit.matching_modules(model, self.allow_unfilled)

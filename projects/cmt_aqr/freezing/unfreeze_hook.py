@@ -43,6 +43,7 @@ class UnfreezeScheduleHook(Hook):
 
         model = dict(img_backbone=dict(frozen=False))
         custom_hooks = [
+            *_base_.custom_hooks,
             dict(
                 type='UnfreezeScheduleHook',
                 module='img_backbone',

@@ -5,17 +5,22 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..aqr import AttentionBiasGenerator
+from ..running_hooks import note_running
 
 
 @HOOKS.register_module()
 class BiasScaleHook(Hook):
     """Project the scales of every ``AttentionBiasGenerator`` after each training iteration.
 
-    ``tools/train.py`` adds it to every run. It goes before the checkpoint hook, so that no scale
-    out of its range is ever saved.
+    A model with learnable scales does not train without it. It runs before the checkpoint hook, so
+    that no scale outside its range is ever saved.
     """
 
     priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Let the model know that its scales are kept in their range."""
+        note_running(runner.model, BiasScaleHook.__name__)
 
     def after_train_iter(
         self,

@@ -14,9 +14,9 @@ from .pipelines import transforms_of
 class DrawIndexHook(Hook):
     """Sets every ``DrawIndex`` in the training pipeline to the epoch before it begins.
 
-    ``tools/train.py`` adds it to every run; without a ``DrawIndex`` it does nothing. The epoch is
-    set before the loader asks its workers for a sample of it, so no sample is drawn by the wrong
-    one, and a resumed run draws what it would have drawn.
+    A pipeline with a ``DrawIndex`` gives no sample without this hook; where there is none, the hook
+    does nothing. The epoch is set before the loader asks its workers for a sample of it, so no
+    sample is drawn by the wrong one, and a resumed run draws what it would have drawn.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:

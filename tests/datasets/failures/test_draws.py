@@ -66,6 +66,11 @@ def test_draws_are_numbered_by_the_epoch(variants, draws):
     assert found == draws
 
 
+def test_no_sample_before_the_epoch_is_known():
+    with pytest.raises(RuntimeError, match=r'told no epoch.*; to read .*, call set_epoch\(0\)'):
+        DrawIndex()({})
+
+
 def test_no_variant_at_all():
     with pytest.raises(ValueError, match='variants is 0; it must be None or at least 1'):
         DrawIndex(variants=0)

@@ -10,13 +10,17 @@ from mmdet3d.registry import TRANSFORMS
 
 from .base import SensorFailure, draw_of, random_stream
 
+_UNSET = -1
+
 
 @TRANSFORMS.register_module()
 class DrawIndex(BaseTransform):
     """Numbers the draws of a sample by the epoch; stands before the failures.
 
     The epoch lies in shared memory, where workers that live on from epoch to epoch see it. The
-    `DrawIndexHook` sets it, see :mod:`projects.cmt_aqr.hooks.draw_index_hook`.
+    `DrawIndexHook` sets it, see :mod:`projects.cmt_aqr.hooks.draw_index_hook`. Without it every
+    epoch would repeat the same failures, so there is no sample before the epoch is set. Code that
+    reads samples without a Runner calls :meth:`set_epoch` itself.
 
     Args:
         variants: draws of a sample that differ, after which they begin anew; so that features of
@@ -30,7 +34,7 @@ class DrawIndex(BaseTransform):
         if variants is not None and variants < 1:
             raise ValueError(f'DrawIndex: variants is {variants}; it must be None or at least 1')
         self.variants = variants
-        self._epoch = torch.zeros(1, dtype=torch.int64)
+        self._epoch = torch.full((1,), _UNSET, dtype=torch.int64)
 
     def set_epoch(self, epoch: int) -> None:
         """Number the draws that begin from now on, in all workers."""
@@ -38,8 +42,18 @@ class DrawIndex(BaseTransform):
         self._epoch.share_memory_().fill_(epoch)
 
     def transform(self, results: dict) -> dict:
-        """Adds ``draw``."""
+        """Adds ``draw``.
+
+        Raises:
+            RuntimeError: no epoch was set.
+        """
         epoch = int(self._epoch)
+        if epoch == _UNSET:
+            raise RuntimeError(
+                'DrawIndex was told no epoch, so that every epoch would repeat the same failures; '
+                "to train, add dict(type='DrawIndexHook') to the custom_hooks of the config; to "
+                'read single samples, call set_epoch(0)'
+            )
         results['draw'] = epoch if self.variants is None else epoch % self.variants
         return results
 
