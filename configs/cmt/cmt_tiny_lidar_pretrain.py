@@ -17,6 +17,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 # Half of a cosine over two epochs: training on both sensors goes on at a high rate.
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], T_max=2)]
 train_cfg = dict(max_epochs=1)
+find_unused_parameters = True  # those of the image branch
 val_dataloader = val_evaluator = val_cfg = None
 
 load_from = 'work_dirs/cmt_tiny_image_pretrain/epoch_2.pth'

@@ -1,0 +1,96 @@
+"""Every parameter that trains gets a gradient in every step, whatever the batch lacks.
+
+DistributedDataParallel waits for all of them; so the configs do without
+``find_unused_parameters``, which searches the graph in each step, unless they say otherwise.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from projects.cmt_aqr.benchmarks.inputs import random_batch
+
+FOLDER = Path(__file__).resolve().parents[1] / 'configs'
+# What the full-size configs of one sensor change, by what they pack.
+ONE_SENSOR = {
+    'points': dict(
+        data_preprocessor=dict(mean=None, std=None),
+        img_backbone=None,
+        img_neck=None,
+        pts_bbox_head=dict(modalities=('lidar',)),
+    ),
+    'img': dict(
+        data_preprocessor=dict(voxel_layer=None),
+        **dict.fromkeys(('pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone', 'pts_neck')),
+        pts_bbox_head=dict(modalities=('camera',), in_channels=None),
+    ),
+}
+# Points and boxes of each of two samples.
+BATCHES = dict(
+    one_sample_is_empty=[(2000, 3), (0, 0)],
+    nothing=[(0, 0), (0, 0)],
+)
+
+
+def tiny() -> Config:
+    return Config.fromfile(FOLDER / 'cmt/cmt_tiny_synthetic.py')
+
+
+def families() -> list:
+    """One config of each kind of model and input; many differ in data or schedule alone."""
+    seen, params = [], []
+    for path in sorted(FOLDER.glob('cmt*/*tiny*.py')):
+        cfg = Config.fromfile(path)
+        kind = (cfg.model.to_dict(), packed(cfg))
+        if kind not in seen:
+            seen.append(kind)
+            params.append(pytest.param(cfg, id=path.stem))
+    for key, model in ONE_SENSOR.items():
+        cfg = tiny()
+        cfg.merge_from_dict(dict(model=model))
+        cfg.train_dataloader.dataset.pipeline[-1]['keys'] = [key]
+        params.append(pytest.param(cfg, id=f'{key} alone'))
+    return params
+
+
+def packed(cfg: Config) -> list[str]:
+    """What the training pipeline hands on."""
+    return cfg.train_dataloader.dataset.pipeline[-1]['keys']
+
+
+def make_batch(cfg: Config, samples: list[tuple[int, int]]) -> dict:
+    """A training batch of the tiny synthetic database's sizes, half of its input damaged."""
+    parts = [random_batch(tiny(), num_points=p, num_boxes=b) for p, b in samples]
+    batch = dict(
+        inputs={
+            key: [part['inputs'][key][0] for part in parts]
+            for key in ('points', 'img')
+            if key in packed(cfg)
+        },
+        data_samples=[part['data_samples'][0] for part in parts],
+    )
+    for sample in batch['data_samples']:
+        health = dict(lidar=torch.rand(32, 32).numpy(), camera=torch.rand(6, 8, 22).numpy())
+        sample.set_metainfo(dict(health=health, img_shape=(64, 176)))
+    return batch
+
+
+@pytest.fixture(scope='module', params=families())
+def built(request) -> tuple[Config, nn.Module]:
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        return request.param, MODELS.build(request.param.model).train()
+
+
+@pytest.mark.parametrize('samples', BATCHES.values(), ids=BATCHES)
+def test_every_parameter_that_trains_gets_a_gradient(built, samples):
+    cfg, model = built
+    model.zero_grad()
+    losses = model(**model.data_preprocessor(make_batch(cfg, samples), True), mode='loss')
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    idle = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert bool(idle) == cfg.get('find_unused_parameters', False), idle
