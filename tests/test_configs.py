@@ -14,7 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
-import projects.cmt_aqr  # noqa: F401
+from projects.cmt_aqr.datasets.failures import DrawIndex
+from projects.cmt_aqr.hooks.pipelines import transforms_of
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(REPO_ROOT.glob('configs/cmt*/*.py'))
@@ -66,6 +67,13 @@ def datasets(cfg: Config) -> Iterator[dict]:
             dataset = dataset.get('dataset')
         if dataset is not None:
             yield dataset
+
+
+def test_every_config_has_the_hooks_of_every_run(built):
+    cfg, _ = built
+    hooks = Config.fromfile(REPO_ROOT / 'configs/_base_/default_runtime.py').custom_hooks
+    assert len(hooks) == 7
+    assert cfg.custom_hooks[: len(hooks)] == hooks
 
 
 def test_the_model_builds_with_every_part_it_names(built):
@@ -253,12 +261,16 @@ def on_database(dataset: dict, root: Path) -> dict:
         (LIDAR, None, True),
         (CAMERA, (320, 800), False),
         (CAMERA_VOV, (640, 1600), False),
+        (f'{R50}_failures_finetune', (320, 800), True),
+        (f'{VOV}_failures_finetune', (640, 1600), True),
     ],
 )
 def test_a_sample_goes_through_the_pipeline(object_root, name, image_size, lidar, training):
     cfg = read(name)
     dataloader = cfg.train_dataloader if training else cfg.test_dataloader
     dataset = DATASETS.build(on_database(dataloader.dataset, object_root))
+    for draw_index in transforms_of(dataset, DrawIndex):
+        draw_index.set_epoch(0)
     batch = pseudo_collate([dataset[0]])
     inputs = MODELS.build(cfg.model.data_preprocessor)(batch, training)['inputs']
     (sample,) = batch['data_samples']
@@ -309,6 +321,21 @@ def test_objects_are_pasted_but_for_the_last_epochs_and_in_fine_tuning(name, pas
             assert {*sampler.sample_groups} == {*cfg.class_names} == {*sampler.classes}
             assert sampler.classes == list(cfg.class_names)
             assert sampler.prepare.filter_by_min_points == dict.fromkeys(cfg.class_names, 5)
+
+
+@pytest.mark.parametrize(('name', 'cell_size'), [(R50, 0.8), (VOV, 0.6)])
+def test_failures_at_full_size_are_those_of_the_tiny_model(name, cell_size):
+    control = read(f'{name}_failures_finetune')
+    train = control.train_dataloader.dataset.dataset.pipeline
+    plain = read(f'{name}_finetune').train_dataloader.dataset.dataset.pipeline
+    tiny = read('cmt_tiny_synthetic_failures_finetune').train_dataloader.dataset.pipeline
+    assert train[:2] == [dict(type='DrawIndex'), tiny[1]]
+    # The rest is that of fine-tuning, except that failures replace the drop of whole sensors.
+    assert train[-2].type == 'PackHealth'
+    assert [*train[2:-2], train[-1]] == [step for step in plain if step.type != 'ModalMask3D']
+    # A BEV token spans eight voxels.
+    voxel_size = control.model.data_preprocessor.voxel_layer.voxel_size
+    assert train[-2].cell_size == pytest.approx(8 * voxel_size[0]) == cell_size
 
 
 def test_what_the_readme_names_exists():

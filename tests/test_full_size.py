@@ -20,8 +20,9 @@ from mmengine.runner import Runner
 from published_files import released_shapes
 from torch import Tensor, nn
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.datasets.failures import DrawIndex
 from projects.cmt_aqr.datasets.single_frame import make_frame_root
+from projects.cmt_aqr.hooks.pipelines import transforms_of
 
 R50 = 'cmt_voxel0100_r50_800x320_cbgs'
 VOV = 'cmt_voxel0075_vov_1600x640_cbgs'
@@ -124,18 +125,45 @@ def one_step(cfg: Config, frame_root: Path, work_dir: Path) -> Runner:
     cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)  # of one sample
     cfg.param_scheduler = None
     cfg.work_dir = str(work_dir)
-    entry.add_hooks(cfg)
     return Runner.from_cfg(cfg)
 
 
+@pytest.mark.parametrize('name', [R50, VOV])
+def test_failures_damage_the_real_frame_anew_in_each_epoch(repo_root, real_frame, tmp_path, name):
+    cfg = read(repo_root, f'{name}_failures_finetune')
+    settings = cfg.train_dataloader.dataset.dataset
+    settings.update(data_root=str(make_frame_root(real_frame, tmp_path)))
+    settings.metainfo.version = 'v1.0-mini'
+    dataset = DATASETS.build(settings)
+    (draw_index,) = transforms_of(dataset, DrawIndex)
+    health = []
+    for epoch in range(8):
+        draw_index.set_epoch(epoch)
+        batch = pseudo_collate([dataset[0]])
+        sample = batch['data_samples'][0]
+        inputs = MODELS.build(cfg.model.data_preprocessor)(batch, True)['inputs']
+        assert inputs['imgs'].shape[-2:] == cfg.image_size
+        health.append(sample.sensor_health)
+        # What is lost as a whole is empty, and what is whole is not.
+        assert (len(inputs['points'][0]) == 0) == (health[-1]['lidar'] == 0)
+    assert len({tuple(found.values()) for found in health}) > 3
+    lidar, cameras = zip(*((h['lidar'], min([*h.values()][1:])) for h in health), strict=True)
+    assert min(lidar) < 1
+    assert min(cameras) < 1
+    assert all(a == 1 or b == 1 for a, b in zip(lidar, cameras, strict=True))  # never both
+
+
 @pytest.mark.slow
-def test_a_routed_step_on_the_real_frame_is_audited(repo_root, reference, real_frame, tmp_path):
+@pytest.mark.parametrize('end', ['', '_failures'])
+def test_a_routed_step_on_the_real_frame_is_audited(
+    repo_root, reference, real_frame, tmp_path, end
+):
     """A checkpoint of plain CMT, recipe A, one step: the decoder and router learn, no more."""
     plain = MODELS.build(read(repo_root, R50).model)
     runpy.run_path(str(reference / 'fill.py'))['fill_state_dict'](plain, 0)
     torch.save({'state_dict': plain.state_dict()}, tmp_path / 'cmt.pth')
 
-    cfg = read(repo_root, 'cmt_aqr_voxel0100_r50_800x320_cbgs', 'cmt_aqr')
+    cfg = read(repo_root, f'cmt_aqr_voxel0100_r50_800x320_cbgs{end}', 'cmt_aqr')
     cfg.load_from = str(tmp_path / 'cmt.pth')
     runner = one_step(cfg, make_frame_root(real_frame, tmp_path / 'frame'), tmp_path / 'run')
     runner.train()

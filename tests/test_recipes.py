@@ -179,6 +179,19 @@ def test_what_is_compared_differs_from_the_control_by_the_router_alone(repo_root
             assert cfg['model'] == control['model']
 
 
+@pytest.mark.parametrize('size', ['voxel0100_r50_800x320_cbgs', 'voxel0075_vov_1600x640_cbgs'])
+def test_the_router_at_full_size_differs_from_its_control_by_itself_alone(repo_root, size):
+    configs = repo_root / 'configs'
+    control = Config.fromfile(configs / f'cmt/cmt_{size}_failures_finetune.py').to_dict()
+    router = Config.fromfile(configs / f'cmt_aqr/cmt_aqr_{size}_failures.py').to_dict()
+    same = Config.fromfile(configs / f'cmt_aqr/cmt_aqr_{size}.py').to_dict()
+    assert router['model'] == same['model']
+    assert router['optim_wrapper'] == same['optim_wrapper']
+    assert router['model']['pts_bbox_head'].pop('aqr')
+    for part in ('model', 'train_dataloader', 'test_dataloader', 'param_scheduler', 'train_cfg'):
+        assert router[part] == control[part]
+
+
 def test_the_oracle_is_a_gate_told_the_truth_and_tested_on_the_same(repo_root):
     folder = repo_root / 'configs/cmt_aqr'
     gate = Config.fromfile(folder / f'{FAILURES}_labels.py').to_dict()
@@ -215,7 +228,9 @@ def without_lidar(synthetic_root) -> dict:
     dataset.metainfo.version = 'v1.0-mini'
     dataset.pipeline[1].update(prob=1.0, failures=[dict(type='LidarDrop')])
     with DefaultScope.overwrite_default_scope('mmdet3d'):
-        return DATASETS.build(dataset)[0]
+        dataset = DATASETS.build(dataset)
+    dataset.pipeline.transforms[0].set_epoch(0)
+    return dataset[0]
 
 
 @pytest.mark.parametrize('variant', COMPARED, ids=lambda path: path.stem)

@@ -21,3 +21,5 @@ random_failure = dict(
     prob=0.75,
     failures=[*whole_sensors * 6, *parts_of_lidar, *parts_of_cameras],
 )
+# Before all else in a training pipeline: each epoch draws the failure of a sample anew.
+draw_failures = [dict(type='DrawIndex'), random_failure]

@@ -15,8 +15,8 @@ model = _base_.recipe_a.model
 
 *load_inputs, fit_images, _ = _base_.test_pipeline
 train_pipeline = [
-    dict(type='DrawIndex', variants=2),
-    _base_.random_failure,
+    dict(_base_.draw_failures[0], variants=2),
+    *_base_.draw_failures[1:],
     *load_inputs,
     dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
     dict(type='ObjectRangeFilter', point_cloud_range=_base_.point_cloud_range),

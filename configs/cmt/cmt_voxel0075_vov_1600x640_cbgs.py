@@ -25,6 +25,7 @@ fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=Fal
 train_pipeline = [*_base_.train_pipeline[:-2], augment_images, _base_.pack_train]
 test_pipeline = [*_base_.test_pipeline[:-2], fit_images, _base_.pack_test]
 train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_pipeline)))
+pack_health = dict(cell_size=0.6)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 

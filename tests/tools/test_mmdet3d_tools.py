@@ -23,17 +23,13 @@ custom_hooks = [*_base_.custom_hooks, dict(type='SeenSamples')]
 model = dict(
     pts_bbox_head=dict(aqr=dict(bias_generator=dict(scale_range=({scale}, {scale}))))
 )
-data = dict(
-    data_root='{data}', metainfo=dict(version='v1.0-mini')
-)
-one_process = dict(batch_size=2, num_workers=0, persistent_workers=False)
+data = dict(data_root='{data}', metainfo=dict(version='v1.0-mini'))
 train_dataloader = dict(
     batch_size=2, num_workers=1, persistent_workers=True, dataset=dict(data, indices=4)
 )
-val_dataloader = dict(one_process, dataset=data)
-test_dataloader = val_dataloader
-val_evaluator = dict(data_root='{data}', ann_file='{data}/nuscenes_infos_val.pkl')
-test_evaluator = val_evaluator
+test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
+test_evaluator = dict(data_root='{data}', ann_file='{data}/nuscenes_infos_val.pkl')
+val_dataloader = val_evaluator = val_cfg = None
 load_from = '{root}/projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'
 """
 # It keeps the health of the samples of each epoch, by their tokens.
@@ -78,7 +74,11 @@ def run(tmp_path_factory, repo_root, synthetic_root):
             cwd=folder,
             capture_output=True,
             text=True,
-            env={**os.environ, 'PYTHONPATH': f'{repo_root}{os.pathsep}{folder}'},
+            env={
+                **os.environ,
+                'PYTHONPATH': f'{repo_root}{os.pathsep}{folder}',
+                'OMP_WAIT_POLICY': 'passive',
+            },
         )
 
     run.folder = folder
