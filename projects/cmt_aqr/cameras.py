@@ -51,11 +51,12 @@ def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
             )
         lidar2img[index, : len(matrices)] = matrices
         present[index, : len(matrices)] = True
-    options = {'device': like.device, 'dtype': torch.float32}
+    matrices = torch.as_tensor(np.stack([lidar2img, np.linalg.inv(lidar2img)]))
+    lidar2img, img2lidar = matrices.float().to(like.device, non_blocking=True)
     return Cameras(
-        lidar2img=torch.as_tensor(lidar2img).to(**options),
-        img2lidar=torch.as_tensor(np.linalg.inv(lidar2img)).to(**options),
-        present=present.to(like.device),
+        lidar2img=lidar2img,
+        img2lidar=img2lidar,
+        present=present.to(like.device, non_blocking=True),
         complete=bool(present.all()),
         image_shape=shapes.pop(),
     )

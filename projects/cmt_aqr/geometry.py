@@ -46,6 +46,14 @@ class VoxelGrid(NamedTuple):
         return self.voxel_size[0] * strides[1], self.voxel_size[1] * strides[0]
 
 
+def tensor_like(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """Numbers as a tensor of another's dtype and device, without waiting for the device.
+
+    ``like.new_tensor(numbers)`` waits until the GPU has done all that it was given before.
+    """
+    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
 def check_range(point_cloud_range: Sequence[float]) -> None:
     """Raise ``ValueError`` unless the range has six numbers, each minimum below its maximum."""
     low, high = point_cloud_range[:3], point_cloud_range[3:]
@@ -147,8 +155,8 @@ def bev_cells(
     Returns:
         (..., 2): column (along x) and row (along y); 0.5 is the middle of the first.
     """
-    return (points[..., :2] - points.new_tensor(point_cloud_range[:2])) / points.new_tensor(
-        cell_size
+    return (points[..., :2] - tensor_like(point_cloud_range[:2], points)) / tensor_like(
+        cell_size, points
     )
 
 
@@ -164,7 +172,7 @@ def image_cells(pixels: Tensor, image_shape: tuple[int, int], map_shape: tuple[i
         (..., 2): column and row; 0.5 is the middle of the first.
     """
     cells_per_pixel = [cells / size for cells, size in zip(map_shape, image_shape, strict=True)]
-    return pixels[..., :2] * pixels.new_tensor(cells_per_pixel[::-1])
+    return pixels[..., :2] * tensor_like(cells_per_pixel[::-1], pixels)
 
 
 def token_pixels(height: int, width: int, image_shape: tuple[int, int], like: Tensor) -> Tensor:
@@ -180,4 +188,5 @@ def token_pixels(height: int, width: int, image_shape: tuple[int, int], like: Te
 
 
 def _limits(like: Tensor, point_cloud_range: Sequence[float]) -> tuple[Tensor, Tensor]:
-    return like.new_tensor(point_cloud_range[:3]), like.new_tensor(point_cloud_range[3:])
+    low, high = tensor_like(point_cloud_range, like).view(2, 3)
+    return low, high

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .freezing import build_freezable
-from .geometry import token_pixels
+from .geometry import tensor_like, token_pixels
 from .required_hooks import RequiresHooks
 
 IGNORED = -1
@@ -50,7 +50,7 @@ def token_rays(
     height, width = map_size
     rows, columns = height * per_side, width * per_side
     corners = token_pixels(rows, columns, image_shape, like)
-    half_cell = like.new_tensor([image_shape[1] / columns / 2, image_shape[0] / rows / 2, 0])
+    half_cell = tensor_like([image_shape[1] / columns / 2, image_shape[0] / rows / 2, 0], like)
     rays = (corners + half_cell).reshape(height, per_side, width, per_side, 3)
     return rays.transpose(1, 2).reshape(height * width, per_side**2, 3)
 
@@ -76,11 +76,11 @@ def ray_box_depths(rays: Tensor, img2lidar: Tensor, boxes: BaseInstance3DBoxes) 
     origins = _unturn(origins, boxes.yaw.to(rays))[:, None]  # (V, 1, N, 3)
     directions = _unturn(directions[:, :, None], boxes.yaw.to(rays))  # (V, P, N, 3)
     # A ray along a face would divide zero by zero.
-    directions = torch.where(directions.abs() < 1e-9, directions.new_tensor(1e-9), directions)
+    directions = torch.where(directions.abs() < 1e-9, 1e-9, directions)
     first, second = (-half - origins) / directions, (half - origins) / directions
     entry = torch.minimum(first, second).amax(dim=-1)
     leave = torch.maximum(first, second).amin(dim=-1)
-    return torch.where((entry <= leave) & (entry > 0), entry, entry.new_tensor(torch.inf))
+    return torch.where((entry <= leave) & (entry > 0), entry, torch.inf)
 
 
 def _unturn(vectors: Tensor, yaw: Tensor) -> Tensor:
@@ -110,14 +110,14 @@ def token_targets(
     Returns:
         Targets of shape (V, T).
     """
-    known = (labels >= 0) & (labels < num_classes)
     shape = (len(lidar2img), len(rays))
-    if not known.any():
+    if not len(labels):
         return TokenTargets(labels.new_full(shape, num_classes), rays.new_zeros(shape))
-    boxes, labels = boxes[known], labels[known]
-    img2lidar = torch.linalg.inv(lidar2img.double()).to(rays)
+    known = (labels >= 0) & (labels < num_classes)
+    # `inv` would wait for the device to learn whether a matrix is singular.
+    img2lidar = torch.linalg.inv_ex(lidar2img.double()).inverse.to(rays)
     depths = ray_box_depths(rays.flatten(0, 1), img2lidar, boxes)
-    depths = depths.unflatten(1, rays.shape[:2]).amin(dim=2)
+    depths = torch.where(known, depths, torch.inf).unflatten(1, rays.shape[:2]).amin(dim=2)
     nearest, index = depths.min(dim=-1)
     hit = nearest.isfinite()
     return TokenTargets(
@@ -251,7 +251,7 @@ class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
             truth = sample.gt_instances_3d
             found = token_targets(
                 rays=rays,
-                lidar2img=lidar2img.to(like.device),
+                lidar2img=lidar2img.to(like.device, non_blocking=True),
                 boxes=truth.bboxes_3d.to(like.device),
                 labels=truth.labels_3d.to(like.device),
                 num_classes=self.num_classes,
