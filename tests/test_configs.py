@@ -15,6 +15,7 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
 from projects.cmt_aqr.datasets.failures import DrawIndex
+from projects.cmt_aqr.detector import bev_shape
 from projects.cmt_aqr.hooks.pipelines import transforms_of
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +111,7 @@ def test_lidar_channels_fit(built):
         return
     with torch.no_grad():
         bev = encoder.eval()(torch.ones(1, encoder.in_channels), torch.zeros(1, 4).int(), 1)
+    assert bev.shape[1:] == bev_shape(encoder)
     assert bev.shape[1] == model.pts_backbone.blocks[0][0].in_channels
     per_level = [block[0].out_channels for block in model.pts_neck.deblocks]
     assert sum(per_level) == model.pts_bbox_head.shared_conv.conv.in_channels

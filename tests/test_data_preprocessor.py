@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from device_waits import DeviceWaits
 from mmdet3d.structures import Det3DDataSample
 
 from projects.cmt_aqr.data_preprocessor import CmtDataPreprocessor
@@ -84,6 +85,27 @@ def test_points_that_are_not_finite_are_dropped_with_one_warning(value, monkeypa
         assert out['inputs']['voxels']['voxels'].isfinite().all()
     assert len(logged) == 1
     assert 'sample token1: dropped 1 points' in logged[0]
+
+
+def test_every_cloud_may_have_points_that_are_not_finite():
+    whole = torch.rand(4, 5)
+    clouds = [whole.clone() for _ in range(4)]
+    clouds[1][:2, 3] = torch.nan
+    clouds[3][:, 0] = torch.inf
+    kept = preprocessor()(batch(clouds))['inputs']['points']
+    for found, rows in zip(kept, (slice(None), slice(2, None), slice(None), slice(0)), strict=True):
+        assert torch.equal(found, whole[rows])
+
+
+@pytest.mark.parametrize(('damaged', 'reads'), [(False, 2), (True, 3)])
+def test_host_reads_do_not_grow_with_the_batch(damaged, reads):
+    """Points that are not finite in each cloud, the voxels, and, to drop points, those left."""
+    clouds = [torch.rand(20, 5) for _ in range(6)]
+    clouds[2][0, 0] = torch.nan if damaged else 0.5
+    module, data = preprocessor(), batch(clouds)
+    with DeviceWaits() as waits:
+        module(data)
+    assert sorted(waits.names) == ['__getitem__', '__int__', 'tolist'][-reads:]
 
 
 @pytest.mark.parametrize('full', [(0,), (1,), (2,), ()])

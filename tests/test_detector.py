@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from device_waits import DeviceWaits
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from projects.cmt_aqr.detector import CmtDetector
+from projects.cmt_aqr.detector import CmtDetector, bev_shape
 
 
 @pytest.fixture(scope='module')
@@ -105,26 +106,50 @@ def test_an_empty_sample_does_not_depend_on_its_neighbour(detector):
 
 
 def test_voxels_outside_of_a_grid_declared_too_small_are_as_none(model_config):
+    """Also beside voxels inside it, whose neighbours they would else become."""
     config = model_config.copy()
     config.pts_middle_encoder = {**config.pts_middle_encoder, 'sparse_shape': [21, 128, 128]}
     detector = MODELS.build(config).eval()
-    far = cloud()
+    inside, far = cloud(), cloud()
+    inside[:, :2] = -inside[:, :2].abs()
     far[:, :2] = far[:, :2].abs() / 2 + 12.5  # beyond the first half of the range
-    outside, empty = (
-        detector.data_preprocessor(batch([points, cloud(0)]))['inputs']
-        for points in (far, cloud(0))
-    )
-    assert len(outside['voxels']['voxels'])
+    for points, expected in ((far, cloud(0)), (torch.cat([inside, far]), inside)):
+        inputs = [
+            detector.data_preprocessor(batch([x, cloud(0)]))['inputs'] for x in (points, expected)
+        ]
+        assert len(inputs[0]['voxels']['coors']) == len(inputs[1]['voxels']['coors'])
+        with torch.no_grad():
+            maps = [detector.extract_pts_feat(x['voxels'], x) for x in inputs]
+        assert torch.equal(*maps)
+
+
+def test_the_voxelizer_has_the_grid_of_the_encoder(detector):
+    encoder = detector.pts_middle_encoder
+    assert detector.data_preprocessor.voxel_layer.sparse_shape == tuple(encoder.sparse_shape)
+
+
+@pytest.mark.parametrize('shape', [[21, 256, 256], [41, 90, 130]])
+def test_bev_shape_is_that_of_the_encoder(model_config, shape):
+    config = {**model_config.pts_middle_encoder, 'sparse_shape': shape}
+    encoder = MODELS.build(config).eval()
     with torch.no_grad():
-        maps = [detector.extract_pts_feat(x['voxels'], x) for x in (outside, empty)]
-    assert torch.equal(*maps)
+        bev = encoder(torch.ones(1, encoder.in_channels), torch.zeros(1, 4).int(), 1)
+    assert bev.shape[1:] == bev_shape(encoder)
 
 
-def test_the_empty_path_leaves_the_encoder_training(detector):
+def test_an_empty_batch_runs_no_sparse_convolution_and_reads_nothing(detector):
+    """A frozen encoder adds nothing to the graph; one that trains gets a gradient of zero."""
     detector.train()
+    encoder = detector.pts_middle_encoder
+    encoder.forward = None
     inputs = detector.data_preprocessor(batch([cloud(0), cloud(0)]))['inputs']
-    detector.extract_pts_feat(inputs['voxels'], inputs)
-    assert all(module.training for module in detector.pts_middle_encoder.modules())
+    with DeviceWaits() as waits:
+        bev = detector.extract_pts_feat(inputs['voxels'], inputs)
+    assert waits.names == []
+    bev.sum().backward()
+    assert all(p.grad.eq(0).all() for p in encoder.parameters())
+    encoder.requires_grad_(False)
+    assert not detector._empty_bev(inputs['voxels']['voxels'], 2).requires_grad
 
 
 @pytest.mark.parametrize(

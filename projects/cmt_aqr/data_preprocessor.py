@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmdet3d.models import Det3DDataPreprocessor
 from mmdet3d.models.data_preprocessors.utils import multiview_img_stack_batch
 from mmdet3d.registry import MODELS
@@ -17,21 +18,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from .feature_cache import Lookup, lookups_of
+from .voxelize import Voxelizer, cloud_of_point
 
 
 @MODELS.register_module()
 class CmtDataPreprocessor(Det3DDataPreprocessor):
     """mmdet3d's preprocessor for clouds and views that may be missing, empty or damaged.
 
-    Voxelization, normalisation and the move to the device are mmdet3d's. Added: points with a value
-    that is not finite are dropped (one warning a run, with the sample); samples may have different
-    numbers of cameras, or none: the views up to the largest number are filled with zeros, which is
-    the mean image, and a sample's own number is the length of its ``lidar2img``. Samples whose
-    features are cached have no input; the batch then holds that of the others.
+    Normalisation and the move to the device are mmdet3d's. Added: voxels are made by
+    :class:`~projects.cmt_aqr.voxelize.Voxelizer`, on any device; points with a value that is not
+    finite are dropped (one warning a run, with the sample); samples may have different numbers of
+    cameras, or none: the views up to the largest number are filled with zeros, which is the mean
+    image, and a sample's own number is the length of its ``lidar2img``. Samples whose features are
+    cached have no input; the batch then holds that of the others.
 
     Args:
-        voxel_layer: arguments of mmdet3d's `VoxelizationByGridShape` (``max_num_points``,
-            ``voxel_size``, ``point_cloud_range``, ``max_voxels``); None gives no voxels.
+        voxel_layer: arguments of `Voxelizer`, named as in mmdet3d (``voxel_size``,
+            ``point_cloud_range``, ``max_num_points``, ``max_voxels``); None gives no voxels. The
+            detector adds ``sparse_shape``, the grid of its sparse encoder.
         mean: per channel, in the order of the normalised image; None to leave images as they are.
         std: as `mean`.
         bgr_to_rgb: swap the channels before normalising.
@@ -50,15 +54,13 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(
-            voxel=voxel_layer is not None,
-            voxel_type='hard',
-            voxel_layer=voxel_layer,
             mean=mean,
             std=std,
             bgr_to_rgb=bgr_to_rgb,
             pad_size_divisor=pad_size_divisor,
             non_blocking=non_blocking,
         )
+        self.voxel_layer = None if voxel_layer is None else Voxelizer(**voxel_layer)
         self._warned = False
 
     def simple_process(self, data: dict, training: bool = False) -> dict:
@@ -88,8 +90,8 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         clouds, of = _to_compute(inputs.get('points'), samples, lookups.get('lidar'))
         if clouds:
             batch['points'] = self._finite_points(clouds, of)
-            if self.voxel:
-                batch['voxels'] = self.voxelize(batch['points'], of)
+            if self.voxel_layer is not None:
+                batch['voxels'] = self.voxel_layer(batch['points'])
         views, of = _to_compute(inputs.get('img'), samples, lookups.get('camera'))
         images = self._batch_images(views, of)
         if images is not None:
@@ -103,14 +105,17 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
     def _finite_points(
         self, clouds: Sequence[Tensor], samples: Sequence[Det3DDataSample] | None
     ) -> list[Tensor]:
-        kept = []
-        for i, points in enumerate(clouds):
-            finite = points.isfinite().all(dim=1)
-            if not finite.all():
-                self._warn_once(int((~finite).sum()), _name(samples, i))
-                points = points[finite]
-            kept.append(points)
-        return kept
+        points = torch.cat([*clouds])
+        finite = points.isfinite().all(dim=1)
+        cloud, start = cloud_of_point(clouds)
+        kept = torch.zeros_like(start).index_add_(0, cloud, finite.long())
+        kept = kept.tolist()  # the one host read of a batch that is whole
+        dropped = [len(cloud) - count for cloud, count in zip(clouds, kept, strict=True)]
+        if not any(dropped):
+            return [*clouds]
+        first = next(index for index, count in enumerate(dropped) if count)
+        self._warn_once(dropped[first], _name(samples, first))
+        return [*points[finite].split(kept)]
 
     def _warn_once(self, count: int, sample: str) -> None:
         if not self._warned:

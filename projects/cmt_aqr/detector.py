@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import torch
-from mmdet3d.models import Base3DDetector
+from mmdet3d.models import Base3DDetector, SparseEncoder
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor
@@ -34,7 +33,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
 
     Args:
         pts_bbox_head: config of the head.
-        data_preprocessor: config of the preprocessor, which also makes the voxels.
+        data_preprocessor: config of the preprocessor, which also makes the voxels, those that lie
+            in the ``sparse_shape`` of `pts_middle_encoder`.
         img_backbone: config of the image backbone.
         img_neck: config of its neck; the head takes the first map that it returns.
         pts_voxel_encoder: config of the voxel encoder.
@@ -66,6 +66,10 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         fast_path: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
+        grid = _voxel_grid(data_preprocessor, pts_middle_encoder)
+        if grid is not None:
+            voxel_layer = {'sparse_shape': grid.shape, **data_preprocessor['voxel_layer']}
+            data_preprocessor = {**data_preprocessor, 'voxel_layer': voxel_layer}
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         camera = {'img_backbone': img_backbone, 'img_neck': img_neck}
         lidar = {
@@ -74,7 +78,6 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             'pts_backbone': pts_backbone,
             'pts_neck': pts_neck,
         }
-        grid = _voxel_grid(data_preprocessor, pts_middle_encoder)
         self.pts_bbox_head = build_freezable(
             {'voxel_grid': grid, **pts_bbox_head}, MODELS, name='pts_bbox_head'
         )
@@ -168,15 +171,13 @@ class CmtDetector(RequiresHooks, Base3DDetector):
 
     def _bev_maps(self, voxels: Mapping[str, Tensor], batch_size: int) -> list[Tensor]:
         """Voxels -> the backbone's maps, each (B, C, height, width)."""
-        # A grid may be declared smaller than the range, as in the released r50 model.
-        grid = voxels['coors'].new_tensor(self.pts_middle_encoder.sparse_shape)
-        if (voxels['coors'][:, 1:] < grid).all(dim=1).any():
+        if len(voxels['voxels']):
             features = self.pts_voxel_encoder(
                 voxels['voxels'], voxels['num_points'], voxels['coors']
             )
             bev = self.pts_middle_encoder(features, voxels['coors'], batch_size)
         else:
-            bev = self._empty_bev(batch_size, voxels)
+            bev = self._empty_bev(voxels['voxels'], batch_size)
         return [*self.pts_backbone(bev)]
 
     def _bev_neck(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -232,23 +233,15 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             )
         return wanted
 
-    def _empty_bev(self, batch_size: int, voxels: Mapping[str, Tensor]) -> Tensor:
-        """The map of a batch without a single voxel: zeros.
+    def _empty_bev(self, like: Tensor, batch_size: int) -> Tensor:
+        """Map of zeros (B, C, height, width): the encoder's output for a batch without any voxel.
 
-        Its size comes from the encoder itself, run on one voxel. The encoder's parameters take
-        part with a gradient of zero, so that distributed training finds none unused.
+        spconv's kernels do not take zero voxels, so the encoder does not run. Its parameters get a
+        gradient of zero, so that distributed training finds none unused.
         """
-        encoder = self.pts_middle_encoder
-        training = encoder.training
-        like = voxels['voxels']
-        with torch.no_grad():
-            one = encoder.eval()(
-                like.new_zeros(1, encoder.in_channels),
-                voxels['coors'].new_zeros(1, 4),
-                batch_size,
-            )
-        encoder.train(training)
-        return torch.zeros_like(one) + 0 * sum(p.sum() for p in encoder.parameters())
+        bev = like.new_zeros(batch_size, *bev_shape(self.pts_middle_encoder))
+        trained = [p for p in self.pts_middle_encoder.parameters() if p.requires_grad]
+        return bev + 0 * sum(parameter.sum() for parameter in trained)
 
 
 def _chain(stages: Sequence[Callable], inputs: object) -> object:
@@ -256,6 +249,23 @@ def _chain(stages: Sequence[Callable], inputs: object) -> object:
     for stage in stages:
         inputs = stage(inputs)
     return inputs
+
+
+def bev_shape(encoder: SparseEncoder) -> tuple[int, int, int]:
+    """Channels, height and width of the map of a sparse encoder, from its convolutions alone."""
+    sizes = encoder.sparse_shape
+    for module in encoder.modules():
+        if getattr(module, 'subm', True):  # not a convolution, or one that keeps the size
+            continue
+        axes = zip(
+            sizes, module.kernel_size, module.stride, module.padding, module.dilation, strict=True
+        )
+        sizes = [
+            (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, padding, dilation in axes
+        ]
+    depth, height, width = sizes
+    return encoder.output_channels * depth, height, width
 
 
 def _voxel_grid(
