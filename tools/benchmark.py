@@ -13,15 +13,19 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 
-from projects.cmt_aqr.benchmarks import attention, freeze, model, router
 from projects.cmt_aqr.benchmarks.report import OtherWork, machine, machine_line
-from projects.cmt_aqr.entry import UsageError
 from projects.cmt_aqr.files import dump_json
+from projects.cmt_aqr.usage_error import UsageError
 
-BENCHMARKS = {'attention': attention, 'freeze': freeze, 'model': model, 'router': router}
+NAMES = ['voxels']  # runs with torch alone
+if find_spec('mmdet3d') is not None:
+    NAMES += ['attention', 'freeze', 'model', 'router']
+BENCHMARKS = {name: import_module(f'projects.cmt_aqr.benchmarks.{name}') for name in sorted(NAMES)}
 
 
 def make_parser() -> argparse.ArgumentParser:

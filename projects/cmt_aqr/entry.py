@@ -19,6 +19,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from .datasets.old_infos import is_old
 from .feature_cache import use_feature_cache
 from .old_settings import find_old_settings
+from .usage_error import UsageError
 
 _REPO_ROOT = Path(__file__).resolve().parents[2]
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -29,10 +30,6 @@ _PLAIN_LOADERS = {
     'LoadPointsFromMultiSweeps': 'LoadPointsOfSweeps',
     'LoadMultiViewImageFromFiles': 'LoadMultiViewImages',
 }
-
-
-class UsageError(Exception):
-    """The command cannot run as given; the message says why and what to do."""
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..entry import UsageError
+from .clouds import random_cloud
 
 INFO_FILE = 'nuscenes_infos_train.pkl'
 _RANDOM_STEPS = (
@@ -95,7 +96,7 @@ def random_batch(cfg: Config, *, num_points: int = 30_000, num_boxes: int = 30) 
     )
     images = torch.randint(0, 255, (_NUM_CAMERAS, 3, height, width), dtype=torch.uint8)
     return {
-        'inputs': {'points': [_random_cloud(num_points, limits)], 'img': [images]},
+        'inputs': {'points': [random_cloud(num_points, limits)], 'img': [images]},
         'data_samples': [sample],
     }
 
@@ -108,24 +109,6 @@ def _image_size(cfg: Config) -> tuple[int, int]:
     """(height, width) that the test pipeline brings images to."""
     steps = cfg.test_dataloader.dataset.pipeline
     return next(tuple(step.final_dim) for step in steps if step.type == 'ResizeCropFlipImage')
-
-
-def _random_cloud(num_points: int, limits: Tensor) -> Tensor:
-    """(N, 5): x, y, z, intensity, time; azimuth, distance and height are uniform."""
-    azimuth = torch.rand(num_points) * 2 * torch.pi
-    distance = torch.rand(num_points) * limits[3]
-    height = limits[2] + torch.rand(num_points) * (limits[5] - limits[2])
-    intensity = torch.rand(num_points) * 255
-    return torch.stack(
-        [
-            distance * azimuth.cos(),
-            distance * azimuth.sin(),
-            height,
-            intensity,
-            torch.zeros(num_points),
-        ],
-        dim=1,
-    )
 
 
 def _random_boxes(num_boxes: int, limits: Tensor) -> LiDARInstance3DBoxes:

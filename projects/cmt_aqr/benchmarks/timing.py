@@ -4,13 +4,13 @@ A side is a callable that does its work once and returns the seconds of each of 
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from mmengine.logging import print_log
 
 Times = dict[str, float]
 Side = Callable[[], Times]
@@ -97,7 +97,8 @@ def alternate(sides: Mapping[str, Side], *, rounds: int, warmup: int) -> dict[st
             measured = sides[name]()
             if index >= warmup:
                 times[name].append(measured)
-        print_log(f'round {index + 1} of {warmup + rounds} ({warmup} to warm up)', logger='current')
+        done = f'round {index + 1} of {warmup + rounds} ({warmup} to warm up)'
+        print(done, file=sys.stderr, flush=True)
     return times
 
 
