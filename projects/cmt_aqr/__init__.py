@@ -1,8 +1,8 @@
 """Cross Modal Transformer with an Adaptive Query Router, as an MMDetection3D plugin.
 
 ``custom_imports = dict(imports=['projects.cmt_aqr'])`` in a config registers every module. Where
-MMDetection3D is not installed, ``geometry``, ``transformer`` and ``aqr`` still import with
-torch alone.
+MMDetection3D is not installed, ``geometry``, ``voxelize``, ``transformer`` and ``aqr`` still import
+with torch alone.
 """
 
 from importlib.util import find_spec
