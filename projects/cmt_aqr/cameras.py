@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .transfer import to_device
+
 
 class Cameras(NamedTuple):
     """The cameras of a batch, padded to the sample that has most."""
@@ -51,12 +53,10 @@ def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
             )
         lidar2img[index, : len(matrices)] = matrices
         present[index, : len(matrices)] = True
-    matrices = torch.as_tensor(np.stack([lidar2img, np.linalg.inv(lidar2img)]))
-    lidar2img, img2lidar = matrices.float().to(like.device, non_blocking=True)
     return Cameras(
-        lidar2img=lidar2img,
-        img2lidar=img2lidar,
-        present=present.to(like.device, non_blocking=True),
+        lidar2img=to_device(lidar2img, like, torch.float32),
+        img2lidar=to_device(np.linalg.inv(lidar2img), like, torch.float32),
+        present=to_device(present, like, torch.bool),
         complete=bool(present.all()),
         image_shape=shapes.pop(),
     )

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .transfer import to_device
+
 # Keeps a division by a depth of zero finite; the sign of the depth is kept.
 _DEPTH_EPS = 1e-6
 
@@ -44,14 +46,6 @@ class VoxelGrid(NamedTuple):
             round(grid / cells) for grid, cells in zip(self.shape[1:], map_shape, strict=True)
         ]
         return self.voxel_size[0] * strides[1], self.voxel_size[1] * strides[0]
-
-
-def tensor_like(numbers: Sequence[float], like: Tensor) -> Tensor:
-    """Numbers as a tensor of another's dtype and device, without waiting for the device.
-
-    ``like.new_tensor(numbers)`` waits until the GPU has done all that it was given before.
-    """
-    return torch.tensor(numbers, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def check_range(point_cloud_range: Sequence[float]) -> None:
@@ -155,9 +149,8 @@ def bev_cells(
     Returns:
         (..., 2): column (along x) and row (along y); 0.5 is the middle of the first.
     """
-    return (points[..., :2] - tensor_like(point_cloud_range[:2], points)) / tensor_like(
-        cell_size, points
-    )
+    origin, size = to_device(point_cloud_range[:2], points), to_device(cell_size, points)
+    return (points[..., :2] - origin) / size
 
 
 def image_cells(pixels: Tensor, image_shape: tuple[int, int], map_shape: tuple[int, int]) -> Tensor:
@@ -172,7 +165,7 @@ def image_cells(pixels: Tensor, image_shape: tuple[int, int], map_shape: tuple[i
         (..., 2): column and row; 0.5 is the middle of the first.
     """
     cells_per_pixel = [cells / size for cells, size in zip(map_shape, image_shape, strict=True)]
-    return pixels[..., :2] * tensor_like(cells_per_pixel[::-1], pixels)
+    return pixels[..., :2] * to_device(cells_per_pixel[::-1], pixels)
 
 
 def token_pixels(height: int, width: int, image_shape: tuple[int, int], like: Tensor) -> Tensor:
@@ -188,5 +181,4 @@ def token_pixels(height: int, width: int, image_shape: tuple[int, int], like: Te
 
 
 def _limits(like: Tensor, point_cloud_range: Sequence[float]) -> tuple[Tensor, Tensor]:
-    low, high = tensor_like(point_cloud_range, like).view(2, 3)
-    return low, high
+    return to_device(point_cloud_range[:3], like), to_device(point_cloud_range[3:], like)

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .freezing import build_freezable
-from .geometry import tensor_like, token_pixels
+from .geometry import token_pixels
 from .required_hooks import RequiresHooks
+from .transfer import to_device
 
 IGNORED = -1
 
@@ -50,7 +51,7 @@ def token_rays(
     height, width = map_size
     rows, columns = height * per_side, width * per_side
     corners = token_pixels(rows, columns, image_shape, like)
-    half_cell = tensor_like([image_shape[1] / columns / 2, image_shape[0] / rows / 2, 0], like)
+    half_cell = to_device([image_shape[1] / columns / 2, image_shape[0] / rows / 2, 0], like)
     rays = (corners + half_cell).reshape(height, per_side, width, per_side, 3)
     return rays.transpose(1, 2).reshape(height * width, per_side**2, 3)
 

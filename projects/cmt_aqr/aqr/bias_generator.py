@@ -157,9 +157,9 @@ class AttentionBiasGenerator(nn.Module):
         self, weights: Tensor, scales: Tensor, groups: Tensor, windows: Sequence[Windows]
     ) -> AttentionBias | AttentionMix:
         """With one table of scales (scopes, 2)."""
+        sensor = torch.arange(weights.shape[-1], device=weights.device).clamp(max=1)
         strengths = {
-            scope: weights * scale[(torch.arange(weights.shape[-1]) > 0).long()]
-            for scope, scale in zip(self.scopes, scales, strict=True)
+            scope: weights * scale[sensor] for scope, scale in zip(self.scopes, scales, strict=True)
         }
         if self.form == 'mix':
             return AttentionMix(strengths['global'], groups, self.temperature, self.limit)

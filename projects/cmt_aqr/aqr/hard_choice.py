@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..transfer import to_device
 from ..transformer.attention_bias import AttentionBias
 from .health import GroupHealth
 
@@ -43,7 +44,7 @@ def mask_others(choice: Tensor, groups: Tensor) -> AttentionBias:
         choice: (B, Q), index into :data:`EXPERTS`.
         groups: (K,), 0 for tokens of the LiDAR and 1 for those of cameras.
     """
-    seen = torch.tensor(_SEEN, device=choice.device)[choice]
+    seen = to_device(_SEEN, choice, torch.bool)[choice]
     masked = torch.zeros(seen.shape, device=choice.device).masked_fill(~seen, MASKED)
     return AttentionBias(masked, groups, windows=(), limit=-MASKED)
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..transfer import to_device
 from .layout import TokenLayout
 from .windows import Windows
 
@@ -128,10 +129,7 @@ def _health_of(meta: Mapping, index: int, like: Tensor) -> dict[str, Tensor]:
             'which aqr.reliability learns: put PackHealth before Pack3DDetInputs and health among '
             'its meta_keys, or set aqr.reliability=None'
         )
-    return {
-        name: torch.as_tensor(health[name], dtype=torch.float32, device=like.device)
-        for name in ('lidar', 'camera')
-    }
+    return {name: to_device(health[name], like, torch.float32) for name in ('lidar', 'camera')}
 
 
 def _pool(health: Tensor, cells: tuple[int, int], extent: Sequence[float]) -> Tensor:

@@ -85,12 +85,14 @@ class WindowAttention(MultiheadAttention):
 def _pairs(windows: Sequence[tuple[Windows, Tensor]], rows: int, like: Tensor) -> Pairs:
     """Each slot, a row of its sample, with every token on the map in its windows."""
     batch_size, _, num_tokens = like.shape[:3]
-    parts = [like.new_empty(3, 0, dtype=torch.long)]
+    parts = [like.new_empty(4, 0, dtype=torch.long)]
     for window, slot in windows:
         sample = window.sample[:, None].expand_as(window.token)
         row = slot[:, None] - sample * rows
-        parts.append(torch.stack([sample, row, window.token])[:, window.inside])
-    sample, row, token = torch.cat(parts, dim=1)
+        cells = torch.stack([sample, row, window.token, window.inside.long()])
+        parts.append(cells.flatten(1))
+    cells = torch.cat(parts, dim=1)
+    sample, row, token = cells[:3, cells[3].bool()]  # one host read, whatever the sensors
     return Pairs.of(sample, row, token, shape=(batch_size, rows, num_tokens))
 
 

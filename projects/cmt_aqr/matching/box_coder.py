@@ -10,6 +10,8 @@ import torch
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
+from ..transfer import to_device
+
 LAYOUTS = ('named', 'released')
 # A box of no size has no logarithm; one millimetre is below any annotation.
 _MIN_SIZE = 1e-3
@@ -84,9 +86,8 @@ class BoxCoder:
             boxes (n, 9), scores (n,) and labels (n,), best first; n is at most ``max_num``.
         """
         classes = [task.shape[-1] for task in logits]
-        task_of_class = torch.repeat_interleave(
-            torch.arange(len(classes)), torch.tensor(classes)
-        ).to(logits[0].device)
+        task_of_class = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor(classes))
+        task_of_class = to_device(task_of_class, logits[0], torch.long)
         all_scores = torch.cat(logits, dim=-1).sigmoid()
         scores, index = all_scores.flatten().topk(min(self.max_num, all_scores.numel()))
         query, labels = index // sum(classes), index % sum(classes)
@@ -97,6 +98,6 @@ class BoxCoder:
         return boxes[keep], scores[keep], labels[keep]
 
     def _inside(self, boxes: Tensor) -> Tensor:
-        low = boxes.new_tensor(self.post_center_range[:3])
-        high = boxes.new_tensor(self.post_center_range[3:])
+        low = to_device(self.post_center_range[:3], boxes)
+        high = to_device(self.post_center_range[3:], boxes)
         return ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(dim=1)

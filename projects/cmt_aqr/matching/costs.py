@@ -7,6 +7,8 @@ from mmdet3d.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ..transfer import to_device
+
 
 @TASK_UTILS.register_module()
 class BBox3DL1Cost:
@@ -29,7 +31,7 @@ class BBox3DL1Cost:
         img_meta: dict | None = None,
     ) -> Tensor:
         """(Q, n) cost between ``codes`` (Q, 10) of predictions and (n, 10) of ground truth."""
-        weights = pred_instances.codes.new_tensor(self.code_weights)
+        weights = to_device(self.code_weights, pred_instances.codes)
         used = len(self.code_weights)
         predicted = pred_instances.codes[:, :used] * weights
         target = gt_instances.codes[:, :used] * weights
