@@ -2,21 +2,22 @@
 
 import pytest
 import torch
+from ground_truth import truth_of
 
 from projects.cmt_aqr.denoising import DenoisingGenerator
-from projects.cmt_aqr.matching.criterion import GroundTruth
 
 RANGE = (-10.0, -10.0, -10.0, 10.0, 10.0, 10.0)
 
 
-def truth_of(*counts):
+def boxes_of(*counts):
+    """Ground truth of samples with so many boxes, of classes 0, 1, ..."""
     samples = []
     for sample, count in enumerate(counts):
         boxes = torch.zeros(count, 9)
         boxes[:, 0] = torch.arange(count) + 5 * sample
         boxes[:, 3:6] = 2
-        samples.append(GroundTruth(boxes, torch.arange(count)))
-    return samples
+        samples.append((boxes, range(count)))
+    return truth_of(*samples)
 
 
 def generator(**options):
@@ -24,7 +25,7 @@ def generator(**options):
 
 
 def test_places_of_a_batch():
-    queries = generator(groups=2, noise_scale=0.0)(truth_of(1, 0, 3), num_query=50)
+    queries = generator(groups=2, noise_scale=0.0)(boxes_of(1, 0, 3), num_query=50)
     assert queries.reference.shape == (3, 6, 3)
     assert queries.sample.tolist() == [0, 2, 2, 2] * 2
     assert queries.slot.tolist() == [0, 0, 1, 2, 3, 3, 4, 5]
@@ -35,7 +36,7 @@ def test_places_of_a_batch():
 
 
 def test_noise_stays_within_the_box_and_decides_the_label():
-    queries = generator(groups=10, split=0.75)(truth_of(4, 4), num_query=1000)
+    queries = generator(groups=10, split=0.75)(boxes_of(4, 4), num_query=1000)
     moved = queries.reference[queries.sample, queries.slot] * 20 - 10
     noise = moved - queries.targets.boxes[:, :3]  # half a box is one metre
     assert noise.abs().max() <= 1 + 1e-5
@@ -46,7 +47,7 @@ def test_noise_stays_within_the_box_and_decides_the_label():
 
 
 def test_who_may_look_at_whom():
-    queries = generator(groups=2)(truth_of(2), num_query=50)
+    queries = generator(groups=2)(boxes_of(2), num_query=50)
     allowed = queries.may_look(3)
     expected = torch.tensor(
         [
@@ -64,9 +65,21 @@ def test_who_may_look_at_whom():
 
 
 def test_groups_never_outnumber_the_learned_queries():
-    assert generator(groups=10)(truth_of(4), num_query=9).slots == 8
+    assert generator(groups=10)(boxes_of(4), num_query=9).slots == 8
 
 
 @pytest.mark.parametrize(('counts', 'num_query'), [((0, 0), 50), ((8, 2), 7)])
 def test_none_where_there_is_no_box_or_no_room(counts, num_query):
-    assert generator()(truth_of(*counts), num_query=num_query) is None
+    assert generator()(boxes_of(*counts), num_query=num_query) is None
+
+
+def test_ignored_boxes_get_no_queries():
+    boxes = torch.zeros(3, 9)
+    boxes[:, 0] = torch.arange(3)
+    queries = generator(groups=2, noise_scale=0.0)(
+        truth_of((boxes, (-1, 4, -1)), (boxes[:1], (-1,))), num_query=50
+    )
+    assert queries.group_size == 1
+    assert queries.sample.tolist() == [0, 0]
+    assert queries.targets.boxes[:, 0].tolist() == [1, 1]
+    assert queries.targets.raw_labels.tolist() == [4, 4]

@@ -243,7 +243,7 @@ def test_one_sample_without_boxes_changes_nothing_for_the_other():
     bev, images, samples = random_batch((3, 0))
     both = head.losses(
         head(bev, images, [s.metainfo for s in samples]).tasks,
-        [head._ground_truth(s.gt_instances_3d, like=bev) for s in samples],
+        head.ground_truth(samples),
         None,
     )
     one = head.loss(bev[:1], images[:1], samples[:1])
@@ -263,12 +263,34 @@ def test_a_sample_with_fewer_cameras_equals_itself_alone():
     torch.testing.assert_close(batched.scores_3d, alone.scores_3d)
 
 
-def test_labels():
+def test_ignored_boxes_are_left_out():
+    head = make_head()
+    _, _, samples = random_batch((3, 2))
+    samples[0].gt_instances_3d.labels_3d[0] = -1  # to be ignored
+    truth = head.ground_truth(samples)
+    assert len(truth.boxes) == len(truth.labels) == 4
+    assert truth.counts == (2, 2)
+
+
+def test_an_ignored_box_changes_no_loss():
     head = make_head()
     bev, images, samples = random_batch((3, 2))
-    samples[0].gt_instances_3d.labels_3d[0] = -1  # to be ignored
-    truth = head._ground_truth(samples[0].gt_instances_3d, like=bev)
-    assert len(truth.boxes) == len(truth.labels) == 2
+    torch.manual_seed(1)
+    without = head.loss(bev, images, samples)
+    for sample in samples:
+        truth = sample.gt_instances_3d
+        ignored = truth[:1]
+        ignored.labels_3d = torch.tensor([-1])
+        boxes = truth.bboxes_3d.cat([ignored.bboxes_3d, truth.bboxes_3d])
+        labels = torch.cat([ignored.labels_3d, truth.labels_3d])
+        sample.gt_instances_3d = InstanceData(bboxes_3d=boxes, labels_3d=labels)
+    torch.manual_seed(1)
+    assert head.loss(bev, images, samples) == without
+
+
+def test_labels_beyond_the_classes_are_refused():
+    head = make_head()
+    bev, images, samples = random_batch((3, 2))
     samples[0].gt_instances_3d.labels_3d[0] = 10
     with pytest.raises(ValueError, match='labelled 10, but the head has 10 classes'):
         head.loss(bev, images, samples)
@@ -548,11 +570,7 @@ def test_denoising_queries_leave_nothing_on_the_features_that_learned_ones_see()
     wake(head)
     bev, images, samples = random_batch()
     metas = [sample.metainfo for sample in samples]
-    truth = [
-        head._ground_truth(sample.gt_instances_3d, like=head.reference_points.weight)
-        for sample in samples
-    ]
-    denoising = head.make_denoising(truth, num_query=head.num_query)
+    denoising = head.make_denoising(head.ground_truth(samples), num_query=head.num_query)
     (alone,) = head(bev, images, metas).tasks
     (beside,) = head(bev, images, metas, denoising).tasks
     for name, value in alone.items():

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from .geometry import metres_to_unit
-from .matching.criterion import GroundTruth, NoisedTargets
+from .matching.criterion import NoisedTargets
+from .matching.ground_truth import GroundTruth
+from .transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -78,27 +80,25 @@ class DenoisingGenerator:
         """Volume of a ball of radius ``split`` over that of the cube of noise around it."""
         return math.pi / 6 * self.split**3
 
-    def __call__(self, truth: Sequence[GroundTruth], *, num_query: int) -> DenoisingQueries | None:
+    def __call__(self, truth: GroundTruth, *, num_query: int) -> DenoisingQueries | None:
         """Noised copies of the ground truth of a batch; ``None`` where there is no room or no box.
 
         Args:
-            truth: one for each sample.
+            truth: of the batch.
             num_query: Q.
         """
-        counts = [len(sample.labels) for sample in truth]
-        group_size = max(counts)
+        group_size = max(truth.counts)
         groups = min(self.groups, num_query // group_size) if group_size else 0
         if groups == 0:
             return None
-        boxes = torch.cat([sample.boxes for sample in truth]).repeat(groups, 1)
-        labels = torch.cat([sample.labels for sample in truth]).repeat(groups)
-        sample, slot = _places(counts, group_size, groups, device=labels.device)
+        boxes, labels = truth.boxes.repeat(groups, 1), truth.labels.repeat(groups)
+        sample, slot = _places(truth.counts, group_size, groups, like=labels)
 
         noise = torch.rand_like(boxes[:, :3]) * 2 - 1
         reach = (boxes[:, 3:6] / 2 + self.noise_shift) * self.noise_scale
         centres = metres_to_unit(boxes[:, :3] + noise * reach, self.point_cloud_range)
         is_object = noise.norm(dim=1) <= self.split
-        reference = boxes.new_zeros(len(truth), group_size * groups, 3)
+        reference = boxes.new_zeros(len(truth.counts), group_size * groups, 3)
         reference[sample, slot] = centres.clamp(0, 1)
         return DenoisingQueries(
             reference=reference,
@@ -110,10 +110,10 @@ class DenoisingGenerator:
 
 
 def _places(
-    counts: list[int], group_size: int, groups: int, *, device: torch.device
+    counts: Sequence[int], group_size: int, groups: int, like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sample and slot of every noised box, group by group, each (groups * sum(counts),)."""
     sample = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     within = torch.cat([torch.arange(count) for count in counts])
     slot = torch.cat([within + group_size * group for group in range(groups)])
-    return sample.repeat(groups).to(device), slot.to(device)
+    return tuple(to_device(torch.stack([sample.repeat(groups), slot]), like, torch.long))

@@ -38,7 +38,8 @@ from .geometry import (
     token_pixels,
     unit_to_metres,
 )
-from .matching.criterion import GroundTruth, SetCriterion, TaskOutput
+from .matching import GroundTruth, SetCriterion
+from .matching.matcher import TaskOutput
 from .task_head import CLASS_BRANCH, SeparateTaskHead
 from .transformer import (
     CmtTransformer,
@@ -203,18 +204,19 @@ class CmtHead(BaseModule):
             for count in num_classes
         )
         self.box_coder = TASK_UTILS.build(box_coder)
+        self.make_denoising = None
+        if denoising is not None:
+            self.make_denoising = DenoisingGenerator(
+                point_cloud_range=point_cloud_range, num_classes=self.num_classes, **denoising
+            )
         self.criterion = SetCriterion(
             num_classes=num_classes,
             assigner=assigner,
             loss_cls=loss_cls,
             loss_bbox=loss_bbox,
             code_weights=code_weights,
+            denoising_share=self.make_denoising and self.make_denoising.positive_share,
         )
-        self.make_denoising = None
-        if denoising is not None:
-            self.make_denoising = DenoisingGenerator(
-                point_cloud_range=point_cloud_range, num_classes=self.num_classes, **denoising
-            )
 
         self.aqr_weight_generator = self.attention_bias_generator = self.feature_scaling = None
         self.reliability = None
@@ -511,10 +513,7 @@ class CmtHead(BaseModule):
         sample too, see :func:`~projects.cmt_aqr.aqr.health.token_health`.
         """
         metas = [sample.metainfo for sample in batch_data_samples]
-        truth = [
-            self._ground_truth(sample.gt_instances_3d, like=self.reference_points.weight)
-            for sample in batch_data_samples
-        ]
+        truth = self.ground_truth(batch_data_samples)
         denoising = None
         if self.make_denoising is not None:
             denoising = self.make_denoising(truth, num_query=self.num_query)
@@ -527,38 +526,25 @@ class CmtHead(BaseModule):
     def losses(
         self,
         outputs: Sequence[Mapping[str, Tensor]],
-        truth: Sequence[GroundTruth],
+        truth: GroundTruth,
         denoising: DenoisingQueries | None,
     ) -> dict[str, Tensor]:
         """Losses of the ``tasks`` of :meth:`forward`."""
-        slots = 0 if denoising is None else denoising.slots
-        codes = [self.box_coder.join(task) for task in outputs]
-        logits = [task[CLASS_BRANCH] for task in outputs]
-        losses = {}
-        num_layers = len(logits[0])
-        for layer in range(num_layers):
-            prefix = '' if layer == num_layers - 1 else f'd{layer}.'
-            tasks = [
-                TaskOutput(code[layer, :, slots:], logit[layer, :, slots:])
-                for code, logit in zip(codes, logits, strict=True)
-            ]
-            cls, bbox = self.criterion.matched(tasks, truth)
-            losses[f'{prefix}loss_cls'], losses[f'{prefix}loss_bbox'] = cls, bbox
-            if self.make_denoising is None:
-                continue
-            if denoising is None:  # no box in the batch: a zero of the same graph
-                cls = bbox = sum(code[layer].sum() * 0 for code in codes)
-            else:
-                place = (layer, denoising.sample, denoising.slot)
-                tasks = [
-                    TaskOutput(code[place], logit[place])
-                    for code, logit in zip(codes, logits, strict=True)
-                ]
-                cls, bbox = self.criterion.denoising(
-                    tasks, denoising.targets, positive_share=self.make_denoising.positive_share
-                )
-            losses[f'{prefix}dn_loss_cls'], losses[f'{prefix}dn_loss_bbox'] = cls, bbox
-        return losses
+        tasks = [TaskOutput(self.box_coder.join(task), task[CLASS_BRANCH]) for task in outputs]
+        if denoising is None:
+            return self.criterion(tasks, truth)
+        learned = [TaskOutput(*(x[:, :, denoising.slots :] for x in task)) for task in tasks]
+        place = (slice(None), denoising.sample, denoising.slot)
+        noised = [TaskOutput(*(x[place] for x in task)) for task in tasks]
+        return self.criterion(learned, truth, noised, denoising.targets)
+
+    def ground_truth(self, samples: Sequence[Det3DDataSample]) -> GroundTruth:
+        """The boxes of the head's classes; those labelled -1 are left out."""
+        return GroundTruth.of(
+            [sample.gt_instances_3d for sample in samples],
+            num_classes=self.num_classes,
+            like=self.reference_points.weight,
+        )
 
     def reliability_loss(self, outputs: HeadOutput, metas: Sequence[Mapping]) -> Tensor:
         """How far the router's weights are from the health of the sensors."""
@@ -647,18 +633,6 @@ class CmtHead(BaseModule):
             depth_num=self.depth_num,
             point_cloud_range=self.point_cloud_range,
         )
-
-    def _ground_truth(self, instances: InstanceData, like: Tensor) -> GroundTruth:
-        """Boxes with a class; MMDetection3D labels those to be ignored with -1."""
-        boxes = instances.bboxes_3d
-        labels = instances.labels_3d.to(like.device)
-        if (labels >= self.num_classes).any():
-            raise ValueError(
-                f'a box is labelled {labels.max()}, but the head has {self.num_classes} classes; '
-                "check the dataset's metainfo and the head's tasks"
-            )
-        gravity = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=1).to(like)
-        return GroundTruth(gravity[labels >= 0], labels[labels >= 0])
 
     def _check_inputs(self, bev: Tensor | None, images: Tensor | None) -> None:
         given = [

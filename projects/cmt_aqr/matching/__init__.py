@@ -3,5 +3,7 @@
 from .box_coder import BoxCoder
 from .costs import BBox3DL1Cost
 from .criterion import SetCriterion
+from .ground_truth import GroundTruth
+from .matcher import HungarianMatcher
 
-__all__ = ['BBox3DL1Cost', 'BoxCoder', 'SetCriterion']
+__all__ = ['BBox3DL1Cost', 'BoxCoder', 'GroundTruth', 'HungarianMatcher', 'SetCriterion']

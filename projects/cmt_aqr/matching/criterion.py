@@ -1,37 +1,24 @@
 """The losses of CMT: set prediction by Hungarian matching, and denoising.
 
-Shapes: B batch, Q queries, L decoder layers, n ground-truth boxes of a sample, N denoising queries.
+Shapes: B batch, Q queries, L decoder layers, N ground-truth boxes of the batch or denoising
+queries, P matched pairs of one task in a layer.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.utils import reduce_mean
-from mmdet3d.registry import MODELS, TASK_UTILS
-from mmengine.structures import InstanceData
+from mmdet3d.registry import MODELS
 from torch import Tensor
 
+from ..transfer import to_device
 from .box_coder import encode_boxes
-
-
-class TaskOutput(NamedTuple):
-    """What one task head says in one decoder layer."""
-
-    codes: Tensor
-    """(B, Q, 10)"""
-    logits: Tensor
-    """(B, Q, classes of the task)"""
-
-
-class GroundTruth(NamedTuple):
-    """The boxes of one sample."""
-
-    boxes: Tensor
-    """(n, 9), z at the centre of gravity"""
-    labels: Tensor
-    """(n,), indices into the classes of all tasks together"""
+from .ground_truth import GroundTruth
+from .matcher import HungarianMatcher, Matching, TaskOutput
 
 
 class NoisedTargets(NamedTuple):
@@ -45,150 +32,195 @@ class NoisedTargets(NamedTuple):
     """(N,), the labels before the noise"""
 
 
-def _in_float32(losses: Callable) -> Callable:
-    """Compute losses of task outputs in float32, also under autocast, as they were released."""
+class LayerLosses(NamedTuple):
+    """Losses of one decoder layer."""
 
-    @functools.wraps(losses)
-    def compute(criterion: 'SetCriterion', tasks: Sequence[TaskOutput], *args, **options):
-        tasks = [TaskOutput(task.codes.float(), task.logits.float()) for task in tasks]
-        with torch.autocast(tasks[0].codes.device.type, enabled=False):
-            return losses(criterion, tasks, *args, **options)
-
-    return compute
+    cls: Tensor
+    bbox: Tensor
 
 
 class SetCriterion:
-    """Classification and box losses of one decoder layer, summed over the tasks, in float32.
+    """Classification and box losses of all decoder layers, summed over the tasks, in float32.
 
-    The classification loss is divided by positives + 0.1 negatives, the box loss by positives,
-    each the mean over ranks and at least one, so that a batch without any box trains.
+    The classification loss is divided by positives + 0.1 negatives, the box loss by positives, each
+    the mean over ranks and at least one, so that a batch without any box trains. Every rank takes
+    part in one all-reduce a call, whatever its batch holds.
 
     Args:
         num_classes: classes of each task; labels count through the tasks.
-        assigner: config of the assigner.
+        assigner: config of a Hungarian assigner, see
+            :class:`~projects.cmt_aqr.matching.matcher.HungarianMatcher`.
         loss_cls: config of the classification loss.
         loss_bbox: config of the box loss.
         code_weights: weight of each of the ten numbers of a box code.
         negative_weight: share of a negative in the normaliser of the classification loss.
+        denoising_share: expected share of denoising queries that the noise leaves as objects;
+            ``None`` trains without denoising queries.
     """
 
     def __init__(
         self,
         *,
         num_classes: Sequence[int],
-        assigner: dict,
-        loss_cls: dict,
-        loss_bbox: dict,
+        assigner: Mapping,
+        loss_cls: Mapping,
+        loss_bbox: Mapping,
         code_weights: Sequence[float],
         negative_weight: float = 0.1,
+        denoising_share: float | None = None,
     ) -> None:
         self.num_classes = tuple(num_classes)
-        self.assigner = TASK_UTILS.build(assigner)
+        self.matcher = HungarianMatcher(assigner)
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.code_weights = tuple(code_weights)
         self.negative_weight = negative_weight
+        self.denoising_share = denoising_share
 
-    @_in_float32
-    def matched(
-        self, tasks: Sequence[TaskOutput], truth: Sequence[GroundTruth]
-    ) -> tuple[Tensor, Tensor]:
-        """Classification and box loss of queries matched one to one with the ground truth."""
-        losses = []
-        for first, output in zip(self._first_classes(), tasks, strict=True):
-            losses.append(self._matched_task(output, truth, first))
-        cls, bbox = zip(*losses, strict=True)
-        return sum(cls), sum(bbox)
-
-    @_in_float32
-    def denoising(
-        self, tasks: Sequence[TaskOutput], targets: NoisedTargets, *, positive_share: float
-    ) -> tuple[Tensor, Tensor]:
-        """Classification and box loss of denoising queries, whose boxes are known.
+    def __call__(
+        self,
+        tasks: Sequence[TaskOutput],
+        truth: GroundTruth,
+        noised: Sequence[TaskOutput] = (),
+        targets: NoisedTargets | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of a batch, in float32 also under autocast, as they were released.
 
         Args:
-            tasks: outputs of the N denoising queries: codes (N, 10), logits (N, classes).
-            targets: what they should give.
-            positive_share: expected share of queries that the noise leaves as objects.
+            tasks: output of each task for the learned queries.
+            truth: of the batch.
+            noised: output of each task for the denoising queries.
+            targets: of the denoising queries; ``None`` where there are none.
+
+        Returns:
+            ``loss_cls``, ``loss_bbox`` and with denoising ``dn_loss_cls``, ``dn_loss_bbox``; for
+            layers before the last with the prefix ``d<layer>.``.
+
+        Raises:
+            FloatingPointError: an output is not finite.
         """
-        losses = []
-        for first, output in zip(self._first_classes(), tasks, strict=True):
-            losses.append(self._denoising_task(output, targets, first, positive_share))
-        cls, bbox = zip(*losses, strict=True)
-        return sum(cls), sum(bbox)
+        with torch.autocast(tasks[0].codes.device.type, enabled=False):
+            tasks, noised = _in_float32(tasks), _in_float32(noised)
+            codes = encode_boxes(truth.boxes)
+            matchings = self.matcher(tasks, truth, codes, self.num_classes)
+            *of_tasks, of_denoising = self._divisors(tasks, matchings, targets)
+            learned = self._matched(tasks, matchings, truth.labels, codes, of_tasks)
+            if targets is None:
+                denoised = _zeros(tasks)
+            else:
+                denoised = self._denoising(noised, targets, of_denoising)
+        losses = {}
+        for layer in range(len(learned)):
+            prefix = '' if layer == len(learned) - 1 else f'd{layer}.'
+            losses[f'{prefix}loss_cls'], losses[f'{prefix}loss_bbox'] = learned[layer]
+            if self.denoising_share is not None:
+                losses[f'{prefix}dn_loss_cls'], losses[f'{prefix}dn_loss_bbox'] = denoised[layer]
+        return losses
 
-    def _first_classes(self) -> list[int]:
-        """Index of each task's first class."""
-        return [sum(self.num_classes[:i]) for i in range(len(self.num_classes))]
-
-    def _matched_task(
-        self, output: TaskOutput, truth: Sequence[GroundTruth], first: int
-    ) -> tuple[Tensor, Tensor]:
-        num_classes = output.logits.shape[-1]
-        labels, targets, positive = [], [], []
-        for codes, logits, sample in zip(output.codes, output.logits, truth, strict=True):
-            inside = (sample.labels >= first) & (sample.labels < first + num_classes)
-            target_codes = encode_boxes(sample.boxes[inside])
-            target_labels = sample.labels[inside] - first
-            assigned = self._assign(codes, logits, target_codes, target_labels)
-            sample_labels = target_labels.new_full((len(codes),), num_classes)
-            sample_labels[assigned >= 0] = target_labels[assigned[assigned >= 0]]
-            labels.append(sample_labels)
-            targets.append(target_codes[assigned[assigned >= 0]])
-            positive.append(assigned >= 0)
-        labels, targets, positive = torch.cat(labels), torch.cat(targets), torch.cat(positive)
-        num_positive = positive.sum()
-        num_negative = positive.numel() - num_positive
-        cls = self.loss_cls(
-            output.logits.flatten(0, 1),
-            labels,
-            avg_factor=_normaliser(num_positive + self.negative_weight * num_negative),
-        )
-        bbox = self._box_loss(output.codes.flatten(0, 1)[positive], targets, num_positive)
-        return cls, bbox
-
-    def _assign(
-        self, codes: Tensor, logits: Tensor, target_codes: Tensor, target_labels: Tensor
+    def _divisors(
+        self,
+        tasks: Sequence[TaskOutput],
+        matchings: Sequence[Matching],
+        targets: NoisedTargets | None,
     ) -> Tensor:
-        """(Q,): the index of the box matched with each query, -1 where there is none."""
-        for name, values in (('box code', codes), ('class logit', logits)):
-            if not torch.isfinite(values).all():
-                raise FloatingPointError(
-                    f'{(~torch.isfinite(values)).sum()} of {values.numel()} {name}s are not '
-                    'finite: the training has diverged; lower the learning rate or look for '
-                    'damaged input in this batch'
+        """(tasks + 1, 2), of classification and box loss; of denoising in the last row.
+
+        Means of the counts over all ranks, at least one, by a single all-reduce.
+        """
+        positives = torch.tensor([matching.query.shape[1] for matching in matchings])
+        negatives = tasks[0].codes[0, ..., 0].numel() - positives
+        learned = torch.stack([positives + self.negative_weight * negatives, positives], dim=1)
+        num_noised = 0 if targets is None else len(targets.labels)
+        noised = torch.tensor([self.denoising_share or 0.0, 1.0]) * num_noised
+        counts = torch.cat([learned, noised[None]])
+        return reduce_mean(to_device(counts, tasks[0].codes)).clamp(min=1)
+
+    def _matched(
+        self,
+        tasks: Sequence[TaskOutput],
+        matchings: Sequence[Matching],
+        labels: Tensor,
+        codes: Tensor,
+        divisors: Sequence[Tensor],
+    ) -> list[LayerLosses]:
+        """Losses of the learned queries; ``labels`` and ``codes`` are those of the truth."""
+        losses, first = [], 0
+        for task, matching, divisor in zip(tasks, matchings, divisors, strict=True):
+            predicted, logits = task.codes.flatten(1, 2), task.logits.flatten(1, 2)
+            num_layers, _, num_classes = logits.shape
+            wanted = labels.new_full(logits.shape[:2], num_classes)  # background
+            wanted.scatter_(1, matching.query, labels[matching.box] - first)
+            layer = torch.arange(num_layers, device=wanted.device)[:, None]
+            output = TaskOutput(predicted[layer, matching.query], logits)
+            losses.append(self._by_layer(output, codes[matching.box], wanted, divisor))
+            first += num_classes
+        return _sum_tasks(losses)
+
+    def _denoising(
+        self, tasks: Sequence[TaskOutput], targets: NoisedTargets, divisor: Tensor
+    ) -> list[LayerLosses]:
+        """Losses of denoising queries, whose boxes are known.
+
+        A query that the noise made background still regresses its box.
+        """
+        codes = encode_boxes(targets.boxes)
+        losses, first = [], 0
+        for task in tasks:
+            num_layers, _, num_classes = task.logits.shape
+            labels, raw = targets.labels - first, targets.raw_labels - first
+            labels = labels.where((labels >= 0) & (labels < num_classes), num_classes)
+            of_task = (raw >= 0) & (raw < num_classes)
+            wanted = codes.where(of_task[:, None], torch.nan)  # regresses nothing
+            losses.append(
+                self._by_layer(
+                    task,
+                    wanted.expand(num_layers, -1, -1),
+                    labels.expand(num_layers, -1),
+                    divisor,
                 )
-        result = self.assigner.assign(
-            InstanceData(codes=codes, scores=logits),
-            InstanceData(codes=target_codes, labels=target_labels),
-        )
-        return result.gt_inds - 1
+            )
+            first += num_classes
+        return _sum_tasks(losses)
 
-    def _denoising_task(
-        self, output: TaskOutput, targets: NoisedTargets, first: int, positive_share: float
-    ) -> tuple[Tensor, Tensor]:
-        num_classes = output.logits.shape[-1]
-        labels = targets.labels - first
-        labels = labels.where((labels >= 0) & (labels < num_classes), num_classes)
-        raw = targets.raw_labels - first
-        of_task = (raw >= 0) & (raw < num_classes)
-        count = raw.new_tensor(len(raw), dtype=output.logits.dtype)
-        cls = self.loss_cls(output.logits, labels, avg_factor=_normaliser(count * positive_share))
-        bbox = self._box_loss(output.codes[of_task], encode_boxes(targets.boxes[of_task]), count)
-        return cls, bbox
+    def _by_layer(
+        self, output: TaskOutput, codes: Tensor, labels: Tensor, divisor: Tensor
+    ) -> list[LayerLosses]:
+        """Losses of one task, from targets ``codes`` (L, P, 10) and ``labels`` (L, queries)."""
+        return [
+            LayerLosses(
+                self.loss_cls(output.logits[layer], labels[layer], avg_factor=divisor[0]),
+                self._box_loss(output.codes[layer], codes[layer], divisor[1]),
+            )
+            for layer in range(len(labels))
+        ]
 
-    def _box_loss(self, codes: Tensor, targets: Tensor, count: Tensor) -> Tensor:
-        """L1 of (P, 10) codes, divided by a count that may be larger than P.
+    def _box_loss(self, codes: Tensor, targets: Tensor, divisor: Tensor) -> Tensor:
+        """Sum over (P, 10) codes divided by a count, which may be another than P.
 
         A box of which something is not known (nuScenes gives NaN for some velocities) still
         counts, but regresses nothing.
         """
-        finite = torch.isfinite(targets).all(dim=-1, keepdim=True)
-        targets = targets.where(finite, codes.detach())
-        weights = codes.new_tensor(self.code_weights).expand_as(codes)
-        return self.loss_bbox(codes, targets, weights, avg_factor=_normaliser(count))
+        known = torch.isfinite(targets).all(dim=-1, keepdim=True)
+        targets = targets.where(known, codes.detach())
+        # Given weights, mmdet's loss would read back whether any is above zero.
+        loss = self.loss_bbox(codes, targets, reduction_override='none')
+        return weight_reduce_loss(loss, to_device(self.code_weights, codes), avg_factor=divisor)
 
 
-def _normaliser(count: Tensor) -> float:
-    """The mean of a count over all ranks, at least one."""
-    return reduce_mean(count.float()).clamp(min=1).item()
+def _in_float32(tasks: Sequence[TaskOutput]) -> list[TaskOutput]:
+    return [TaskOutput(task.codes.float(), task.logits.float()) for task in tasks]
+
+
+def _zeros(tasks: Sequence[TaskOutput]) -> list[LayerLosses]:
+    """Losses where there is no denoising query: zeros of the same graph."""
+    codes = zip(*(task.codes for task in tasks), strict=True)
+    zeros = [sum(code.sum() * 0 for code in layer) for layer in codes]
+    return [LayerLosses(zero, zero) for zero in zeros]
+
+
+def _sum_tasks(losses: Sequence[Sequence[LayerLosses]]) -> list[LayerLosses]:
+    """Losses of each task and layer -> of each layer."""
+    return [
+        LayerLosses(*(sum(parts) for parts in zip(*layer, strict=True)))
+        for layer in zip(*losses, strict=True)
+    ]

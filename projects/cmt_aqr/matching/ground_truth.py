@@ -1,0 +1,72 @@
+"""The ground truth of a batch, for losses and denoising queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from ..transfer import to_device
+
+
+class GroundTruth(NamedTuple):
+    """The N boxes of a batch, sample after sample.
+
+    Labels and counts, which decide the sizes of tensors, are known on the host.
+    """
+
+    boxes: Tensor
+    """(N, 9), z at the centre of gravity"""
+    labels: Tensor
+    """(N,), indices into the classes of all tasks together"""
+    host_labels: np.ndarray
+    """(N,), the labels on the host"""
+    counts: tuple[int, ...]
+    """number of boxes of each sample"""
+
+    @classmethod
+    def of(cls, samples: Sequence[InstanceData], *, num_classes: int, like: Tensor) -> GroundTruth:
+        """Join the ``bboxes_3d`` and ``labels_3d`` of all samples, at one host read.
+
+        Boxes with a negative label are left out: MMDetection3D labels -1 what is to be ignored,
+        boxes of other classes among it.
+
+        Args:
+            samples: of the batch.
+            num_classes: of all tasks together.
+            like: gives device and type.
+
+        Raises:
+            ValueError: a label is beyond the classes.
+        """
+        labels = torch.cat([sample.labels_3d for sample in samples])
+        host_labels = labels.cpu().numpy()
+        if (host_labels >= num_classes).any():
+            raise ValueError(
+                f'a box is labelled {host_labels.max()}, but the head has {num_classes} classes; '
+                "check the dataset's metainfo and the head's tasks"
+            )
+        boxes = samples[0].bboxes_3d.cat([sample.bboxes_3d for sample in samples])
+        centred = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=1).to(like)
+        counted = host_labels >= 0
+        kept = to_device(np.flatnonzero(counted), like, torch.long)
+        ends = np.cumsum([len(sample.labels_3d) for sample in samples])
+        counts = [int(part.sum()) for part in np.split(counted, ends[:-1])]
+        return cls(centred[kept], labels.to(like.device)[kept], host_labels[counted], tuple(counts))
+
+    def by_task(self, num_classes: Sequence[int]) -> list[list[np.ndarray]]:
+        """For each task and sample the boxes of the task's classes, as indices into the N.
+
+        Args:
+            num_classes: classes of each task; labels count through the tasks.
+        """
+        task = np.searchsorted(np.cumsum(num_classes), self.host_labels, side='right')
+        sample = np.repeat(np.arange(len(self.counts)), self.counts)
+        return [
+            [np.flatnonzero((task == t) & (sample == b)) for b in range(len(self.counts))]
+            for t in range(len(num_classes))
+        ]
