@@ -5,13 +5,14 @@ Shapes: B batch, V cameras.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from mmdet3d.models import Base3DDetector, SparseEncoder
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from .feature_cache import FeatureCache, Lookup
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
@@ -196,10 +197,20 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         """
         features = self.extract_feat(batch_inputs_dict)
         try:
-            return self.pts_bbox_head.loss(*features, batch_data_samples)
+            losses = self.pts_bbox_head.loss(*features, batch_data_samples)
         except FloatingPointError as error:
             samples = ', '.join(sample_names(batch_data_samples))
             raise FloatingPointError(f'{error}\nsamples: {samples}') from error
+        return self._with_absent_branches(losses, *features)
+
+    def parse_losses(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, OrderedDict[str, float]]:
+        """Sum of the losses, and the numbers to log as floats, read back to the host all at once.
+
+        MMEngine reads every number that it logs by itself, which holds the host as many times.
+        """
+        loss, log_vars = super().parse_losses(losses)
+        values = torch.stack([*log_vars.values()]).detach().tolist()
+        return loss, OrderedDict(zip(log_vars, values, strict=True))
 
     def predict(
         self,
@@ -232,6 +243,30 @@ class CmtDetector(RequiresHooks, Base3DDetector):
                 "configure a branch as a whole, and name it in the head's modalities"
             )
         return wanted
+
+    def _with_absent_branches(
+        self, losses: dict[str, Tensor], bev: Tensor | None, images: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Give the parameters of a branch that had no input a gradient of zero.
+
+        Distributed training waits for the gradient of every parameter on every rank.
+        """
+        absent = []
+        for modality, features in (('lidar', bev), ('camera', images)):
+            if features is None and modality in self.pts_bbox_head.modalities:
+                absent += self._parts_of(modality)
+        parameters = [p for part in absent for p in part.parameters() if p.requires_grad]
+        if parameters:
+            losses['loss_cls'] = losses['loss_cls'] + 0 * sum(p.sum() for p in parameters)
+        return losses
+
+    def _parts_of(self, modality: str) -> list[nn.Module]:
+        """The modules that only one modality uses."""
+        head = self.pts_bbox_head
+        if modality == 'camera':
+            return [self.img_backbone, self.img_neck, head.rv_embedding]
+        parts = [self.pts_voxel_encoder, self.pts_middle_encoder, self.pts_backbone, self.pts_neck]
+        return [*parts, head.shared_conv]
 
     def _empty_bev(self, like: Tensor, batch_size: int) -> Tensor:
         """Map of zeros (B, C, height, width): the encoder's output for a batch without any voxel.
