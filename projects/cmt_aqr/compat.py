@@ -219,11 +219,19 @@ def run_spconv_on_one_cpu_thread() -> None:
         _replace(ops, name, make)
 
 
-def add_spconv_bias_on_cpu() -> None:
-    """Let sparse convolutions with a bias compute in evaluation mode on CPU.
+def differentiate_spconv_in_evaluation_mode() -> None:
+    """Let sparse convolutions compute with autograd whenever it is on, in either mode.
 
-    There spconv 2.3.8 hands the bias to its kernels, and those for CPU refuse it ("cpu don't
-    support act and bias"); in training mode it adds the bias itself. No upstream thread was found.
+    spconv 2.3.8 takes ``training`` for "a backward pass will follow" (``spconv/pytorch/conv.py``).
+    In evaluation mode on CUDA it calls its kernel outside of autograd, so that nothing before a
+    frozen layer gets a gradient; and a submanifold convolution then builds its index pairs without
+    those of the backward pass. Layers with the same ``indice_key`` share the pairs of the first of
+    them: behind a frozen one, a layer that trains hands its backward kernel an empty table. The
+    values are the same either way, and no gradient is kept where none is needed. No upstream
+    thread was found.
+
+    On a CPU the same argument decides who adds the bias: in evaluation mode the kernels, which
+    refuse ("cpu don't support act and bias").
     """
     if find_spec('spconv') is None:
         return
@@ -232,7 +240,8 @@ def add_spconv_bias_on_cpu() -> None:
     def make(conv_forward: Callable) -> Callable:
         def run(module, training, input, weight, bias, *args, **kwargs) -> Any:
             adds_bias = bias is not None and not input.features.is_cuda
-            return conv_forward(module, training or adds_bias, input, weight, bias, *args, **kwargs)
+            training = training or torch.is_grad_enabled() or adds_bias
+            return conv_forward(module, training, input, weight, bias, *args, **kwargs)
 
         return run
 
@@ -290,7 +299,7 @@ def apply() -> None:
     resume_without_running_config()
     train_spconv_without_cuda()
     run_spconv_on_one_cpu_thread()
-    add_spconv_bias_on_cpu()
+    differentiate_spconv_in_evaluation_mode()
     load_spconv_kernels_by_shape()
 
 
