@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
 
 from projects.cmt_aqr import entry
@@ -182,3 +183,36 @@ def test_denormals_are_zero_on_every_thread():
     )
     shown = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert shown.stdout == '0\n'
+
+
+def config_of_wrapper(**wrapper: object) -> Config:
+    return Config(dict(optim_wrapper=dict(type='OptimWrapper', clip_grad=None, **wrapper)))
+
+
+@pytest.mark.parametrize(
+    ('has_gpu', 'given', 'expected'),
+    [
+        (True, {}, dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+        (
+            True,
+            dict(dtype='bfloat16', loss_scale=512.0),
+            dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=512.0),
+        ),
+        (False, {}, dict(type='BFloat16OptimWrapper')),
+        (False, dict(dtype='bfloat16', loss_scale=512.0), dict(type='BFloat16OptimWrapper')),
+    ],
+)
+def test_mixed_precision_by_machine(monkeypatch, has_gpu, given, expected):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: has_gpu)
+    cfg = config_of_wrapper(**given)
+    entry.use_mixed_precision(cfg)
+    assert cfg.optim_wrapper == dict(expected, clip_grad=None)
+
+
+def test_mixed_precision_that_cannot_be_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(entry.UsageError, match='--amp in float16 needs a GPU; on a CPU'):
+        entry.use_mixed_precision(config_of_wrapper(dtype='float16'))
+    cfg = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
+    with pytest.raises(entry.UsageError, match='OptimWrapper, not ApexOptimWrapper'):
+        entry.use_mixed_precision(cfg)

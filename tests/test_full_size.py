@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from published_files import released_shapes
 from torch import Tensor, nn
 
+from projects.cmt_aqr import entry
 from projects.cmt_aqr.datasets.failures import DrawIndex
 from projects.cmt_aqr.datasets.single_frame import make_frame_root
 from projects.cmt_aqr.hooks.pipelines import transforms_of
@@ -154,9 +155,9 @@ def test_failures_damage_the_real_frame_anew_in_each_epoch(repo_root, real_frame
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('end', ['', '_failures'])
+@pytest.mark.parametrize(('end', 'amp'), [('', False), ('_failures', True)])
 def test_a_routed_step_on_the_real_frame_is_audited(
-    repo_root, reference, real_frame, tmp_path, end
+    repo_root, reference, real_frame, tmp_path, end, amp
 ):
     """A checkpoint of plain CMT, recipe A, one step: the decoder and router learn, no more."""
     plain = MODELS.build(read(repo_root, R50).model)
@@ -165,6 +166,8 @@ def test_a_routed_step_on_the_real_frame_is_audited(
 
     cfg = read(repo_root, f'cmt_aqr_voxel0100_r50_800x320_cbgs{end}', 'cmt_aqr')
     cfg.load_from = str(tmp_path / 'cmt.pth')
+    if amp:
+        entry.use_mixed_precision(cfg)
     runner = one_step(cfg, make_frame_root(real_frame, tmp_path / 'frame'), tmp_path / 'run')
     runner.train()
 

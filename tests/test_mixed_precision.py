@@ -1,5 +1,8 @@
-"""Under autocast geometry, sparse convolutions and losses stay in float32, as released."""
+"""Under autocast the parts compute in the precisions of the released training."""
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,17 +10,30 @@ import torch
 from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
-from torch import nn
+from mmengine.registry import OPTIM_WRAPPERS, init_default_scope
+from mmengine.utils import apply_to
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from projects.cmt_aqr.geometry import lift, project
 
 
 @pytest.fixture(scope='module')
-def batch(repo_root: Path, synthetic_root: Path) -> tuple[nn.Module, dict]:
-    """The tiny CMT with a router, and a sample."""
+def config(repo_root: Path) -> Config:
+    """Of the tiny CMT with a router."""
+    return Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic_c.py')
+
+
+@pytest.fixture
+def model_config(config: Config) -> dict:
+    return config.model
+
+
+@pytest.fixture(scope='module')
+def batch(config: Config, synthetic_root: Path) -> tuple[nn.Module, dict]:
+    """The model of this config, and a sample."""
     init_default_scope('mmdet3d')
-    cfg = Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic_c.py')
+    cfg = copy.deepcopy(config)
     dataset = cfg.train_dataloader.dataset
     dataset.data_root = str(synthetic_root)
     dataset.pipeline = [step for step in dataset.pipeline if step.type != 'ModalMask3D']
@@ -26,47 +42,167 @@ def batch(repo_root: Path, synthetic_root: Path) -> tuple[nn.Module, dict]:
     return model, pseudo_collate([DATASETS.build(dataset)[0]])
 
 
-@pytest.fixture
-def seen(batch) -> dict[str, tuple[torch.dtype, bool]]:
-    """Of some parts the type of the input, and whether autocast acts on what they do."""
-    model, _ = batch
-    parts = {
-        'voxels': model.pts_voxel_encoder,
-        'sparse': model.pts_middle_encoder.conv_input,
-        'dense': model.pts_neck.deblocks[0],
-        'class loss': model.pts_bbox_head.criterion.loss_cls,
-        'box loss': model.pts_bbox_head.criterion.loss_bbox,
-    }
-    seen, handles = {}, []
-    for name, part in parts.items():
+def run_under_autocast(batch: tuple[nn.Module, dict]) -> dict[str, Tensor]:
+    """Losses of the sample in bfloat16, with the same noise and masks in every call."""
+    model, data = batch
+    torch.manual_seed(0)
+    with torch.autocast('cpu', torch.bfloat16):
+        return model(**model.data_preprocessor(data, True), mode='loss')
 
-        def note(module: nn.Module, inputs: tuple, name: str = name) -> None:
-            features = getattr(inputs[0], 'features', inputs[0])
-            seen[name] = (features.dtype, torch.is_autocast_enabled('cpu'))
 
-        handles.append(part.register_forward_pre_hook(note))
+def parts_of(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: part for name, part in model.named_children() if name != 'data_preprocessor'}
+
+
+def floats(values: object) -> list[Tensor]:
+    """Floating-point tensors in whatever a module takes or returns."""
+    found: list[Tensor] = []
+    values = getattr(values, 'features', values)  # of a sparse tensor
+    apply_to(values, lambda v: torch.is_tensor(v) and v.is_floating_point(), found.append)
+    return found
+
+
+@contextmanager
+def types_left(modules: dict[str, nn.Module]) -> Iterator[dict[str, set[torch.dtype]]]:
+    """By name, the types that leave the innermost modules of each module."""
+    seen: dict[str, set[torch.dtype]] = {name: set() for name in modules}
+    handles = []
+    for name, module in modules.items():
+        for leaf in module.modules():
+            if not any(True for _ in leaf.children()):
+
+                def note(*call: object, name: str = name) -> None:
+                    seen[name] |= {tensor.dtype for tensor in floats(call[-1])}
+
+                handles.append(leaf.register_forward_hook(note))
     yield seen
     for handle in handles:
         handle.remove()
 
 
-def test_voxels_sparse_convolutions_and_losses_are_in_float32(batch, seen):
-    model, data = batch
-    with torch.autocast('cpu', torch.bfloat16):
-        losses = model(**model.data_preprocessor(data, True), mode='loss')
+class AttentionKernels(TorchDispatchMode):
+    """Types of the queries of attention's kernels: from queries to queries, and to tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_queries: set[torch.dtype] = set()
+        self.to_tokens: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> object:
+        if 'scaled_dot_product' in function.name() and 'backward' not in function.name():
+            q, k = args[:2]
+            seen = self.to_queries if q.shape[2] == k.shape[2] else self.to_tokens
+            seen.add(q.dtype)
+        return function(*args, **(kwargs or {}))
+
+
+def test_every_part_computes_in_the_precision_of_the_released_training(batch):
+    model, _ = batch
+    with types_left(parts_of(model)) as seen, AttentionKernels() as kernels:
+        losses = run_under_autocast(batch)
     assert seen == {
-        'voxels': (torch.float32, True),  # sums and a quotient, which autocast leaves alone
-        'sparse': (torch.float32, False),
-        'dense': (torch.bfloat16, True),
-        'class loss': (torch.float32, False),
-        'box loss': (torch.float32, False),
+        'img_backbone': {torch.bfloat16},
+        'img_neck': {torch.bfloat16},
+        'pts_voxel_encoder': {torch.float32},
+        'pts_middle_encoder': {torch.float32},
+        'pts_backbone': {torch.bfloat16},
+        'pts_neck': {torch.bfloat16},
+        'pts_bbox_head': {torch.float32},
     }
+    assert kernels.to_queries == {torch.float32}
+    assert kernels.to_tokens == {torch.bfloat16}
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
+
+def test_what_enters_each_part(batch):
+    model, _ = batch
+    head = model.pts_bbox_head
+    parts = {
+        'sparse convolution': model.pts_middle_encoder.conv_input,
+        'BEV projection': head.shared_conv,
+        'BEV position': head.bev_embedding,
+        'ray position': head.rv_embedding,
+        'router': head.aqr_weight_generator,
+        'self-attention': head.transformer.layers[0].attentions[0].attn,
+        'cross-attention': head.transformer.layers[0].attentions[1].attn,
+        'task head': head.task_heads[0],
+        'class loss': head.criterion.loss_cls,
+        'box loss': head.criterion.loss_bbox,
+    }
+    seen, handles = {}, []
+    for name, part in parts.items():
+
+        def note(module: nn.Module, inputs: tuple, name: str = name) -> None:
+            entering = {tensor.dtype for tensor in map(floats, inputs) for tensor in tensor}
+            seen[name] = (entering, torch.is_autocast_enabled('cpu'))
+
+        handles.append(part.register_forward_pre_hook(note))
+    run_under_autocast(batch)
+    for handle in handles:
+        handle.remove()
+    assert seen == dict.fromkeys(parts, ({torch.float32}, False))
+
+
+def test_gradients_under_autocast_are_finite(batch):
+    model, _ = batch
+    model.zero_grad()
+    losses = run_under_autocast(batch)
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     assert [name for name, gradient in gradients.items() if gradient is None] == []
     assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_offsets_are_finer_than_half_precision(batch):
+    """Rounded to bfloat16, an offset of 1 errs by up to 2^-8: a decimetre in a range of 108 m."""
+    model, _ = batch
+    seen = {}
+    handle = model.pts_bbox_head.task_heads[0].register_forward_hook(
+        lambda *call: seen.update(call[-1])
+    )
+    run_under_autocast(batch)
+    handle.remove()
+    for name, values in seen.items():
+        assert values.dtype == torch.float32, name
+        assert (values != values.bfloat16()).float().mean() > 0.9, name
+
+
+def test_other_parts_can_be_named(batch, model_config):
+    _, data = batch
+    config = {**model_config, 'float32_parts': ['img_neck']}
+    other = MODELS.build(config).train()
+    with types_left(parts_of(other)) as seen:
+        run_under_autocast((other, data))
+    assert seen['img_neck'] == {torch.float32}
+    assert torch.bfloat16 in seen['pts_bbox_head']
+    assert seen['pts_middle_encoder'] == {torch.float32}  # by mmdet3d
+
+
+@pytest.mark.parametrize('parts', [['img_backbone', 'pts_head'], 'img_neck'])
+def test_a_part_that_is_none_is_refused(model_config, parts):
+    with pytest.raises(ValueError, match=r'float32_parts is .* must be a list of some of .*neck'):
+        MODELS.build({**model_config, 'float32_parts': parts})
+
+
+def test_a_training_step_in_bfloat16_on_any_device(batch, model_config):
+    _, data = batch
+    model = MODELS.build(model_config).train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    wrapper = OPTIM_WRAPPERS.build(
+        dict(
+            type='BFloat16OptimWrapper',
+            optimizer=torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]),
+        )
+    )
+    with types_left({'camera': model.img_neck}) as seen:
+        model.train_step(data, wrapper)
+    assert seen == {'camera': {torch.bfloat16}}
+    assert not torch.is_autocast_enabled('cpu')
+    after = dict(model.named_parameters())
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in after.values())
+    moved = {name.split('.')[0] for name, p in after.items() if not torch.equal(p, before[name])}
+    assert moved == {name.split('.')[0] for name in after}
 
 
 def test_projection_is_as_precise_as_without():

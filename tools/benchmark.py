@@ -24,7 +24,7 @@ from projects.cmt_aqr.usage_error import UsageError
 
 NAMES = ['voxels']  # runs with torch alone
 if find_spec('mmdet3d') is not None:
-    NAMES += ['attention', 'freeze', 'model', 'router']
+    NAMES += ['attention', 'freeze', 'model', 'router', 'training_memory']
 BENCHMARKS = {name: import_module(f'projects.cmt_aqr.benchmarks.{name}') for name in sorted(NAMES)}
 
 

@@ -30,7 +30,7 @@ SECTIONS = {
     'Detector': ('detector', 'data_preprocessor', 'grid_mask', 'backbones', 'necks'),
     'Head, decoder and losses': ('head', 'task_head', 'transformer', 'denoising', 'matching'),
     'Router': ('aqr',),
-    'Freezing, optimizer and fast path': ('freezing',),
+    'Freezing, optimizer and fast path': ('freezing', 'precision'),
     'Sensor failures': ('datasets.failures',),
     'Data': ('datasets',),
     'Hooks': ('hooks',),

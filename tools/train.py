@@ -10,7 +10,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -21,7 +20,11 @@ from projects.cmt_aqr import entry
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = entry.make_parser('Train a detector')
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU only)')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='train in mixed precision: float16 on a GPU, bfloat16 on a CPU',
+    )
     parser.add_argument(
         '--sync_bn', choices=['none', 'torch', 'mmcv'], default='none', help='synchronise BatchNorm'
     )
@@ -65,7 +68,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.sync_bn != 'none':
         cfg.sync_bn = args.sync_bn
     if args.amp:
-        use_mixed_precision(cfg)
+        entry.use_mixed_precision(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise entry.UsageError(
@@ -77,17 +80,6 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):
         entry.check_checkpoint(cfg.load_from)
-
-
-def use_mixed_precision(cfg: Config) -> None:
-    """Put an AmpOptimWrapper in place of the plain OptimWrapper."""
-    if not torch.cuda.is_available():
-        raise entry.UsageError('--amp needs a GPU: mmengine trains in mixed precision on none else')
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise entry.UsageError(f'--amp applies to optim_wrapper.type OptimWrapper, not {kind}')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ if find_spec('mmdet3d') is not None:
         hooks,
         matching,
         necks,
+        precision,
         pretraining,
     )
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+import torch
 from mmdet3d.models import Base3DDetector, SparseEncoder
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
@@ -17,8 +19,12 @@ from torch import Tensor, nn
 from .feature_cache import FeatureCache, Lookup
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
 from .geometry import VoxelGrid
+from .precision import in_float32
 from .required_hooks import RequiresHooks
 from .samples import sample_names
+
+# As `custom_fp16` of the released CMT has it.
+FLOAT32_PARTS = ('pts_voxel_encoder', 'pts_middle_encoder', 'pts_bbox_head')
 
 
 @MODELS.register_module()
@@ -45,11 +51,16 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         grid_mask: config of an augmentation of the images as the backbone gets them.
         fast_path: settings of a :class:`~projects.cmt_aqr.freezing.FastPath` for every part of the
             branches, which computes the part while it is frozen; ``None`` for none.
+        float32_parts: names of the parts above that compute in float32 under autocast; the others
+            compute in half precision. The default is what the released CMT was trained with: image
+            branch, BEV backbone and its neck in half precision, and of the head the kernels of
+            cross-attention. MMDetection3D's sparse encoders compute in float32 in any case.
         init_cfg: as in mmengine.
 
     Raises:
         ValueError: only a part of a branch is configured, or a branch that the head has no use
-            for; a part cannot be frozen, or have a fast path, as its config says.
+            for; ``float32_parts`` has a name that is not a part's; a part cannot be frozen, or have
+            a fast path, as its config says.
     """
 
     def __init__(
@@ -65,6 +76,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         pts_neck: Mapping | None = None,
         grid_mask: Mapping | None = None,
         fast_path: Mapping | None = None,
+        float32_parts: Sequence[str] = FLOAT32_PARTS,
         init_cfg: Mapping | None = None,
     ) -> None:
         grid = _voxel_grid(data_preprocessor, pts_middle_encoder)
@@ -79,8 +91,11 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             'pts_backbone': pts_backbone,
             'pts_neck': pts_neck,
         }
+        _check_parts(float32_parts, [*camera, *lidar, 'pts_bbox_head'])
+        self.float32_parts = tuple(float32_parts)
+        given = {'voxel_grid': grid, 'float32': 'pts_bbox_head' in float32_parts}
         self.pts_bbox_head = build_freezable(
-            {'voxel_grid': grid, **pts_bbox_head}, MODELS, name='pts_bbox_head'
+            {**given, **pts_bbox_head}, MODELS, name='pts_bbox_head'
         )
         for modality, branch in (('camera', camera), ('lidar', lidar)):
             if not self._uses(modality, branch):
@@ -163,27 +178,35 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         flat = imgs.flatten(0, 1)
         if self.grid_mask is not None:
             flat = self.grid_mask(flat)
-        return [maps.unflatten(0, imgs.shape[:2]) for maps in self.img_backbone(flat)]
+        maps = self._run_part('img_backbone', flat)
+        return [m.unflatten(0, imgs.shape[:2]) for m in maps]
 
     def _image_neck(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, V, ...) of the backbone -> the one that the head takes."""
-        flat = self.img_neck([m.flatten(0, 1) for m in maps])[0]
+        flat = self._run_part('img_neck', [m.flatten(0, 1) for m in maps])[0]
         return [flat.unflatten(0, maps[0].shape[:2])]
 
     def _bev_maps(self, voxels: Mapping[str, Tensor], batch_size: int) -> list[Tensor]:
         """Voxels -> the backbone's maps, each (B, C, height, width)."""
         if len(voxels['voxels']):
-            features = self.pts_voxel_encoder(
-                voxels['voxels'], voxels['num_points'], voxels['coors']
+            features = self._run_part(
+                'pts_voxel_encoder', voxels['voxels'], voxels['num_points'], voxels['coors']
             )
-            bev = self.pts_middle_encoder(features, voxels['coors'], batch_size)
+            bev = self._run_part('pts_middle_encoder', features, voxels['coors'], batch_size)
         else:
             bev = self._empty_bev(voxels['voxels'], batch_size)
-        return [*self.pts_backbone(bev)]
+        return [*self._run_part('pts_backbone', bev)]
 
     def _bev_neck(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps of the backbone -> the one that the head takes."""
-        return [self.pts_neck(maps)[0]]
+        return [self._run_part('pts_neck', maps)[0]]
+
+    def _run_part(self, name: str, *inputs: Any) -> Any:
+        """Output of a part, in float32 also under autocast if it is one of those parts."""
+        part = getattr(self, name)
+        if name not in self.float32_parts:
+            return part(*inputs)
+        return in_float32(part, *inputs, device_type=self.data_preprocessor.device.type)
 
     def loss(
         self,
@@ -277,6 +300,12 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         bev = like.new_zeros(batch_size, *bev_shape(self.pts_middle_encoder))
         trained = [p for p in self.pts_middle_encoder.parameters() if p.requires_grad]
         return bev + 0 * sum(parameter.sum() for parameter in trained)
+
+
+def _check_parts(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse ``float32_parts`` with a name that is not a part's."""
+    if isinstance(names, str) or not set(names) <= set(known):
+        raise ValueError(f'float32_parts is {names!r}; it must be a list of some of {known}')
 
 
 def _chain(stages: Sequence[Callable], inputs: object) -> object:

@@ -210,6 +210,32 @@ def check_checkpoint(path: str) -> None:
         raise UsageError(f'checkpoint {path} does not exist (in {Path.cwd()})')
 
 
+def use_mixed_precision(cfg: Config) -> None:
+    """Let a run train in mixed precision: float16 with a loss scale, on a CPU bfloat16.
+
+    ``optim_wrapper.dtype`` of the config may ask for bfloat16 on a GPU too.
+
+    Args:
+        cfg: changed in place.
+
+    Raises:
+        UsageError: another optimizer wrapper, or float16 without a GPU.
+    """
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UsageError(f'--amp applies to optim_wrapper.type OptimWrapper, not {kind}')
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+        return
+    dtype = wrapper.pop('dtype', 'bfloat16')
+    if dtype != 'bfloat16':
+        raise UsageError(f'--amp in {dtype} needs a GPU; on a CPU it trains in bfloat16')
+    wrapper.pop('loss_scale', None)
+    wrapper.type = 'BFloat16OptimWrapper'
+
+
 def flush_denormals() -> None:
     """Let CPUs take numbers below the smallest normal one, 1e-38 in float32, for zero.
 

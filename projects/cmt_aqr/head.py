@@ -5,6 +5,7 @@ layers.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,7 @@ from .geometry import (
 )
 from .matching import GroundTruth, SetCriterion
 from .matching.matcher import TaskOutput
+from .precision import autocast_dtype, in_float32
 from .task_head import CLASS_BRANCH, SeparateTaskHead
 from .transformer import (
     CmtTransformer,
@@ -140,6 +142,8 @@ class CmtHead(BaseModule):
             - ``oracle``: whether queries get the targets of that loss in place of the router's
               weights, at test time too. It tells what a router could gain that knew all damage.
         voxel_grid: of the points; the detector gives it. Needed by the router with LiDAR.
+        float32: compute in float32 under autocast, except for the kernels of cross-attention, as
+            the released CMT does; the detector gives it, see its ``float32_parts``.
         init_cfg: as in mmengine.
 
     Raises:
@@ -172,6 +176,7 @@ class CmtHead(BaseModule):
         denoising: Mapping | None = None,
         aqr: Mapping | None = None,
         voxel_grid: VoxelGrid | None = None,
+        float32: bool = True,
         init_cfg: Mapping | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -182,6 +187,7 @@ class CmtHead(BaseModule):
         self.hidden_dim = hidden_dim
         self.depth_num = depth_num
         self.wavelengths = wavelengths
+        self.float32 = float32
         num_classes = [len(names) for names in tasks]
         self.num_classes = sum(num_classes)
 
@@ -335,6 +341,24 @@ class CmtHead(BaseModule):
             ValueError: no input at all, or one that the head was not built for.
         """
         self._check_inputs(bev, images)
+        compute = partial(self._compute, metas=metas, denoising=denoising)
+        device_type = self.reference_points.weight.device.type
+        dtype = autocast_dtype(device_type)
+        if dtype is None or not self.float32:
+            return compute(bev, images)
+        compute = partial(compute, kernel_dtype=dtype)
+        return in_float32(compute, bev, images, device_type=device_type)
+
+    def _compute(
+        self,
+        bev: Tensor | None,
+        images: Tensor | None,
+        *,
+        metas: Sequence[Mapping],
+        denoising: DenoisingQueries | None,
+        kernel_dtype: torch.dtype | None = None,
+    ) -> HeadOutput:
+        """As :meth:`forward`; ``kernel_dtype`` is that of cross-attention."""
         cameras = None if images is None else batch_cameras(metas, like=images)
         tokens = self.tokenize(bev, images, cameras)
         reference = self.reference(len(metas), denoising)
@@ -351,6 +375,7 @@ class CmtHead(BaseModule):
             self_mask=None if denoising is None else denoising.may_look(self.num_query),
             routing=routing,
             present=tokens.present,
+            kernel_dtype=kernel_dtype,
         )
         tasks = [self._place(task_head(hidden), reference) for task_head in self.task_heads]
         return HeadOutput(tasks, tokens, router)

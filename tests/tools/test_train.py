@@ -123,8 +123,9 @@ def test_faults_are_one_line(fail, tool, arguments, message):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
-def test_mixed_precision_without_a_gpu_is_refused(fail):
-    assert '--amp needs a GPU' in fail('train.py', 'toy.py', '--amp')
+def test_float16_without_a_gpu_is_refused(fail):
+    options = ['--amp', '--cfg-options', 'optim_wrapper.dtype=float16']
+    assert '--amp in float16 needs a GPU' in fail('train.py', 'toy.py', *options)
 
 
 @pytest.mark.parametrize('tool', ['dist_train.sh', 'dist_test.sh'])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention_bias import Routing
-from .backends import BACKENDS, choose_backend
+from .backends import BACKENDS, HALF_PRECISION, choose_backend
 from .dropping import dropping_attention
 
 
@@ -107,6 +107,7 @@ class CrossAttention(MultiheadAttention):
         *,
         routing: Routing | None = None,
         present: Tensor | None = None,
+        kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Attend from queries to tokens.
 
@@ -116,6 +117,8 @@ class CrossAttention(MultiheadAttention):
             value: (B, K, C).
             routing: what the router asks for; ``None`` for nothing.
             present: (B, K), bool: tokens that a sample has; ``None`` for all.
+            kernel_dtype: type in which the kernels compute, where their back end is exact enough
+                in half precision; ``None`` for that of the projected queries.
 
         Returns:
             (B, Q, C).
@@ -124,7 +127,7 @@ class CrossAttention(MultiheadAttention):
             ValueError: the back end cannot honour what the router asks for, or dropout was set.
         """
         q, k, v = self.project(query, key, value)
-        out = self._attend(q, k, v, routing, present)
+        out = self._attend(q, k, v, routing, present, kernel_dtype)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     @torch.no_grad()
@@ -136,6 +139,7 @@ class CrossAttention(MultiheadAttention):
         *,
         routing: Routing | None = None,
         present: Tensor | None = None,
+        kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """How much of each query's attention falls on each group of tokens.
 
@@ -145,6 +149,7 @@ class CrossAttention(MultiheadAttention):
             groups: (K,), group of every token, counted from 0.
             routing: as in :meth:`forward`.
             present: as in :meth:`forward`.
+            kernel_dtype: as in :meth:`forward`.
 
         Returns:
             (B, H, Q, groups), with the sum 1, unless a gate scales it.
@@ -155,7 +160,7 @@ class CrossAttention(MultiheadAttention):
         # Fused kernels want values as wide as keys.
         padded = F.pad(membership, (0, max(0, k.shape[-1] - num_groups)))
         value = padded.expand(*k.shape[:2], -1, -1)
-        return self._attend(q, k, value, routing, present)[..., :num_groups]
+        return self._attend(q, k, value, routing, present, kernel_dtype)[..., :num_groups]
 
     def _attend(
         self,
@@ -164,15 +169,21 @@ class CrossAttention(MultiheadAttention):
         v: Tensor,
         routing: Routing | None,
         present: Tensor | None,
+        kernel_dtype: torch.dtype | None,
     ) -> Tensor:
         if self.dropout:
             raise ValueError(
                 f'dropout is {self.dropout}; cross-attention drops no weights: it must be 0'
             )
+        backend = self.backend
+        if routing is not None and backend == 'auto':
+            backend = choose_backend(routing, q.device)
+        dtype = q.dtype
+        if kernel_dtype is not None and (routing is None or backend in HALF_PRECISION):
+            q, k, v = (x.to(kernel_dtype) for x in (q, k, v))
         if routing is None:
             mask = None if present is None else present[:, None, None]
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        backend = self.backend
-        if backend == 'auto':
-            backend = choose_backend(routing, q.device)
-        return BACKENDS[backend](q, k, v, routing=routing, present=present)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            out = BACKENDS[backend](q, k, v, routing=routing, present=present)
+        return out.to(dtype)

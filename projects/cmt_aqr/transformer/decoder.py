@@ -26,7 +26,7 @@ class ResidualAttention(nn.Module):
         query_pos: Tensor,
         key: Tensor,
         value: Tensor,
-        **limits: Tensor | Routing | None,
+        **limits: Tensor | Routing | torch.dtype | None,
     ) -> Tensor:
         """``limits`` are the attention's own arguments: what may be looked at, and how much."""
         out = self.attn(query + query_pos, key, value, **limits)
@@ -81,6 +81,7 @@ class DecoderLayer(nn.Module):
         self_mask: Tensor | None = None,
         routing: Routing | None = None,
         present: Tensor | None = None,
+        kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Refine the queries; see :meth:`CmtTransformer.forward` for the arguments."""
         self_attention, cross_attention = self.attentions
@@ -90,7 +91,13 @@ class DecoderLayer(nn.Module):
         )
         query = self.norms[0](query)
         query = cross_attention(
-            query, query_pos=query_pos, key=key, value=value, routing=routing, present=present
+            query,
+            query_pos=query_pos,
+            key=key,
+            value=value,
+            routing=routing,
+            present=present,
+            kernel_dtype=kernel_dtype,
         )
         query = self.norms[1](query)
         return self.norms[2](self.ffns[0](query))
@@ -153,6 +160,7 @@ class CmtTransformer(nn.Module):
         self_mask: Tensor | None = None,
         routing: Routing | list[Routing] | None = None,
         present: Tensor | None = None,
+        kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Decode queries that start from zero.
 
@@ -164,6 +172,8 @@ class CmtTransformer(nn.Module):
             routing: what the router asks of cross-attention, in all layers the same, or a list
                 with one for each; ``None`` is plain CMT.
             present: (B, K), bool: tokens that a sample has; ``None`` for all.
+            kernel_dtype: type in which the kernels of cross-attention compute, see
+                :class:`~projects.cmt_aqr.transformer.attention.CrossAttention`.
 
         Returns:
             (L, B, Q, C).
@@ -181,6 +191,7 @@ class CmtTransformer(nn.Module):
                 self_mask=self_mask,
                 routing=asked,
                 present=present,
+                kernel_dtype=kernel_dtype,
             )
             outputs.append(self.decoder['post_norm'](query))
         return torch.stack(outputs)

@@ -21,9 +21,12 @@ BACKENDS = {
     'folded': folded_attention,
     'window': window_attention,
 }
+HALF_PRECISION = ('grouped', 'folded')
+"""The back ends that keep their accuracy in half precision: sums and softmax are the kernel's."""
 
 __all__ = [
     'BACKENDS',
+    'HALF_PRECISION',
     'choose_backend',
     'dense_attention',
     'folded_attention',
