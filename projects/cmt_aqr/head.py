@@ -47,6 +47,7 @@ from .transformer import (
     CmtTransformer,
     Position,
     Routing,
+    TokenGroups,
     ray_code,
     sine_embedding,
     start_local,
@@ -489,8 +490,8 @@ class CmtHead(BaseModule):
             )
         return features, routing
 
-    def _groups(self, tokens: Tokens) -> Tensor:
-        """(K,): group of every token, as the router has them."""
+    def _groups(self, tokens: Tokens) -> TokenGroups:
+        """The M groups of tokens, as the router has them."""
         return tokens.layout.groups(self.aqr_weight_generator.groups, tokens.features.device)
 
     @torch.no_grad()

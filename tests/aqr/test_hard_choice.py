@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from projects.cmt_aqr.aqr import AttentionBiasGenerator
 from projects.cmt_aqr.aqr.hard_choice import EXPERTS, choice_loss, choose, mask_others
 from projects.cmt_aqr.aqr.health import GroupHealth
+from projects.cmt_aqr.transformer import TokenGroups
 from projects.cmt_aqr.transformer.backends import BACKENDS
 
-GROUPS = torch.tensor([0, 0, 0, 1, 1])
+GROUPS = TokenGroups.of([3, 2])
 BOTH, LIDAR, CAMERA = range(3)
 
 

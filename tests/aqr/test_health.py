@@ -112,16 +112,16 @@ def test_health_of_windows_of_each_camera():
 
 
 def test_health_of_a_frame_is_the_mean_of_all_tokens_that_are_there():
-    whole = frame_health(HEALTH, GROUPS, 2, None)
+    whole = frame_health(HEALTH, GROUPS, None)
     torch.testing.assert_close(whole.share, torch.tensor([[[0.625, 0.55]]]))
     assert whole.known.all()
     present = torch.tensor([[True] * 6 + [False] * 2])
-    one = frame_health(HEALTH, GROUPS, 2, present)
+    one = frame_health(HEALTH, GROUPS, present)
     torch.testing.assert_close(one.share, torch.tensor([[[0.625, 0.3]]]))
 
 
 def test_a_group_without_tokens_has_no_health():
     layout = LAYOUT._replace(image=None, num_cameras=0)
-    result = frame_health(HEALTH[:, :4], layout.groups('modality', LIKE.device), 2, None)
+    result = frame_health(HEALTH[:, :4], layout.groups('modality', LIKE.device), None)
     assert result.known.tolist() == [[[True, False]]]
     assert result.share[0, 0, 1] == 1

@@ -17,17 +17,17 @@ def test_sizes_come_from_the_features():
 
 def test_groups_of_modalities_and_of_cameras():
     layout = TokenLayout(bev=(1, 2), image=(1, 3), num_cameras=2)
-    assert layout.groups('modality', CPU).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
-    assert layout.groups('camera', CPU).tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+    assert layout.groups('modality', CPU).index.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert layout.groups('camera', CPU).index.tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
     assert layout.num_groups('modality') == 2
     assert layout.num_groups('camera') == 3
 
 
 def test_a_sensor_that_is_missing_has_no_tokens_and_keeps_its_group():
     images_only = TokenLayout.of(None, torch.zeros(1, 2, 8, 1, 2))
-    assert images_only.groups('camera', CPU).tolist() == [1, 1, 2, 2]
+    assert images_only.groups('camera', CPU).index.tolist() == [1, 1, 2, 2]
     lidar_only = TokenLayout.of(torch.zeros(1, 8, 1, 2), None)
-    assert lidar_only.groups('modality', CPU).tolist() == [0, 0]
+    assert lidar_only.groups('modality', CPU).sizes == (2, 0)
     assert (lidar_only.num_groups('modality'), lidar_only.num_groups('camera')) == (2, 1)
 
 

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from projects.cmt_aqr.transformer import AttentionBias, CrossAttention, MultiheadAttention
+from projects.cmt_aqr.transformer import (
+    AttentionBias,
+    CrossAttention,
+    MultiheadAttention,
+    TokenGroups,
+)
 from projects.cmt_aqr.transformer.backends import BACKENDS
 
 
@@ -56,7 +61,12 @@ def test_dropout_only_in_training():
 
 def make_bias(queries=3, keys=9, num_groups=2, batch_size=2):
     everywhere = torch.randn(batch_size, queries, num_groups)
-    return AttentionBias(everywhere, torch.arange(keys) * num_groups // keys, (), 5.0)
+    return AttentionBias(everywhere, groups_of(keys, num_groups), (), 5.0)
+
+
+def groups_of(keys, num_groups):
+    """As even as they can be."""
+    return TokenGroups.of((torch.arange(keys) * num_groups // keys).bincount().tolist())
 
 
 @pytest.mark.parametrize('num_groups', [2, 7])
@@ -64,13 +74,14 @@ def make_bias(queries=3, keys=9, num_groups=2, batch_size=2):
 def test_the_mass_of_groups_is_the_sum_of_their_weights(num_groups, biased):
     attention = CrossAttention(16, num_heads=4)
     query, key = torch.randn(2, 3, 16), torch.randn(2, 9, 16)
-    groups = torch.arange(9) % num_groups
+    groups = groups_of(9, num_groups)
     bias = make_bias() if biased else None
     present = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
     q, k = attention.project(query, key)
     logits = q @ k.transpose(-1, -2) / 2 + (bias.dense()[:, None] if biased else 0)
     weights = logits.masked_fill(~present[:, None, None], -torch.inf).softmax(-1)
-    expected = torch.stack([weights[..., groups == g].sum(-1) for g in range(num_groups)], dim=-1)
+    parts = weights.split(groups.sizes, dim=-1)
+    expected = torch.stack([part.sum(dim=-1) for part in parts], dim=-1)
     mass = attention.mass(query, key, groups, routing=bias, present=present)
     torch.testing.assert_close(mass, expected)
 

@@ -1,17 +1,30 @@
 """Every back end against the dense reference: outputs and gradients."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
+from routings import (
+    BATCH,
+    GROUPS,
+    HEADS,
+    SIZES,
+    TOKENS,
+    make_bias,
+    make_gate,
+    make_inputs,
+    make_mix,
+    make_weights,
+    make_windows,
+    run,
+)
 
 from projects.cmt_aqr.transformer import (
     AttentionBias,
     AttentionGate,
     AttentionMix,
+    TokenGroups,
     WindowBias,
-    backends,
+    kernels,
 )
 from projects.cmt_aqr.transformer.backends import (
     choose_backend,
@@ -20,115 +33,6 @@ from projects.cmt_aqr.transformer.backends import (
     grouped_attention,
     window_attention,
 )
-
-BATCH, HEADS, QUERIES, WIDTH = 2, 4, 7, 8
-SIDE, CAMERAS = 6, 3  # the BEV map is 6 x 6, each of the images 4 x 6
-SIZES = (SIDE * SIDE, *[4 * SIDE] * CAMERAS)
-TOKENS = sum(SIZES)
-GROUPS = {
-    'modality': (torch.arange(TOKENS) >= SIZES[0]).long(),
-    'camera': torch.arange(1 + CAMERAS).repeat_interleave(torch.tensor(SIZES)),
-}
-
-
-def make_inputs(spread=1.0):
-    """Queries, keys and values, by name; ``spread`` is the standard deviation of the logits."""
-    q = torch.randn(BATCH, HEADS, QUERIES, WIDTH) * spread
-    k, v = torch.randn(2, BATCH, HEADS, TOKENS, WIDTH)
-    return {'q': q, 'k': k, 'v': v}
-
-
-def make_weights(grouping='modality'):
-    """The router's, of -1 and 1 too."""
-    weights = 2 * torch.rand(BATCH, QUERIES, int(GROUPS[grouping].max()) + 1) - 1
-    weights[0, 0], weights[0, 1] = -1.0, 1.0
-    return weights
-
-
-def make_window(size, rows, sees, strength, *, first=0, gaussian=False):
-    """A window for each (sample, query) in ``sees``, at random places, cut by the map's border.
-
-    Cells outside of the map stand for its first token and add nothing, as the router has it.
-    """
-    sample, query = torch.tensor(sees).T
-    place = torch.stack(
-        [torch.randint(-1, rows, sample.shape), torch.randint(-1, SIDE, sample.shape)], dim=-1
-    )
-    steps = torch.cartesian_prod(torch.arange(size), torch.arange(size)) - (size - 1) // 2
-    cells = place[:, None] + steps
-    inside = ((cells >= 0) & (cells < torch.tensor([rows, SIDE]))).all(dim=-1)
-    token = first + (cells[..., 0] * SIDE + cells[..., 1]) * inside
-    shape = torch.exp(-steps.square().sum(-1) / 4) if gaussian else torch.ones(len(steps))
-    return WindowBias(sample, query, token, strength[sample, query, None] * shape * inside)
-
-
-def make_windows(weights, **options):
-    """On the BEV map for all queries, which are seen by none, one or two cameras."""
-    everyone = [(sample, query) for sample in range(BATCH) for query in range(QUERIES)]
-    windows = [make_window(3, SIDE, everyone, 5 * weights[..., 0], **options)]
-    for camera, least in enumerate((1, 2)):
-        sees = [(sample, query) for sample, query in everyone if query % 3 >= least]
-        strength = 5 * weights[..., min(1 + camera, weights.shape[-1] - 1)]
-        first = SIZES[0] + camera * SIZES[1]
-        windows.append(make_window(2, 4, sees, strength, first=first, **options))
-    return tuple(windows)
-
-
-def make_bias(grouping='modality', *, everywhere=True, windows=False, gaussian=False):
-    """As the router makes it with all scales at 5; with both scopes it is beyond the limit."""
-    weights = make_weights(grouping)
-    return AttentionBias(
-        5 * weights * everywhere,
-        GROUPS[grouping],
-        make_windows(weights, gaussian=gaussian) if windows else (),
-        5.0,
-    )
-
-
-def make_gate(grouping='modality'):
-    return AttentionGate(1 + make_weights(grouping), GROUPS[grouping])
-
-
-def make_mix(grouping='modality'):
-    return AttentionMix(
-        5 * make_weights(grouping), GROUPS[grouping], 1 + 3 * torch.rand(HEADS), 5.0
-    )
-
-
-def leaves_of(routing):
-    """What of a routing can be trained, by name."""
-    if isinstance(routing, AttentionGate):
-        return {'gains': routing.gains}
-    if isinstance(routing, AttentionMix):
-        return {'bias': routing.bias, 'temperature': routing.temperature}
-    added = {f'added{i}': window.added for i, window in enumerate(routing.windows)}
-    return {'everywhere': routing.everywhere, **added}
-
-
-def with_leaves(routing, leaves):
-    if not isinstance(routing, AttentionBias):
-        return routing._replace(**leaves)
-    # Outside of the map nothing is added, whatever is learned.
-    windows = [
-        window._replace(added=leaves[f'added{i}'] * (window.added != 0))
-        for i, window in enumerate(routing.windows)
-    ]
-    return replace(routing, everywhere=leaves['everywhere'], windows=tuple(windows))
-
-
-def run(attention, inputs, routing, present=None, train='all'):
-    """The output, and the gradient of all that is trained, by name."""
-    inputs = {name: x.detach().clone() for name, x in inputs.items()}
-    leaves = {name: x.detach().clone() for name, x in leaves_of(routing).items()}
-    trained = {**(inputs if train != 'routing' else {}), **(leaves if train != 'inputs' else {})}
-    for x in trained.values():
-        x.requires_grad_()
-    out = attention(**inputs, routing=with_leaves(routing, leaves), present=present)
-    upstream = torch.linspace(-9, 9, out.numel()).sin().view_as(out)
-    gradients = torch.autograd.grad((out * upstream).sum(), list(trained.values()))
-    gradients = dict(zip(trained, gradients, strict=True))
-    added = [gradients.pop(name).flatten() for name in trained if name.startswith('added')]
-    return out.detach(), {**gradients, **({'added': torch.cat(added)} if added else {})}
 
 
 def assert_equal(result, reference, forward=1e-5, gradient=1e-4):
@@ -229,7 +133,7 @@ def test_a_window_with_nearly_all_of_the_attention(mass, strength):
     token = torch.arange(inside)[None]
     zero = torch.zeros(1, dtype=torch.long)
     window = WindowBias(zero, zero, token, torch.full((1, inside), strength))
-    bias = AttentionBias(torch.zeros(1, 1, 2), (torch.arange(100) >= 50).long(), (window,), 5.0)
+    bias = AttentionBias(torch.zeros(1, 1, 2), TokenGroups.of([50, 50]), (window,), 5.0)
     out = window_attention(torch.ones(1, 1, 1, 1), keys, values, routing=bias, present=None)
     changed = odds * torch.tensor(strength).exp().item()
     tolerance = 1e-5 if strength > 0 else 5e-4
@@ -266,7 +170,7 @@ def test_under_mixed_precision_the_output_keeps_its_type(make_routing):
 def test_absence_is_finite_in_half_precision(attention):
     """With 64 channels a head, the penalty before scaling is beyond the range of float16."""
     q, k, v = (torch.randn(1, 1, n, 64, dtype=torch.half) for n in (3, 6, 6))
-    bias = AttentionBias(torch.zeros(1, 3, 2), torch.tensor([0, 0, 0, 1, 1, 1]), (), 5.0)
+    bias = AttentionBias(torch.zeros(1, 3, 2), TokenGroups.of([3, 3]), (), 5.0)
     present = torch.tensor([[True] * 4 + [False] * 2])
     out = attention(q, k, v, routing=bias, present=present)
     expected = F.scaled_dot_product_attention(q, k[:, :, :4], v[:, :, :4])
@@ -301,19 +205,6 @@ def test_folded_refuses_what_is_no_bias(make_routing):
         folded_attention(**make_inputs(), routing=make_routing(), present=None)
 
 
-@pytest.mark.parametrize('attention', [grouped_attention, window_attention])
-@pytest.mark.parametrize('make_routing', [make_gate, make_mix])
-def test_groups_that_lie_scattered_are_refused(attention, make_routing):
-    routing = make_routing()._replace(groups=torch.arange(TOKENS) % 2)
-    with pytest.raises(ValueError, match='tokens in the ascending order of their groups'):
-        attention(**make_inputs(), routing=routing, present=None)
-
-
-def test_folded_takes_groups_that_lie_scattered():
-    inputs, bias = make_inputs(), replace(make_bias(), groups=torch.arange(TOKENS) % 2)
-    assert_equal(run(folded_attention, inputs, bias), run(dense_attention, inputs, bias))
-
-
 def test_auto_chooses_by_device_and_scope():
     cpu = torch.device('cpu')
     assert choose_backend(make_bias(), cpu) == 'grouped'
@@ -327,7 +218,7 @@ def test_auto_chooses_by_device_and_scope():
 def test_auto_logs_its_choice_once(monkeypatch):
     lines = []
     monkeypatch.setattr('mmengine.logging.print_log', lambda line, logger: lines.append(line))
-    backends._log_once.cache_clear()
+    kernels.log_once.cache_clear()
     for _ in range(3):
         choose_backend(make_gate(), torch.device('cpu'))
     assert lines == ["cross-attention with AttentionGate by group on cpu: back end 'grouped'"]

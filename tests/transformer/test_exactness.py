@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from projects.cmt_aqr.transformer import AttentionBias, AttentionGate, AttentionMix, WindowBias
+from projects.cmt_aqr.transformer import (
+    AttentionBias,
+    AttentionGate,
+    AttentionMix,
+    TokenGroups,
+    WindowBias,
+)
 from projects.cmt_aqr.transformer.backends import BACKENDS, choose_backend, dense_attention
 
 
@@ -26,7 +32,7 @@ class Case:
     ):
         random = torch.Generator().manual_seed(seed)
         tokens = sum(sizes)
-        groups = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        groups = TokenGroups.of(sizes)
         shape = (batch, queries, len(sizes))
         weights = (2 * torch.rand(shape, generator=random) - 1).requires_grad_()
         q, k, v = (
@@ -36,7 +42,7 @@ class Case:
         self.present = None
         if absent:  # the last group of the last sample; another one is there
             self.present = torch.ones(batch, tokens, dtype=torch.bool)
-            self.present[-1] = groups < len(sizes) - 1
+            self.present[-1] = groups.index < len(sizes) - 1
         if form == 'gate':
             self.routing = AttentionGate(1 + weights, groups)
         elif form == 'mix':
@@ -56,10 +62,10 @@ class Case:
         """For some queries, tokens anywhere, each once; outside of the map now and then."""
         chosen = torch.rand(weights.shape[:2], generator=random) < 0.7
         sample, query = torch.where(chosen)
-        order = torch.rand(len(sample), len(groups), generator=random).argsort(dim=1)
+        order = torch.rand(len(sample), groups.num_tokens, generator=random).argsort(dim=1)
         token = order[:, :cells]
         inside = torch.rand(token.shape, generator=random) < 0.8
-        added = 5 * weights[sample[:, None], query[:, None], groups[token]] * inside
+        added = 5 * weights[sample[:, None], query[:, None], groups.index[token]] * inside
         return WindowBias(sample, query, token, added)
 
     def run(self, attention):

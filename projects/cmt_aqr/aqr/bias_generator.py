@@ -21,6 +21,7 @@ from ..transformer.attention_bias import (
     Routing,
     WindowBias,
 )
+from ..transformer.token_groups import TokenGroups
 from .hard_choice import choose, mask_others
 from .windows import Windows
 
@@ -133,13 +134,13 @@ class AttentionBiasGenerator(nn.Module):
             self.temperature.clamp_(min=1)
 
     def forward(
-        self, weights: Tensor, *, groups: Tensor, windows: Sequence[Windows]
+        self, weights: Tensor, *, groups: TokenGroups, windows: Sequence[Windows]
     ) -> Routing | list[Routing]:
         """What a batch asks of attention.
 
         Args:
             weights: (B, Q, M), LiDAR first; of each camera or of all together.
-            groups: (K,), group of every token, as the weights have them.
+            groups: the M groups of tokens, as the weights have them.
             windows: of every sensor that is there.
 
         Returns:
@@ -154,7 +155,7 @@ class AttentionBiasGenerator(nn.Module):
         return self._scaled(weights, self.bias_scale, groups, windows)
 
     def _scaled(
-        self, weights: Tensor, scales: Tensor, groups: Tensor, windows: Sequence[Windows]
+        self, weights: Tensor, scales: Tensor, groups: TokenGroups, windows: Sequence[Windows]
     ) -> AttentionBias | AttentionMix:
         """With one table of scales (scopes, 2)."""
         sensor = torch.arange(weights.shape[-1], device=weights.device).clamp(max=1)

@@ -13,13 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..transfer import to_device
 from ..transformer.attention_bias import AttentionBias
+from ..transformer.token_groups import TokenGroups
 from .health import GroupHealth
 
 EXPERTS = ('both', 'lidar', 'camera')
-# Which of LiDAR and camera each expert looks at.
-_SEEN = ((True, True), (True, False), (False, True))
 # Logits of trained models differ by hundreds, so that nothing is left of a token; and in half
 # precision it is still a number when divided by the scale of a head of 128 channels.
 MASKED = -4e3
@@ -37,15 +35,16 @@ def choose(logits: Tensor) -> Tensor:
     return _of_experts(logits).argmax(dim=-1)
 
 
-def mask_others(choice: Tensor, groups: Tensor) -> AttentionBias:
+def mask_others(choice: Tensor, groups: TokenGroups) -> AttentionBias:
     """Attention to the tokens of the chosen experts alone.
 
     Args:
         choice: (B, Q), index into :data:`EXPERTS`.
-        groups: (K,), 0 for tokens of the LiDAR and 1 for those of cameras.
+        groups: tokens of the LiDAR, and of cameras.
     """
-    seen = to_device(_SEEN, choice, torch.bool)[choice]
-    masked = torch.zeros(seen.shape, device=choice.device).masked_fill(~seen, MASKED)
+    # The expert for one sensor does not see the other one.
+    hidden = torch.stack([choice == EXPERTS.index(other) for other in ('camera', 'lidar')], dim=-1)
+    masked = torch.zeros(hidden.shape, device=choice.device).masked_fill(hidden, MASKED)
     return AttentionBias(masked, groups, windows=(), limit=-MASKED)
 
 
@@ -58,8 +57,8 @@ def choice_loss(logits: Tensor, health: GroupHealth) -> Tensor:
     """
     lidar_lost, camera_lost = (health.share < LOST_BELOW).unbind(dim=-1)
     label = torch.zeros_like(lidar_lost, dtype=torch.long)
-    label[camera_lost & ~lidar_lost] = EXPERTS.index('lidar')
-    label[lidar_lost & ~camera_lost] = EXPERTS.index('camera')
+    label = label.masked_fill(camera_lost & ~lidar_lost, EXPERTS.index('lidar'))
+    label = label.masked_fill(lidar_lost & ~camera_lost, EXPERTS.index('camera'))
     label = label.expand(logits.shape[:-1])
     return F.cross_entropy(_of_experts(logits).flatten(0, 1), label.flatten())
 

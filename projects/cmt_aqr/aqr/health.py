@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..transfer import to_device
+from ..transformer.token_groups import TokenGroups
 from .layout import TokenLayout
 from .windows import Windows
 
@@ -94,25 +95,23 @@ def window_health(health: Tensor, windows: Sequence[Windows], shape: torch.Size)
     return _mean(total, count)
 
 
-def frame_health(
-    health: Tensor, groups: Tensor, num_groups: int, present: Tensor | None
-) -> GroupHealth:
+def frame_health(health: Tensor, groups: TokenGroups, present: Tensor | None) -> GroupHealth:
     """Mean over all tokens of a group, the same for every query.
 
     Args:
         health: (B, K), of the tokens.
-        groups: (K,), group of every token.
-        num_groups: M.
+        groups: the M groups of tokens.
         present: (B, K), bool: tokens that a sample has; ``None`` for all.
 
     Returns:
         (B, 1, M); not known for a group without a token.
     """
     weight = torch.ones_like(health) if present is None else present.to(health)
-    empty = health.new_zeros(len(health), num_groups)
-    total = empty.index_add(1, groups, health * weight)
-    count = empty.index_add(1, groups, weight)
-    return _mean(total[:, None], count[:, None])
+    total, count = (
+        torch.stack([own.sum(dim=1) for own in x.split(groups.sizes, dim=1)], dim=-1)[:, None]
+        for x in (health * weight, weight)
+    )
+    return _mean(total, count)
 
 
 def _mean(total: Tensor, count: Tensor) -> GroupHealth:

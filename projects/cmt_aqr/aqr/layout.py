@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..transformer.token_groups import TokenGroups
+
 GROUPINGS = ('modality', 'camera')
 
 
@@ -57,13 +59,12 @@ class TokenLayout(NamedTuple):
         """M: LiDAR and camera (``modality``), or LiDAR and each camera (``camera``)."""
         return 1 + (self.num_cameras if grouping == 'camera' else 1)
 
-    def groups(self, grouping: str, device: torch.device) -> Tensor:
-        """(K,): group of every token. LiDAR is group 0 even where it has no tokens."""
-        lidar = torch.zeros(self.lidar_tokens, dtype=torch.long, device=device)
-        camera = torch.arange(self.num_cameras, device=device) + 1
+    def groups(self, grouping: str, device: torch.device) -> TokenGroups:
+        """The M groups, LiDAR first; an absent sensor is a group without tokens."""
+        cameras = [self.tokens_per_camera] * self.num_cameras
         if grouping == 'modality':
-            camera = torch.ones_like(camera)
-        return torch.cat([lidar, camera.repeat_interleave(self.tokens_per_camera)])
+            cameras = [sum(cameras)]
+        return TokenGroups.of([self.lidar_tokens, *cameras], device)
 
 
 def check_grouping(grouping: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..transformer.attention_bias import groups_there
+from ..transformer.token_groups import TokenGroups
 from .hard_choice import choice_loss
 from .health import GroupHealth, frame_health, window_health
 from .windows import Windows
@@ -79,7 +79,7 @@ class ReliabilityLoss:
         health: Tensor,
         *,
         windows: Sequence[Windows],
-        groups: Tensor,
+        groups: TokenGroups,
         present: Tensor | None = None,
         denoising_slots: int = 0,
     ) -> Tensor:
@@ -89,7 +89,7 @@ class ReliabilityLoss:
             weights: (B, Q, M).
             health: (B, K), healthy share of the input of every token.
             windows: of every sensor that is there.
-            groups: (K,), group of every token, as the weights have them.
+            groups: the M groups of tokens, as the weights have them.
             present: (B, K), bool: tokens that a sample has; ``None`` for all.
             denoising_slots: the first queries, which do not count: they stand where the boxes are,
                 or in a corner, and are not there at test time.
@@ -114,7 +114,7 @@ class ReliabilityLoss:
         health: Tensor,
         *,
         windows: Sequence[Windows],
-        groups: Tensor,
+        groups: TokenGroups,
         present: Tensor | None = None,
     ) -> Tensor:
         """(B, Q, M): the targets in place of the weights; zero where there is no target.
@@ -131,18 +131,20 @@ class ReliabilityLoss:
         weights: Tensor,
         health: Tensor,
         windows: Sequence[Windows],
-        groups: Tensor,
+        groups: TokenGroups,
         present: Tensor | None,
     ) -> GroupHealth:
         """Of every query, or of the frame (B, 1, M)."""
         if self.labels == 'query':
             by_group = window_health(health, windows, weights.shape)
         else:
-            by_group = frame_health(health, groups, weights.shape[-1], present)
+            by_group = frame_health(health, groups, present)
         return by_group._replace(share=(by_group.share / self.healthy_from).clamp(max=1))
 
-    def _targets(self, by_group: GroupHealth, groups: Tensor, present: Tensor | None) -> Tensor:
-        there = groups_there(groups, by_group.share.shape[-1], present)[:, 0]
+    def _targets(
+        self, by_group: GroupHealth, groups: TokenGroups, present: Tensor | None
+    ) -> Tensor:
+        there = groups.nonempty(present)[:, 0]
         return target_weights(by_group.share, there, self.activation)
 
 

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..aqr import AttentionBiasGenerator, TokenLayout
 from ..head import MODALITIES, CmtHead
-from ..transformer import AttentionGate, AttentionMix, Routing
+from ..transformer import AttentionGate, AttentionMix, Routing, TokenGroups
 
 # A bias moves a query-head pair's attention noticeably only where both sensors have some of it.
 LEVERAGE_LIMITS = (0.05, 0.95)
@@ -49,7 +49,7 @@ class _Watch:
         self.routings: list[AttentionFigures] = []
         self.weights: list[Tensor] = []
         self.clamped: list[Tensor] = []
-        self._groups: Tensor | None = None
+        self._groups: TokenGroups | None = None
         self._layers: list[Tensor] = []
         attentions = [layer.attentions[1].attn for layer in head.transformer.layers]
         self._handles: list[RemovableHandle] = [
@@ -123,7 +123,7 @@ def clamped_queries(request: Routing | list[Routing]) -> Tensor | None:
     clamped = (request.everywhere.abs() >= least).any(dim=-1)
     for window in request.windows:
         sample, query = window.sample[:, None], window.query[:, None]
-        bias = request.everywhere[sample, query, request.groups[window.token]] + window.added
+        bias = request.everywhere[sample, query, request.groups.index[window.token]] + window.added
         there = (bias.abs() >= least).any(dim=1)
         clamped[window.sample[there], window.query[there]] = True
     return clamped

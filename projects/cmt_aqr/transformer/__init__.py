@@ -5,6 +5,7 @@ from .attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing,
 from .decoder import CmtTransformer, DecoderLayer
 from .local_start import Position, start_local
 from .position import ray_code, sine_embedding
+from .token_groups import TokenGroups
 
 __all__ = [
     'AttentionBias',
@@ -16,6 +17,7 @@ __all__ = [
     'MultiheadAttention',
     'Position',
     'Routing',
+    'TokenGroups',
     'WindowBias',
     'ray_code',
     'sine_embedding',

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from .attention_bias import Routing
 from .backends import BACKENDS, HALF_PRECISION, choose_backend
 from .dropping import dropping_attention
+from .kernels import scaled_dot_product_attention
+from .token_groups import TokenGroups
 
 
 class MultiheadAttention(nn.Module):
@@ -59,7 +61,7 @@ class MultiheadAttention(nn.Module):
         if dropout and q.device.type == 'cpu' and not (mask is not None and mask.requires_grad):
             out = dropping_attention(q, k, v, dropout=dropout, mask=mask)
         else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def project(self, *inputs: Tensor) -> list[Tensor]:
@@ -135,7 +137,7 @@ class CrossAttention(MultiheadAttention):
         self,
         query: Tensor,
         key: Tensor,
-        groups: Tensor,
+        groups: TokenGroups,
         *,
         routing: Routing | None = None,
         present: Tensor | None = None,
@@ -146,17 +148,17 @@ class CrossAttention(MultiheadAttention):
         Args:
             query: (B, Q, C), with its position embedding added.
             key: (B, K, C), likewise.
-            groups: (K,), group of every token, counted from 0.
+            groups: the M groups.
             routing: as in :meth:`forward`.
             present: as in :meth:`forward`.
             kernel_dtype: as in :meth:`forward`.
 
         Returns:
-            (B, H, Q, groups), with the sum 1, unless a gate scales it.
+            (B, H, Q, M), with the sum 1, unless a gate scales it.
         """
         q, k = self.project(query, key)
-        membership = F.one_hot(groups).to(q)  # attention to these values sums up the weights
-        num_groups = membership.shape[1]
+        membership = groups.one_hot(like=q)  # attention to these values sums up the weights
+        num_groups = len(groups.sizes)
         # Fused kernels want values as wide as keys.
         padded = F.pad(membership, (0, max(0, k.shape[-1] - num_groups)))
         value = padded.expand(*k.shape[:2], -1, -1)
@@ -183,7 +185,7 @@ class CrossAttention(MultiheadAttention):
             q, k, v = (x.to(kernel_dtype) for x in (q, k, v))
         if routing is None:
             mask = None if present is None else present[:, None, None]
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
             out = BACKENDS[backend](q, k, v, routing=routing, present=present)
         return out.to(dtype)

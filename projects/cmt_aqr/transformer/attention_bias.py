@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .pairs import Pairs
+from .token_groups import TokenGroups
 
 
 class WindowBias(NamedTuple):
@@ -51,8 +52,8 @@ class AttentionBias:
 
     everywhere: Tensor
     """(B, Q, M): for all tokens of a group"""
-    groups: Tensor
-    """(K,): group of every token"""
+    groups: TokenGroups
+    """the M groups"""
     windows: tuple[WindowBias, ...]
     """where something is added; none for a bias by group alone"""
     limit: float
@@ -64,11 +65,6 @@ class AttentionBias:
         # All layers share the pairs: they are made here, not in the first layer that needs them,
         # whose tensors a checkpointed layer would make anew.
         object.__setattr__(self, 'in_windows', self._pair_up() if self.windows else None)
-
-    @property
-    def num_groups(self) -> int:
-        """M."""
-        return self.everywhere.shape[-1]
 
     def of_groups(self) -> Tensor:
         """(B, Q, M): the bias outside of all windows."""
@@ -84,7 +80,7 @@ class AttentionBias:
 
     def dense(self) -> Tensor:
         """(B, Q, K): the plain form, against which every other is tested."""
-        bias = self.everywhere[..., self.groups]
+        bias = self.everywhere[..., self.groups.index]
         for window in self.windows:
             place = (window.sample[:, None], window.query[:, None], window.token)
             bias = bias.index_put(place, window.added, accumulate=True)
@@ -96,12 +92,12 @@ class AttentionBias:
             sample, query = (
                 index[:, None].expand_as(window.token) for index in (window.sample, window.query)
             )
-            base = self.everywhere[sample, query, self.groups[window.token]]
+            base = self.everywhere[sample, query, self.groups.index[window.token]]
             limited = (base + window.added).clamp(-self.limit, self.limit)
             base = base.clamp(-self.limit, self.limit)
             parts.append([x.flatten() for x in (sample, query, window.token, base, limited - base)])
         sample, query, token, base, further = (torch.cat(part) for part in zip(*parts, strict=True))
-        shape = (*self.everywhere.shape[:2], len(self.groups))
+        shape = (*self.everywhere.shape[:2], self.groups.num_tokens)
         pairs = Pairs.of(sample, query, token, shape=shape)
         return PairBias(pairs, base[pairs.order], further[pairs.order])
 
@@ -114,13 +110,8 @@ class AttentionGate(NamedTuple):
 
     gains: Tensor
     """(B, Q, M)"""
-    groups: Tensor
-    """(K,): group of every token, in ascending order"""
-
-    @property
-    def num_groups(self) -> int:
-        """M."""
-        return self.gains.shape[-1]
+    groups: TokenGroups
+    """the M groups"""
 
     def shares(self, lse: Tensor, there: Tensor) -> Tensor:
         """Share of each group in the output; see :meth:`AttentionMix.shares`."""
@@ -136,17 +127,12 @@ class AttentionMix(NamedTuple):
 
     bias: Tensor
     """(B, Q, M)"""
-    groups: Tensor
-    """(K,): group of every token, in ascending order"""
+    groups: TokenGroups
+    """the M groups"""
     temperature: Tensor
     """(H,), from 1 on"""
     limit: float
     """of a bias, either sign"""
-
-    @property
-    def num_groups(self) -> int:
-        """M."""
-        return self.bias.shape[-1]
 
     def shares(self, lse: Tensor, there: Tensor) -> Tensor:
         """Share of each group in the output.
@@ -165,23 +151,6 @@ class AttentionMix(NamedTuple):
 
 def _softmax_over(logits: Tensor, there: Tensor) -> Tensor:
     return logits.masked_fill(~there, -torch.inf).softmax(dim=-1)
-
-
-def groups_there(groups: Tensor, num_groups: int, present: Tensor | None) -> Tensor:
-    """Groups of which a sample has a token.
-
-    Args:
-        groups: (K,), group of every token.
-        num_groups: M.
-        present: (B, K), bool: tokens that a sample has; ``None`` for all.
-
-    Returns:
-        (B or 1, 1, 1, M), bool.
-    """
-    if present is None:
-        present = torch.ones_like(groups, dtype=torch.bool)[None]
-    counts = present.new_zeros(len(present), num_groups, dtype=torch.long)
-    return (counts.index_add(1, groups, present.long()) > 0)[:, None, None]
 
 
 Routing: TypeAlias = AttentionBias | AttentionGate | AttentionMix

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .kernels import pair_products
+
 
 @dataclass(frozen=True, eq=False)
 class Bags:
@@ -168,10 +170,9 @@ def _sum(weight: Tensor, table: Tensor, bags: Bags) -> Tensor:
 def _dot(rows: Tensor, table: Tensor, bags: Bags) -> Tensor:
     """(B, H, rows, F) and (B, H, columns, F) -> (H, N)."""
     _, num_heads, num_columns, channels = table.shape
-    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+    products = pair_products(
         rows.transpose(0, 1).reshape(-1, channels),
         table.reshape(-1, channels),
         *bags.by_head(num_heads, num_columns),
-        0,  # the mode 'sum'
     )
     return products.view(num_heads, -1)

@@ -4,12 +4,10 @@ Every back end has the signature of :func:`~.dense.dense_attention`, honours all
 for or raises, and is tested against it, outputs and gradients.
 """
 
-import functools
-import logging
-
 import torch
 
 from ..attention_bias import AttentionBias, Routing
+from ..kernels import log_once, why_no_log_sum_exp
 from .dense import dense_attention
 from .folded import folded_attention
 from .grouped import grouped_attention
@@ -36,25 +34,17 @@ __all__ = [
 
 
 def choose_backend(routing: Routing, device: torch.device) -> str:
-    """The back end of the least cost that honours what is asked; the choice is logged once."""
+    """The cheapest back end that can compute a routing on a device; logs each choice once."""
     biased = isinstance(routing, AttentionBias)
     windows = biased and len(routing.windows) > 0
     backend = 'window' if windows else 'grouped'
     if biased and not windows and device.type == 'cuda':
-        backend = 'folded'  # one kernel is started in place of one for each group
-    if device.type not in ('cpu', 'cuda'):  # the only ones whose log-sum-exp is at hand
-        backend = 'dense'
+        backend = 'folded'  # starts one kernel instead of one for each group
+    reason = None if backend == 'folded' else why_no_log_sum_exp(device)
+    if reason:  # what is left calls no private kernel
+        backend = 'folded' if biased and not windows else 'dense'
     scope = 'with windows' if windows else 'by group'
     name = type(routing).__name__
-    _log_once(f'cross-attention with {name} {scope} on {device.type}: back end {backend!r}')
+    because = f', since {reason}' if reason else ''
+    log_once(f'cross-attention with {name} {scope} on {device.type}: back end {backend!r}{because}')
     return backend
-
-
-@functools.cache
-def _log_once(message: str) -> None:
-    try:
-        from mmengine.logging import print_log
-    except ImportError:  # on a machine with torch alone
-        logging.getLogger(__name__).info(message)
-    else:
-        print_log(message, logger='current')

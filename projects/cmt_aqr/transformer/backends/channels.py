@@ -23,8 +23,7 @@ def fold_bias(q: Tensor, k: Tensor, bias: AttentionBias, *, scale: float) -> tup
     Returns:
         (B, H, Q, D + M) and (B, H, K, D + M).
     """
-    codes = F.one_hot(bias.groups, bias.everywhere.shape[-1])
-    return append(q, bias.of_groups() / scale), append(k, codes)
+    return append(q, bias.of_groups() / scale), append(k, bias.groups.one_hot(like=k))
 
 
 def fold_absence(

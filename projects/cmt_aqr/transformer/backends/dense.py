@@ -5,10 +5,10 @@ groups.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing, groups_there
+from ..attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing
+from ..kernels import scaled_dot_product_attention
 
 
 def dense_attention(
@@ -30,7 +30,7 @@ def dense_attention(
         mask = routing.dense()[:, None].to(q)
         if present is not None:
             mask = mask.masked_fill(~present[:, None, None], -torch.inf)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask)
     logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if present is not None:
         logits = logits.masked_fill(~present[:, None, None], torch.finfo(logits.dtype).min)
@@ -39,16 +39,16 @@ def dense_attention(
 
 
 def _gated(logits: Tensor, gate: AttentionGate, present: Tensor | None) -> Tensor:
-    return logits.softmax(dim=-1) * gate.gains[..., gate.groups][:, None]
+    return logits.softmax(dim=-1) * gate.gains[..., gate.groups.index][:, None]
 
 
 def _mixed(logits: Tensor, mix: AttentionMix, present: Tensor | None) -> Tensor:
-    there = groups_there(mix.groups, mix.num_groups, present)
-    members = [mix.groups == group for group in range(mix.num_groups)]
-    lse = torch.stack([logits[..., own].logsumexp(dim=-1) for own in members], dim=-1)
+    by_group = logits.split(mix.groups.sizes, dim=-1)
+    lse = torch.stack([own.logsumexp(dim=-1) for own in by_group], dim=-1)
     # A group without tokens has no share, whatever stands here; a number that is not one stays.
-    shares = mix.shares(lse.masked_fill(lse.isneginf(), 0), there)
-    weights = torch.empty_like(logits)
-    for group, own in enumerate(members):
-        weights[..., own] = logits[..., own].softmax(dim=-1) * shares[..., group, None]
-    return weights
+    shares = mix.shares(lse.masked_fill(lse.isneginf(), 0), mix.groups.nonempty(present))
+    weights = [
+        own.softmax(dim=-1) * share[..., None]
+        for own, share in zip(by_group, shares.unbind(dim=-1), strict=True)
+    ]
+    return torch.cat(weights, dim=-1)

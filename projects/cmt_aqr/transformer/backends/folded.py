@@ -4,15 +4,11 @@ Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, E channels 
 groups.
 """
 
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..attention_bias import AttentionBias, Routing
+from ..kernels import scaled_dot_product_attention
 from .channels import equally_wide, fold_absence, fold_bias
-
-# cuDNN is left out: its attention has given wrong gradients (pytorch issues 196678 and 191612).
-KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def folded_attention(
@@ -32,6 +28,5 @@ def folded_attention(
     channels = v.shape[-1]
     q, k = fold_bias(q, k, routing, scale=scale)
     q, k = fold_absence(q, k, present, scale=scale)
-    with sdpa_kernel(KERNELS):
-        out = F.scaled_dot_product_attention(*equally_wide(q, k, v), scale=scale)
+    out = scaled_dot_product_attention(*equally_wide(q, k, v), scale=scale)
     return out[..., :channels]

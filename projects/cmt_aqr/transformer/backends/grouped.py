@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..attention_bias import AttentionBias, Routing, groups_there
+from ..attention_bias import AttentionBias, Routing
 from .channels import fold_absence
 from .with_lse import attention_with_lse
 
@@ -46,7 +46,8 @@ def grouped_attention(
     """Attention without a Q x K tensor; see :func:`~.dense.dense_attention`.
 
     Raises:
-        ValueError: a bias in windows, or groups whose tokens lie scattered.
+        ValueError: a bias in windows.
+        RuntimeError: no known kernel gives the log-sum-exp on this device or torch.
     """
     if isinstance(routing, AttentionBias) and routing.windows:
         raise ValueError("attention 'grouped' cannot honour a bias in windows; use 'window'")
@@ -70,9 +71,9 @@ def attend_by_group(
         scale: of the logits.
 
     Raises:
-        ValueError: groups whose tokens lie scattered.
+        RuntimeError: no known kernel gives the log-sum-exp on this device or torch.
     """
-    sizes = _group_sizes(routing)
+    sizes = routing.groups.sizes
     outputs, lse = [], []
     for own_k, own_v in zip(k.split(sizes, dim=2), v.split(sizes, dim=2), strict=True):
         if own_k.shape[2] == 0:
@@ -82,12 +83,4 @@ def attend_by_group(
         own_out, own_lse = attention_with_lse(q, own_k, own_v, scale=scale)
         outputs.append(own_out)
         lse.append(own_lse)
-    there = groups_there(routing.groups, routing.num_groups, present)
-    return GroupAttention(outputs, torch.stack(lse, dim=-1), there)
-
-
-def _group_sizes(routing: Routing) -> list[int]:
-    """Tokens of each group."""
-    if (routing.groups.diff() < 0).any():
-        raise ValueError('attention by group takes tokens in the ascending order of their groups')
-    return routing.groups.bincount(minlength=routing.num_groups).tolist()
+    return GroupAttention(outputs, torch.stack(lse, dim=-1), routing.groups.nonempty(present))

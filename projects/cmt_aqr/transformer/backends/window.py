@@ -30,7 +30,7 @@ def window_attention(
     Where there are no windows it is :func:`~.grouped.grouped_attention`.
 
     Raises:
-        ValueError: groups whose tokens lie scattered.
+        RuntimeError: no known kernel gives the log-sum-exp on this device or torch.
     """
     if not isinstance(routing, AttentionBias) or not routing.windows:
         return grouped_attention(q, k, v, routing=routing, present=present)
