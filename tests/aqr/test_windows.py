@@ -56,8 +56,9 @@ def test_a_bev_window_lies_round_the_cell_of_the_point():
 
 def test_windows_of_the_later_queries():
     windows = bev((1.5, -1.9, 0.0), (-7.0, -3.0, 0.0), (3.0, 3.0, 0.0)).from_query(1)
-    assert windows.query.tolist() == [1, 2]
-    assert cells(windows) == [0, 1, 8, 9]
+    assert windows.query.tolist() == [0, 1, 2]
+    assert cells(windows, 0) == []
+    assert cells(windows, 1) == [0, 1, 8, 9]
 
 
 def test_an_even_window_reaches_one_cell_further_up():

@@ -67,33 +67,42 @@ class WindowAttention(MultiheadAttention):
         """(slots, H, C / H), and whether anything was seen (slots, 1)."""
         batch_size, _, num_queries, channels = q.shape
         rows = slots // batch_size  # a query has one for each group that it pools apart
-        pairs = _pairs(windows, rows, like=k)
+        pairs, inside = _pairs(windows, rows, like=k)
         q = (q * channels**-0.5).repeat_interleave(rows // num_queries, dim=2)
-        logit = pair_dot(q, k, pairs)  # (H, N)
+        outside = torch.finfo(q.dtype).min
+        logit = pair_dot(q, k, pairs).masked_fill(~inside, outside)  # (H, N)
         slot = pairs.by_query.bag
 
         # Softmax is the same after any shift; the largest logit of a slot keeps exp() finite.
-        peak = q.new_full((self.num_heads, slots), torch.finfo(q.dtype).min)
+        peak = q.new_full((self.num_heads, slots), outside)
         peak = peak.scatter_reduce(1, slot.expand_as(logit), logit.detach(), 'amax')
-        weight = (logit - peak[:, slot]).exp()
+        weight = (logit - peak[:, slot]).exp() * inside
         total = q.new_zeros(self.num_heads, slots).index_add(1, slot, weight)
         pooled = pair_sum(weight, v, pairs).transpose(1, 2).flatten(0, 1)
         seen = total > 0
         return pooled / torch.where(seen, total, 1).T[..., None], seen[0, :, None]
 
 
-def _pairs(windows: Sequence[tuple[Windows, Tensor]], rows: int, like: Tensor) -> Pairs:
-    """Each slot, a row of its sample, with every token on the map in its windows."""
+def _pairs(
+    windows: Sequence[tuple[Windows, Tensor]], rows: int, like: Tensor
+) -> tuple[Pairs, Tensor]:
+    """Each slot, a row of its sample, with every token of its windows.
+
+    Cells outside of the map are kept: to drop them, their number would have to be read.
+
+    Returns:
+        N pairs, and whether each is on its map (N,), in their order.
+    """
     batch_size, _, num_tokens = like.shape[:3]
     parts = [like.new_empty(4, 0, dtype=torch.long)]
     for window, slot in windows:
         sample = window.sample[:, None].expand_as(window.token)
         row = slot[:, None] - sample * rows
-        cells = torch.stack([sample, row, window.token, window.inside.long()])
-        parts.append(cells.flatten(1))
-    cells = torch.cat(parts, dim=1)
-    sample, row, token = cells[:3, cells[3].bool()]  # one host read, whatever the sensors
-    return Pairs.of(sample, row, token, shape=(batch_size, rows, num_tokens))
+        fields = torch.stack([sample, row.expand_as(sample), window.token, window.inside.long()])
+        parts.append(fields.flatten(1))
+    sample, row, token, inside = torch.cat(parts, dim=1)
+    pairs = Pairs.of(sample, row, token, shape=(batch_size, rows, num_tokens))
+    return pairs, inside[pairs.order].bool()
 
 
 class AQRWeightGenerator(nn.Module):
@@ -231,13 +240,12 @@ class AQRWeightGenerator(nn.Module):
 
     def _groups_there(self, layout: TokenLayout, present: Tensor | None, like: Tensor) -> Tensor:
         """(B, M), bool."""
-        there = like.new_ones(len(like), layout.num_groups(self.groups), dtype=torch.bool)
-        there[:, 0] = layout.bev is not None
-        if layout.num_cameras == 0:
-            there[:, 1:] = False
-        elif present is not None:
-            there[:, 1:] = present if self.groups == 'camera' else present.any(1, keepdim=True)
-        return there
+        cameras = layout.num_groups(self.groups) - 1
+        lidar = like.new_full((len(like), 1), layout.bev is not None, dtype=torch.bool)
+        camera = like.new_full((len(like), cameras), layout.num_cameras > 0, dtype=torch.bool)
+        if present is not None:
+            camera = present if self.groups == 'camera' else present.any(dim=1, keepdim=True)
+        return torch.cat([lidar, camera], dim=1)
 
 
 def _from_neutral(logits: Tensor, there: Tensor, activation: str) -> Tensor:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..geometry import Projection, bev_cells, image_cells
+from ..geometry import Projection, bev_cells, image_cells, visible_pairs
 from .layout import TokenLayout
 
 
@@ -34,9 +34,8 @@ class Windows(NamedTuple):
     """(P, W, 2): from the query's place to the centre of the cell, columns and rows"""
 
     def from_query(self, first: int) -> Windows:
-        """The windows of this query and of those after it."""
-        kept = self.query >= first
-        return Windows(*(field[kept] for field in self))
+        """The windows without the cells of queries before this one, which count as outside."""
+        return self._replace(inside=self.inside & (self.query >= first)[:, None])
 
     def gaussian(self, sigma: float) -> Tensor:
         """(P, W): 1 at the query's place, falling with the distance; 0 outside of the map.
@@ -91,7 +90,7 @@ def camera_windows(
         size: cells along each side.
         image_shape: height and width of the padded images, pixels.
     """
-    sample, camera, query = torch.where(projection.visible & present[..., None])
+    sample, camera, query = visible_pairs(projection, present)
     pixels = projection.pixels[sample, camera, query]
     index, inside, offset = _window(
         image_cells(pixels, image_shape, layout.image), layout.image, size
