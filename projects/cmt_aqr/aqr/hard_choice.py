@@ -36,7 +36,7 @@ def choose(logits: Tensor) -> Tensor:
 
 
 def mask_others(choice: Tensor, groups: TokenGroups) -> AttentionBias:
-    """Attention to the tokens of the chosen experts alone.
+    """Mask of the tokens that the chosen expert of each query does not use.
 
     Args:
         choice: (B, Q), index into :data:`EXPERTS`.

@@ -1,6 +1,6 @@
-"""The tokens round the place where a query is, on the BEV map and in every camera that sees it.
+"""Windows around the projection of each query, on the BEV map and in every camera that sees it.
 
-A window is kept as the list of its tokens, Q * W numbers, never as a map over all K tokens.
+A window is a list of tokens: Q * W numbers in place of a map over all K tokens.
 
 Shapes: B batch, V cameras, Q queries, P windows, W cells of a window.
 """
@@ -27,7 +27,7 @@ class Windows(NamedTuple):
     group: Tensor
     """(P,): 0 for LiDAR, 1 to V for the cameras"""
     token: Tensor
-    """(P, W): index of each cell in the token sequence; any valid one where it is outside"""
+    """(P, W): index of each cell in the token sequence; any valid index outside of the map"""
     inside: Tensor
     """(P, W), bool: whether the cell is on the map"""
     offset: Tensor
@@ -56,7 +56,7 @@ def bev_windows(
     point_cloud_range: Sequence[float],
     cell_size: tuple[float, float],
 ) -> Windows:
-    """One window of size x size BEV cells round every query.
+    """One window of size x size BEV cells around every query.
 
     Args:
         points: (B, Q, 3), metres in the LiDAR frame.
@@ -100,7 +100,7 @@ def camera_windows(
 
 
 def _window(place: Tensor, map_shape: tuple[int, int], size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells of the window round each place (P, 2), column and row.
+    """Cells of the window around each place (P, 2), column and row.
 
     An even window reaches one cell further towards higher columns and rows.
 

@@ -1,4 +1,4 @@
-"""Multi-head attention on ``scaled_dot_product_attention``, plain and as a router asks for it.
+"""Multi-head attention on ``scaled_dot_product_attention``, plain or routed.
 
 Shapes: B batch, Q queries, K keys, C channels, H heads.
 """
@@ -79,14 +79,12 @@ class MultiheadAttention(nn.Module):
 
 
 class CrossAttention(MultiheadAttention):
-    """Attention of queries to the tokens that are there, as a router asks for it.
-
-    Without a router it is plain attention. It drops no weights.
+    """Attention of queries to the tokens of a sample, optionally routed; without dropout.
 
     Args:
         embed_dims: C; must be a multiple of ``num_heads``.
         num_heads: H.
-        backend: what computes attention as a router asks for it, one of
+        backend: implementation of routed attention, one of
             :data:`~projects.cmt_aqr.transformer.backends.BACKENDS`, or ``auto``.
 
     Raises:
@@ -117,7 +115,7 @@ class CrossAttention(MultiheadAttention):
             query: (B, Q, C), with its position embedding added.
             key: (B, K, C), likewise.
             value: (B, K, C).
-            routing: what the router asks for; ``None`` for nothing.
+            routing: the request of the router; ``None`` for plain attention.
             present: (B, K), bool: tokens that a sample has; ``None`` for all.
             kernel_dtype: type in which the kernels compute, where their back end is exact enough
                 in half precision; ``None`` for that of the projected queries.
@@ -126,7 +124,7 @@ class CrossAttention(MultiheadAttention):
             (B, Q, C).
 
         Raises:
-            ValueError: the back end cannot honour what the router asks for, or dropout was set.
+            ValueError: the back end cannot compute this routing, or dropout was set.
         """
         q, k, v = self.project(query, key, value)
         out = self._attend(q, k, v, routing, present, kernel_dtype)

@@ -1,8 +1,8 @@
-"""What a router asks of attention, without a number for every pair of a query and a token.
+"""Routing requests to cross-attention, in a form that never materialises a (Q, K) tensor.
 
 There are three forms. A bias is added to the logits; a gate scales the share of each group of
-tokens in the output; a mix sets these shares. Each leaves attention as it is at its neutral value:
-zero, one, and zero with temperature one.
+tokens in the output; a mix sets these shares. Each has a neutral value that leaves attention
+unchanged: bias 0; gain 1; bias 0 with temperature 1.
 
 Shapes: B batch, H heads, Q queries, K tokens, M token groups, P windows, W cells of a window, N
 pairs of a query and a token in its windows.
@@ -21,9 +21,9 @@ from .token_groups import TokenGroups
 
 
 class WindowBias(NamedTuple):
-    """What is added to the bias in the windows of queries on the maps of one sensor.
+    """Bias inside the windows of queries on the maps of one sensor.
 
-    A token stands once at most in the windows of a query, save where ``added`` is the constant 0.
+    A token occurs at most once in the windows of a query, except where ``added`` is the constant 0.
     """
 
     sample: Tensor
@@ -31,19 +31,19 @@ class WindowBias(NamedTuple):
     query: Tensor
     """(P,): the query"""
     token: Tensor
-    """(P, W): the tokens; any valid one for a cell outside of the map"""
+    """(P, W): the tokens; any valid index for a cell outside of the map"""
     added: Tensor
     """(P, W): zero for a cell outside of the map"""
 
 
 class PairBias(NamedTuple):
-    """What all windows together change, as a list of pairs."""
+    """Bias of all windows as a flat list of (query, token) pairs."""
 
     pairs: Pairs
     base: Tensor
-    """(N,), in the order of the pairs: the bias of the token's group, clamped"""
+    """(N,), in the order of the pairs: clamped bias of the token's group"""
     further: Tensor
-    """(N,): what the window adds to that"""
+    """(N,): difference that the window makes to it"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +51,19 @@ class AttentionBias:
     """``bias(q, k) = clamp(everywhere(q, group of k) + added(q, k), -limit, limit)``."""
 
     everywhere: Tensor
-    """(B, Q, M): for all tokens of a group"""
+    """(B, Q, M): bias of all tokens of a group"""
     groups: TokenGroups
     """the M groups"""
     windows: tuple[WindowBias, ...]
-    """where something is added; none for a bias by group alone"""
+    """windows with a bias of their own; empty for a bias by group alone"""
     limit: float
-    """of the sum of both, either sign"""
+    """largest magnitude of the sum of both"""
     in_windows: PairBias | None = field(init=False, repr=False)
-    """the windows once more, for attention without a Q x K tensor; ``None`` where there are none"""
+    """the windows as pairs; ``None`` without windows"""
 
     def __post_init__(self) -> None:
-        # All layers share the pairs: they are made here, not in the first layer that needs them,
-        # whose tensors a checkpointed layer would make anew.
+        # All layers share the pairs. The first layer that needs them must not build them: under
+        # activation checkpointing it would build them again.
         object.__setattr__(self, 'in_windows', self._pair_up() if self.windows else None)
 
     def of_groups(self) -> Tensor:
@@ -79,7 +79,7 @@ class AttentionBias:
         return self.logits(lse, there).softmax(dim=-1)
 
     def dense(self) -> Tensor:
-        """(B, Q, K): the plain form, against which every other is tested."""
+        """(B, Q, K): the bias as a tensor, the reference of all tests."""
         bias = self.everywhere[..., self.groups.index]
         for window in self.windows:
             place = (window.sample[:, None], window.query[:, None], window.token)
@@ -105,7 +105,7 @@ class AttentionBias:
 class AttentionGate(NamedTuple):
     """``out = sum_m g_m p_m o_m``: the share p of each group in the output, scaled by its gain g.
 
-    p_m is the attention's mass on the group, o_m the output of attention within it.
+    p_m is the share of attention on the group, o_m the output of attention within it.
     """
 
     gains: Tensor
@@ -121,8 +121,8 @@ class AttentionGate(NamedTuple):
 class AttentionMix(NamedTuple):
     """``out = sum_m pi_m o_m`` with ``pi = softmax_m(lse_m / temperature + bias_m)``.
 
-    lse_m is the log-sum-exp of the group's logits, o_m the output of attention within it. Above one
-    the temperature brings groups together whose logits lie so far apart that a bias moves nothing.
+    lse_m is the log-sum-exp of the group's logits, o_m the output of attention within it. A
+    temperature above 1 narrows gaps between groups that are too wide for a bias to matter.
     """
 
     bias: Tensor
@@ -130,9 +130,9 @@ class AttentionMix(NamedTuple):
     groups: TokenGroups
     """the M groups"""
     temperature: Tensor
-    """(H,), from 1 on"""
+    """(H,), at least 1"""
     limit: float
-    """of a bias, either sign"""
+    """largest magnitude of a bias"""
 
     def shares(self, lse: Tensor, there: Tensor) -> Tensor:
         """Share of each group in the output.

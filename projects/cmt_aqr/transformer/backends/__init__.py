@@ -1,7 +1,7 @@
-"""Ways to compute attention as a router asks for it; all but ``dense`` without a Q x K tensor.
+"""Back ends of routed cross-attention; all except ``dense`` work without a (Q, K) tensor.
 
-Every back end has the signature of :func:`~.dense.dense_attention`, honours all that it is asked
-for or raises, and is tested against it, outputs and gradients.
+Every back end has the signature of :func:`~.dense.dense_attention`, computes the whole routing or
+raises, and is tested against it in outputs and gradients.
 """
 
 import torch

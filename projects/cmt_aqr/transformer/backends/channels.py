@@ -1,7 +1,7 @@
-"""What a router asks for as further channels of queries and keys.
+"""Biases and masks by group as extra channels of queries and keys.
 
 A query gets the biases of the groups, a key the one-hot code of its group: their product is the
-bias of the pair, and the kernel that computes the attention need not know of it.
+bias of the pair, and the attention kernel needs no support for it.
 
 Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, M token groups.
 """
@@ -13,8 +13,8 @@ from torch import Tensor
 from ..attention_bias import AttentionBias
 
 ABSENT = -1e4
-"""Added to the logit of a token that is not there: finite, so that gradients stay so, and far below
-the logits of trained models, which differ by hundreds."""
+"""Penalty on the logit of an absent token: finite, to keep gradients finite, and far below the
+logits of trained models, which differ by hundreds."""
 
 
 def fold_bias(q: Tensor, k: Tensor, bias: AttentionBias, *, scale: float) -> tuple[Tensor, Tensor]:
@@ -29,7 +29,7 @@ def fold_bias(q: Tensor, k: Tensor, bias: AttentionBias, *, scale: float) -> tup
 def fold_absence(
     q: Tensor, k: Tensor, present: Tensor | None, *, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Append a channel that takes away the tokens (B, K) that a sample does not have."""
+    """Append a channel that masks the tokens a sample lacks, by ``present`` (B, K)."""
     if present is None:
         return q, k
     penalty = max(ABSENT / scale, torch.finfo(q.dtype).min)  # times zero, an infinity is no number
@@ -43,7 +43,7 @@ def append(x: Tensor, channels: Tensor) -> Tensor:
 
 
 def equally_wide(*inputs: Tensor) -> list[Tensor]:
-    """Zeros behind the channels: kernels want equal widths, and those of a GPU multiples of 8."""
+    """Pad channels with zeros to equal widths, on a GPU to a multiple of 8, as kernels require."""
     width = max(x.shape[-1] for x in inputs)
     if inputs[0].device.type != 'cpu':
         width = -(-width // 8) * 8

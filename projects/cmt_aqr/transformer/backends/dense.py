@@ -1,4 +1,4 @@
-"""Attention with a number for every pair of a query and a token: the reference.
+"""Reference implementation of routed attention, with a (Q, K) tensor of weights.
 
 Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, E channels of a value, M token
 groups.
@@ -20,7 +20,7 @@ def dense_attention(
         q: (B, H, Q, D).
         k: (B, H, K, D).
         v: (B, H, K, E).
-        routing: what the router asks for; the same for all heads.
+        routing: the request of the router, the same for all heads.
         present: (B, K), bool: tokens that a sample has; ``None`` for all.
 
     Returns:

@@ -1,4 +1,6 @@
-"""Attention under a bias by group, by any kernel that knows of none: it is further channels.
+"""Attention with a bias by group, which becomes extra channels of queries and keys.
+
+Any kernel can compute it, also one without support for a bias.
 
 Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, E channels of a value, M token
 groups.
