@@ -49,6 +49,12 @@ def parse_args() -> argparse.Namespace:
         default=defaults.draw_distance,
         help='metres from the ego beyond which objects do not exist',
     )
+    parser.add_argument(
+        '--ignored-objects',
+        type=int,
+        default=defaults.ignored_objects,
+        help='objects a scene of classes that are annotated and not scored, such as animals',
+    )
     parser.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument(
         '--overwrite', action='store_true', help='replace a database made by this tool'
@@ -70,6 +76,7 @@ def main() -> int:
             seed=args.seed,
             image_size=tuple(args.image_size),
             draw_distance=args.draw_distance,
+            ignored_objects=args.ignored_objects,
         )
         out = make_database(args.out, settings, workers=args.workers, overwrite=args.overwrite)
     except (ValueError, OSError) as error:

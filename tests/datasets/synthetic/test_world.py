@@ -1,11 +1,13 @@
 """Scenes keep their promises: counts, gaps, shared shapes."""
 
+import pickle
 from collections import defaultdict
 
 import numpy as np
 import pytest
+from nuscenes.eval.detection.utils import category_to_detection_name
 
-from projects.cmt_aqr.datasets.synthetic.taxonomy import CLASSES, LOOK_ALIKES
+from projects.cmt_aqr.datasets.synthetic.taxonomy import CLASSES, IGNORED_CLASSES, LOOK_ALIKES
 from projects.cmt_aqr.datasets.synthetic.world import (
     EGO_MIDDLE,
     EGO_SIZE,
@@ -30,6 +32,24 @@ def class_counts(scenes) -> dict[str, int]:
         for actor, seen in zip(scene.actors, scene.in_range(TIMES), strict=True):
             counts[actor.kind.name] += int(seen.sum())
     return counts
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_ignored_objects_change_nothing_else(seed, scenes):
+    """They come behind the others, which are the same as without them."""
+    without = scenes[seed]
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng, TIMES, draw_distance=24.0, ignored_objects=3)
+    count = len(without.actors)
+    assert pickle.dumps(scene.actors[:count]) == pickle.dumps(without.actors)
+    assert pickle.dumps((scene.path, scene.light, scene.sky, scene.haze, scene.ground)) == (
+        pickle.dumps((without.path, without.light, without.sky, without.haze, without.ground))
+    )
+    ignored = [actor.kind for actor in scene.actors[count:]]
+    assert ignored == list(IGNORED_CLASSES)
+    assert not any(category_to_detection_name(kind.category) for kind in ignored)
+    seen = scene.in_range(TIMES)
+    assert (seen[count:].sum(1) >= 2).all()
 
 
 def test_path_is_the_integral_of_its_velocity():

@@ -1,14 +1,10 @@
 """Makes a whole database: scenes are recorded into a hidden folder, moved into place when done."""
 
 import hashlib
-import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +15,11 @@ from mmengine.utils import ProgressBar
 from nuscenes.utils import splits
 
 from ...files import dump_json
+from ..worker_pool import worker_pool
 from .recorder import SceneTask, record_scene
 from .rig import CAMERAS, LIDAR
 from .tables import MAP_FILE, TABLE_NAMES, Tables, static_tables
+from .taxonomy import CLASSES, IGNORED_CLASSES, ObjectClass
 
 # Official training and validation scene names by version.
 SPLITS = {
@@ -45,6 +43,7 @@ class DatabaseSettings:
         seed: Source of all chance.
         image_size: Width and height of the images in pixels.
         draw_distance: Metres from the ego beyond which objects do not exist.
+        ignored_objects: Objects of classes without a score in each scene, as far as there is room.
 
     Raises:
         ValueError: A value is out of its range.
@@ -58,6 +57,7 @@ class DatabaseSettings:
     seed: int = 0
     image_size: tuple[int, int] = (352, 198)
     draw_distance: float = 24.0
+    ignored_objects: int = 0
 
     def __post_init__(self):
         if self.version not in SPLITS:
@@ -75,6 +75,7 @@ class DatabaseSettings:
             ('sweeps', 0, 10),
             ('seed', 0, 2**63),
             ('draw_distance', 10, 50),
+            ('ignored_objects', 0, 20),
         ):
             value = getattr(self, name)
             if not least <= value <= most:
@@ -89,6 +90,10 @@ class DatabaseSettings:
         train, val = SPLITS[self.version]
         return dict(train=train[: self.train_scenes], val=val[: self.val_scenes])
 
+    def classes(self) -> tuple[ObjectClass, ...]:
+        """Classes of its objects, those that are ignored last."""
+        return CLASSES + (IGNORED_CLASSES if self.ignored_objects else ())
+
     def tasks(self, folder: Path) -> list[SceneTask]:
         """One task a scene, each with a seed of its own, to be written below ``folder``."""
         return [
@@ -99,6 +104,7 @@ class DatabaseSettings:
                 sweeps=self.sweeps,
                 image_size=self.image_size,
                 draw_distance=self.draw_distance,
+                ignored_objects=self.ignored_objects,
                 folder=folder,
             )
             for split, names in self.scene_names().items()
@@ -139,7 +145,7 @@ def make_database(
         for kind, mounts in (('samples', (*CAMERAS, LIDAR)), ('sweeps', (LIDAR,))):
             for mount in mounts:
                 (folder / kind / mount.channel).mkdir(parents=True)
-        tables = _merge(_record_all(settings.tasks(folder), workers))
+        tables = _merge(_record_all(settings.tasks(folder), workers), settings.classes())
         _write_tables(folder / settings.version, tables)
         _write_map(folder / MAP_FILE)
         dump_json(folder / SETTINGS_FILE, asdict(settings), indent=0)
@@ -184,7 +190,7 @@ def _record_all(tasks: list[SceneTask], workers: int) -> Iterator[Tables]:
     cv2.setNumThreads(1)
     bar = ProgressBar(sum(task.keyframes for task in tasks))
     try:
-        with _mapper(min(workers, len(tasks))) as mapper:
+        with worker_pool(min(workers, len(tasks))) as mapper:
             for task, tables in zip(tasks, mapper(record_scene, tasks), strict=True):
                 yield tables
                 bar.update(task.keyframes)
@@ -192,44 +198,12 @@ def _record_all(tasks: list[SceneTask], workers: int) -> Iterator[Tables]:
         print()  # The bar leaves its line open.
 
 
-@contextmanager
-def _mapper(workers: int) -> Iterator:
-    """``map`` itself, or the same over worker processes that end at once when the caller fails."""
-    if workers == 1:
-        yield map
-        return
-    # Workers that are forked need not import everything anew.
-    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
-    context = multiprocessing.get_context(method)
-    foreign = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_parent)
-    try:
-        yield pool.map
-    except BaseException as error:
-        # A scene takes seconds; nobody wants it any more, and its folder is about to go.
-        for worker in set(multiprocessing.active_children()) - foreign:
-            worker.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise ChildProcessError(
-                'a worker process was killed, perhaps for want of memory; try fewer workers'
-            ) from error
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_signals_to_parent() -> None:
-    """Ctrl-C reaches every process of a terminal; only the parent is to act on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _merge(parts: Iterable[Tables]) -> Tables:
+def _merge(parts: Iterable[Tables], classes: Sequence[ObjectClass]) -> Tables:
     merged = {name: [] for name in TABLE_NAMES}
     for part in parts:
         for name, records in part.items():
             merged[name] += records
-    return merged | static_tables([log['token'] for log in merged['log']])
+    return merged | static_tables([log['token'] for log in merged['log']], classes)
 
 
 def _write_tables(folder: Path, tables: Tables) -> None:

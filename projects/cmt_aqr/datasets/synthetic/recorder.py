@@ -38,6 +38,7 @@ class SceneTask:
         sweeps: LiDAR sweeps before each keyframe, back to the one before.
         image_size: Width and height in pixels.
         draw_distance: Metres.
+        ignored_objects: Objects of ignored classes in the scene.
         folder: Data root to write into.
     """
 
@@ -47,6 +48,7 @@ class SceneTask:
     sweeps: int
     image_size: tuple[int, int]
     draw_distance: float
+    ignored_objects: int
     folder: Path
 
     def rng(self, *purpose: int) -> np.random.Generator:
@@ -60,7 +62,12 @@ class SceneTask:
 
     def make_scene(self) -> Scene:
         """The scene's layout."""
-        return sample_scene(self.rng(0), self.keyframe_times, draw_distance=self.draw_distance)
+        return sample_scene(
+            self.rng(0),
+            self.keyframe_times,
+            draw_distance=self.draw_distance,
+            ignored_objects=self.ignored_objects,
+        )
 
 
 def record_scene(task: SceneTask) -> Tables:

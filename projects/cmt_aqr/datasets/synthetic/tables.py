@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from .rig import CAMERAS, LIDAR, CameraMount, Mount
-from .taxonomy import CLASSES
+from .taxonomy import CLASSES, ObjectClass
 
 Record = dict
 Tables = dict[str, list[Record]]
@@ -60,8 +60,13 @@ def yaw_quaternion(yaw: float) -> list[float]:
     return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
 
 
-def static_tables(log_tokens: Sequence[str]) -> Tables:
-    """The tables that do not depend on the scenes, with one map for all logs."""
+def static_tables(log_tokens: Sequence[str], classes: Sequence[ObjectClass] = CLASSES) -> Tables:
+    """The tables that do not depend on the scenes, with one map for all logs.
+
+    Args:
+        log_tokens: Tokens of all logs.
+        classes: Classes that the table of categories names.
+    """
     bounds = [0.0, *VISIBILITY_BINS.values()]
     return dict(
         attribute=[
@@ -70,7 +75,7 @@ def static_tables(log_tokens: Sequence[str]) -> Tables:
         ],
         category=[
             dict(token=token('category', c.category), name=c.category, description=c.name)
-            for c in CLASSES
+            for c in classes
         ],
         sensor=[
             dict(token=token('sensor', m.channel), channel=m.channel, modality=_modality(m))

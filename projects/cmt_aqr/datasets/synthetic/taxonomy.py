@@ -1,5 +1,7 @@
 """What the synthetic world is made of: ten classes, their shapes, their motion and their looks.
 
+Beside the ten there are objects that nuScenes annotates and its detection task ignores.
+
 A :class:`Shape` holds everything a LiDAR can tell (size, parts, reflectivity, speed), a
 :class:`Look` everything only a camera can tell (colours, pattern). Three pairs of classes share one
 ``Shape``: truck and construction vehicle, bus and trailer, motorcycle and bicycle. No point cloud
@@ -68,10 +70,10 @@ class Look:
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """A detection class: official names, shape and look.
+    """A class of objects: official names, shape and look.
 
     Attributes:
-        name: Detection name, as scored.
+        name: Detection name, as scored; for an ignored class the last part of its category.
         category: nuScenes category, as annotated.
         moving_attribute, still_attribute: nuScenes attributes; empty where the class has none. They
             are those that mmdet3d's ``NuScenesMetric`` derives from a predicted velocity.
@@ -203,6 +205,28 @@ CLASSES: tuple[ObjectClass, ...] = (
         Look((0.06, 1.0, 1.0), _WHITE, 0.01, 'horizontal', 0.35),
     ),
 )
+
+IGNORED_CLASSES: tuple[ObjectClass, ...] = (
+    ObjectClass(
+        'animal',
+        'animal',
+        Shape(size=(1.1, 0.45, 0.8), reflectivity=25.0, speeds=(0.5, 1.5)),
+        Look((0.07, 0.60, 0.40), _BLACK, 0.02),
+    ),
+    ObjectClass(
+        'debris',
+        'movable_object.debris',
+        Shape(size=(1.3, 0.9, 0.6), reflectivity=50.0),
+        Look((0.0, 0.0, 0.35), _BLACK, 0.0),
+    ),
+    ObjectClass(
+        'bicycle_rack',
+        'static_object.bicycle_rack',
+        Shape(size=(3.2, 1.6, 1.1), reflectivity=90.0),
+        Look((0.0, 0.0, 0.75), _BLACK, 0.0, 'vertical', 0.6),
+    ),
+)
+"""Classes that are annotated and not detected: MMDetection3D's info files label them -1."""
 
 LOOK_ALIKES: tuple[tuple[str, str], ...] = (
     ('truck', 'construction_vehicle'),

@@ -7,12 +7,13 @@ Frames: global and ego have z up and the ground at z = 0; all rotations are yaws
 """
 
 import colorsys
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
 from .raycast import Box
-from .taxonomy import CLASSES, Look, ObjectClass, Part
+from .taxonomy import CLASSES, IGNORED_CLASSES, Look, ObjectClass, Part
 
 # The annotated box is this many metres larger than the solid on every side but the ground, as a
 # human annotator's is: range noise then leaves the points inside the box.
@@ -41,6 +42,8 @@ MEAN_COUNT = (14.0, 16.0)
 TOP_COUNT = 18
 # Objects drawn for a scene before it is left less full than it aimed for.
 TRIES = 600
+# Places tried for an object of an ignored class before the scene goes without it.
+IGNORED_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -175,18 +178,25 @@ class Scene:
 
 
 def sample_scene(
-    rng: np.random.Generator, keyframe_times: np.ndarray, *, draw_distance: float
+    rng: np.random.Generator,
+    keyframe_times: np.ndarray,
+    *,
+    draw_distance: float,
+    ignored_objects: int = 0,
 ) -> Scene:
     """Draw a scene.
 
     Objects are added one by one, the class with the fewest annotations first, until the mean number
     in range reaches its target. Each stays in range for one unbroken stretch of at least two
     keyframes, so that the official velocity (a difference of annotations) is defined for every box.
+    Objects of ignored classes come last and from a generator of their own: everything else is the
+    same with and without them.
 
     Args:
         rng: The scene's own source of chance.
         keyframe_times: (K,) seconds, ascending, K >= 2.
         draw_distance: Metres.
+        ignored_objects: Objects of :data:`.taxonomy.IGNORED_CLASSES` to add, where there is room.
 
     Returns:
         The scene; boxes of its actors and of the ego never overlap.
@@ -203,7 +213,20 @@ def sample_scene(
         crowd.try_to_add(_sample_actor(rng, kind, path, keyframe_times, draw_distance))
         if crowd.per_keyframe.sum() >= goal:
             break
-    return Scene(path, tuple(crowd.actors), draw_distance, **_sample_light(rng))
+    light = _sample_light(rng)
+    _add_ignored(crowd, rng.spawn(1)[0], ignored_objects)
+    return Scene(path, tuple(crowd.actors), draw_distance, **light)
+
+
+def _add_ignored(crowd: '_Crowd', rng: np.random.Generator, count: int) -> None:
+    """Add objects of the ignored classes, by turns."""
+    crowd.top_count += count
+    for number in range(count):
+        kind = IGNORED_CLASSES[number % len(IGNORED_CLASSES)]
+        for _ in range(IGNORED_TRIES):
+            actor = _sample_actor(rng, kind, crowd.path, crowd.keyframe_times, crowd.draw_distance)
+            if crowd.try_to_add(actor):
+                break
 
 
 class _Crowd:
@@ -212,6 +235,7 @@ class _Crowd:
     def __init__(
         self, path: EgoPath, times: np.ndarray, keyframe_times: np.ndarray, draw_distance: float
     ):
+        self.path, self.top_count = path, TOP_COUNT
         self.times, self.keyframe_times, self.draw_distance = times, keyframe_times, draw_distance
         self.keyframe_ego = path.poses(keyframe_times)
         ego = path.poses(times)
@@ -219,13 +243,13 @@ class _Crowd:
         grown = EGO_SIZE + 2 * (EGO_CLEARANCE - CLEARANCE)
         self.tracks = [(ego[:, :2] + EGO_MIDDLE * heading, ego[:, 2], grown)]
         self.actors: list[Actor] = []
-        self.counts = {kind.name: 0 for kind in CLASSES}
+        self.counts: Counter[str] = Counter()
         self.per_keyframe = np.zeros(len(keyframe_times), int)
 
     def try_to_add(self, actor: Actor) -> bool:
         seen = _in_range(actor, self.keyframe_ego, self.keyframe_times, self.draw_distance)
         unbroken = np.count_nonzero(np.diff(seen.astype(int), prepend=0, append=0)) == 2
-        if seen.sum() < 2 or not unbroken or (self.per_keyframe[seen] >= TOP_COUNT).any():
+        if seen.sum() < 2 or not unbroken or (self.per_keyframe[seen] >= self.top_count).any():
             return False
         track = (actor.positions(self.times), np.full(len(self.times), actor.yaw), actor.size[:2])
         if any(tracks_overlap(track, other, CLEARANCE) for other in self.tracks):
