@@ -4,15 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from projects.cmt_aqr.datasets.info_files import create_info_files
+from projects.cmt_aqr.datasets.info_files import create_info_files, create_object_database
 from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database
 
-TINY = DatabaseSettings(train_scenes=2, val_scenes=2, keyframes=3, sweeps=1, seed=7)
+TINY = DatabaseSettings(
+    train_scenes=2, val_scenes=2, keyframes=3, sweeps=1, seed=7, ignored_objects=3
+)
 
 
 @pytest.fixture(scope='session')
 def synthetic_settings() -> DatabaseSettings:
-    """What ``synthetic_root`` was made from: 2 + 2 scenes of 3 keyframes, one sweep between."""
+    """What ``synthetic_root`` was made from: 2 + 2 scenes of 3 keyframes, one sweep between.
+
+    As in nuScenes, there are objects of classes that are annotated and not detected.
+    """
     return TINY
 
 
@@ -31,5 +36,5 @@ def object_root(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) 
     for entry in synthetic_root.iterdir():
         if entry.suffix != '.pkl':
             (root / entry.name).symlink_to(entry)
-    create_info_files(root, version=TINY.version, with_database=True)
+    create_object_database(root, version=TINY.version)
     return root

@@ -249,8 +249,7 @@ def on_database(dataset: dict, root: Path) -> dict:
     inner.metainfo.version = 'v1.0-mini'
     for step in inner.pipeline:
         if step.type == 'JointObjectSample':
-            objects = Path(step.db_sampler.info_path).name
-            step.db_sampler.update(data_root=str(root), info_path=str(root / objects))
+            step.db_sampler.database = str(root / Path(step.db_sampler.database).name)
     return dataset
 
 
@@ -322,7 +321,7 @@ def test_objects_are_pasted_but_for_the_last_epochs_and_in_fine_tuning(name, pas
             sampler = step.db_sampler
             assert {*sampler.sample_groups} == {*cfg.class_names} == {*sampler.classes}
             assert sampler.classes == list(cfg.class_names)
-            assert sampler.prepare.filter_by_min_points == dict.fromkeys(cfg.class_names, 5)
+            assert sampler.min_points == 5
 
 
 @pytest.mark.parametrize(('name', 'cell_size'), [(R50, 0.8), (VOV, 0.6)])

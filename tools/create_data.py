@@ -2,18 +2,25 @@
 
 Example:
     python tools/create_data.py data/synthetic_nuscenes
-    python tools/create_data.py data/nuscenes --version v1.0-trainval --with-database
+    python tools/create_data.py data/nuscenes --version v1.0-trainval --with-database --workers 16
+    python tools/create_data.py /datasets/nuscenes --version v1.0-trainval --out data/nuscenes
     python tools/create_data.py data/nuscenes --update-infos old/nuscenes_infos_train.pkl
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.cmt_aqr.datasets.info_files import INFO_SPLITS, create_info_files, update_info_file
+from projects.cmt_aqr.datasets.info_files import (
+    INFO_SPLITS,
+    create_info_files,
+    create_object_database,
+    update_info_file,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +34,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--with-database',
         action='store_true',
-        help="also write the training objects' points and image patches, for JointObjectSample",
+        help="also write the training objects' points and image patches, for JointObjectSample; "
+        'info files that are there are kept, and what was cut short goes on',
+    )
+    parser.add_argument(
+        '--out',
+        metavar='FOLDER',
+        help='write into this folder and leave the data root untouched; with links to all else, it '
+        'is a data root itself',
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help='processes for the database of objects',
+    )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace a database of objects that is finished or of other samples',
     )
     parser.add_argument(
         '--update-infos',
@@ -41,13 +66,14 @@ def parse_args() -> argparse.Namespace:
 def create(args: argparse.Namespace) -> list[Path]:
     """What the arguments ask for."""
     if args.update_infos:
-        return [update_info_file(args.root, args.update_infos)]
-    return create_info_files(
-        args.root,
-        version=args.version,
-        prefix=args.extra_tag,
-        max_sweeps=args.max_sweeps,
-        with_database=args.with_database,
+        return [update_info_file(args.root, args.update_infos, out=args.out)]
+    options = dict(
+        version=args.version, prefix=args.extra_tag, max_sweeps=args.max_sweeps, out=args.out
+    )
+    if not args.with_database:
+        return create_info_files(args.root, **options)
+    return create_object_database(
+        args.root, **options, workers=args.workers, overwrite=args.overwrite
     )
 
 
@@ -61,7 +87,10 @@ def main() -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print('\ninterrupted: the data root is as it was', file=sys.stderr)
+        print(
+            '\ninterrupted: no file is half written; the same command goes on with the database',
+            file=sys.stderr,
+        )
         return 130
     print('\n'.join(f'made {path}' for path in made))
     return 0

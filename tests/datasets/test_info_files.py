@@ -3,17 +3,24 @@
 import runpy
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mmdet3d.datasets import NuScenesDataset
-from mmengine.fileio import load
+from mmengine.fileio import dump, load
 from nuscenes import NuScenes
 
 from projects.cmt_aqr.datasets import info_files
-from projects.cmt_aqr.datasets.info_files import create_info_files, update_info_file
+from projects.cmt_aqr.datasets.info_files import (
+    create_info_files,
+    create_object_database,
+    update_info_file,
+)
+from projects.cmt_aqr.datasets.object_sampling import ObjectDatabase
 from projects.cmt_aqr.datasets.old_infos import is_old
+from projects.cmt_aqr.datasets.transforms import LoadPointsOfKeyframe
 
 CMT_CLASSES = [
     'car',
@@ -92,25 +99,84 @@ def root_copy(synthetic_root, tmp_path) -> Path:
 
 
 def test_database_of_objects(root_copy):
-    for _ in range(2):  # Again: the old one is replaced.
-        made = create_info_files(root_copy, version='v1.0-mini', with_database=True)
-        assert [path.name for path in made] == [
-            'nuscenes_infos_train.pkl',
-            'nuscenes_infos_val.pkl',
-            'nuscenes_gt_database',
-            'nuscenes_dbinfos_train.pkl',
-        ]
-    objects = load(made[-1])
+    made = create_object_database(root_copy, version='v1.0-mini')
+    assert [path.name for path in made] == [
+        'nuscenes_infos_train.pkl',
+        'nuscenes_infos_val.pkl',
+        'nuscenes_objects',
+    ]
+    objects = ObjectDatabase(made[-1])
     train = dataset(root_copy, 'train')
     labels = np.concatenate([train.get_ann_info(i)['gt_labels_3d'] for i in range(len(train))])
-    assert {name: len(found) for name, found in objects.items()} == {
-        name: int((labels == i).sum()) for i, name in enumerate(CMT_CLASSES)
-    }
-    car = objects['car'][0]
-    points = np.fromfile(root_copy / car['path'], np.float32).reshape(-1, 5)
-    assert len(points) == car['num_points_in_gt'] > 0
-    assert np.abs(points[:, :2]).max() < np.hypot(*car['box3d_lidar'][3:5]) / 2
+    names = [objects.classes[label] for label in objects.index['label']]
+    assert Counter(names) == {name: (labels == i).sum() for i, name in enumerate(CMT_CLASSES)}
+    assert (labels == -1).sum() > 5
     assert not [p for p in root_copy.iterdir() if p.name.startswith('.')]
+
+
+def test_info_files_are_kept_for_the_database(root_copy):
+    files = create_info_files(root_copy, version='v1.0-mini')
+    before = [file.stat().st_mtime_ns for file in files]
+    (made,) = create_object_database(root_copy, version='v1.0-mini')
+    assert made == root_copy / 'nuscenes_objects'
+    assert create_object_database(root_copy, version='v1.0-mini') == []
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+@pytest.mark.parametrize('why', ['one is missing', 'of another version', 'of an old format'])
+def test_info_files_that_do_not_fit_are_made_anew(root_copy, old_file, why):
+    train, val = create_info_files(root_copy, version='v1.0-mini')
+    if why == 'one is missing':
+        val.unlink()
+    elif why == 'of another version':
+        dump(dict(metainfo=dict(version='v1.0-trainval'), data_list=[]), train)
+    else:
+        shutil.copy(old_file, train)
+    made = create_object_database(root_copy, version='v1.0-mini')
+    assert made == [train, val, root_copy / 'nuscenes_objects']
+    assert load(train)['metainfo']['version'] == 'v1.0-mini'
+
+
+def snapshot(root: Path) -> dict[Path, int]:
+    """Everything in a folder with the time of its last change, itself included."""
+    return {path: path.lstat().st_mtime_ns for path in (root, *root.rglob('*'))}
+
+
+def test_a_data_root_is_not_touched(synthetic_root, old_file, tmp_path, monkeypatch):
+    """Where the root is read-only, `out` takes all that is made and is a data root itself."""
+    before = snapshot(synthetic_root)
+    out = tmp_path / 'new' / 'out'
+    for _ in range(2):  # Again: the links are there.
+        create_info_files(synthetic_root, version='v1.0-mini', out=out)
+    made = create_object_database(synthetic_root, version='v1.0-mini', out=out)
+    assert made == [out / 'nuscenes_objects']
+    (out / 'nuscenes_infos_train.pkl').unlink()
+    assert update_info_file(synthetic_root, old_file, out=out).parent == out
+    assert snapshot(synthetic_root) == before
+
+    entries = {entry.name: entry.is_symlink() for entry in out.iterdir()}
+    linked = ['maps', 'samples', 'sweeps', 'synthetic.json', 'v1.0-mini']
+    files = ['nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl', 'nuscenes_objects']
+    assert entries == dict.fromkeys(linked, True) | dict.fromkeys(files, False)
+    monkeypatch.chdir(tmp_path)
+    data = dataset('new/out', 'train', pipeline=[LoadPointsOfKeyframe(coord_type='LIDAR')])
+    assert len(data.pipeline(data.get_data_info(0))['points']) > 1000
+
+
+def test_something_in_the_place_of_a_link(synthetic_root, tmp_path):
+    (tmp_path / 'samples').mkdir()
+    with pytest.raises(FileExistsError, match=r'samples is in the way of a link to .*samples'):
+        create_info_files(synthetic_root, version='v1.0-mini', out=tmp_path)
+
+
+def test_command_line_makes_a_database(synthetic_root, tmp_path, repo_root, monkeypatch, capsys):
+    command = str(repo_root / 'tools/create_data.py')
+    options = ['--with-database', '--workers', '2', '--out', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', [command, str(synthetic_root), *options])
+    assert runpy.run_path(command)['main']() == 0
+    out = capsys.readouterr().out
+    assert out.endswith(f'made {tmp_path}/nuscenes_objects\n')
+    assert '6/6' in out
 
 
 def test_converter_chatter_stays_off_the_terminal(root_copy, capfd):
@@ -121,11 +187,11 @@ def test_converter_chatter_stays_off_the_terminal(root_copy, capfd):
 
 
 def test_failed_conversion_changes_nothing(root_copy, monkeypatch):
-    def fail(made, target):
+    def fail(*args):
         raise OSError(28, 'No space left on device')
 
     before, folder = sorted(root_copy.iterdir()), Path.cwd()
-    monkeypatch.setattr(info_files, '_move', fail)
+    monkeypatch.setattr(info_files, '_convert', fail)
     with pytest.raises(OSError, match='No space'):
         create_info_files(root_copy, version='v1.0-mini')
     assert sorted(root_copy.iterdir()) == before
@@ -160,7 +226,7 @@ def test_no_objects_without_annotations(tmp_path):
     (tmp_path / 'v1.0-test').mkdir()
     (tmp_path / 'v1.0-test' / 'sample.json').write_text('[]')
     with pytest.raises(ValueError, match='has no annotations'):
-        create_info_files(tmp_path, version='v1.0-test', with_database=True)
+        create_object_database(tmp_path, version='v1.0-test')
 
 
 @pytest.fixture(scope='module')

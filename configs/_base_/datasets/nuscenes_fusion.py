@@ -29,9 +29,8 @@ paste_objects = dict(
     type='JointObjectSample',
     mixup_rate=0.5,
     db_sampler=dict(
-        data_root=data_root,
-        info_path=data_root + 'nuscenes_dbinfos_train.pkl',
-        prepare=dict(filter_by_min_points=dict.fromkeys(_base_.class_names, 5)),
+        database=data_root + 'nuscenes_objects',
+        min_points=5,
         classes=_base_.class_names,
         sample_groups=dict(
             car=2,
@@ -45,7 +44,6 @@ paste_objects = dict(
             pedestrian=2,
             traffic_cone=2,
         ),
-        points_loader=dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
     ),
 )
 move_scene = [

@@ -36,6 +36,42 @@ def check_tables(root: str | os.PathLike, version: str) -> Path:
     return root
 
 
+def is_made(entry: Path) -> bool:
+    """Whether something in a data root was made from it, and is not part of nuScenes."""
+    endings = ('.pkl', '_objects', '_objects.unfinished', '_gt_database')
+    return entry.name.startswith('.') or entry.name.endswith(endings)
+
+
+def link_tables(root: Path, out: Path) -> Path:
+    """Make a folder a data root, by links to all that is in another one and was not made from it.
+
+    Args:
+        root: Data root.
+        out: Folder to fill; made if it does not exist, and used as it is where links are there.
+
+    Returns:
+        The folder as an absolute path.
+
+    Raises:
+        FileExistsError: Something else has the name of a link.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    out = out.resolve()
+    for entry in root.iterdir():
+        link = out / entry.name
+        if is_made(entry) or entry == out:
+            continue
+        if not link.exists():
+            link.unlink(missing_ok=True)  # a link to what has been moved
+            link.symlink_to(entry)
+        elif not link.samefile(entry):
+            raise FileExistsError(
+                f'{link} is in the way of a link to {entry}: move it elsewhere, or name another '
+                'folder'
+            )
+    return out
+
+
 def open_database(root: str | os.PathLike, version: str | None = None) -> NuScenes:
     """The devkit's view of a data root.
 

@@ -1,4 +1,6 @@
-"""mmdet3d's info files for a nuScenes-format database, made by mmdet3d's own converter.
+"""mmdet3d's info files for a nuScenes-format database, and the database of its objects.
+
+The info files are made by mmdet3d's own converter.
 
 The converter ships inside the wheel as scripts, below ``mmdet3d/.mim/tools``. Its second half reads
 ``./data/nuscenes`` whatever the data root, and its first half leaves files of the old format behind
@@ -20,10 +22,9 @@ from types import ModuleType
 import mmdet3d
 from mmengine.fileio import load
 from mmengine.logging import print_log
-from mmengine.registry import DefaultScope
 
-from .data_root import check_tables
-from .object_sampling import add_patches
+from .data_root import check_tables, is_made, link_tables
+from .object_sampling.collecting import collect_objects
 from .old_infos import check_old, is_old
 
 INFO_SPLITS = {
@@ -31,8 +32,7 @@ INFO_SPLITS = {
     'v1.0-trainval': ('train', 'val'),
     'v1.0-test': ('test',),
 }
-OBJECTS_FOLDER = '{prefix}_gt_database'
-OBJECTS_FILE = '{prefix}_dbinfos_train.pkl'
+OBJECTS_FOLDER = '{prefix}_objects'
 
 
 def create_info_files(
@@ -41,7 +41,7 @@ def create_info_files(
     version: str,
     prefix: str = 'nuscenes',
     max_sweeps: int = 10,
-    with_database: bool = False,
+    out: str | os.PathLike | None = None,
 ) -> list[Path]:
     """Write ``{prefix}_infos_train.pkl`` and ``{prefix}_infos_val.pkl`` into a data root.
 
@@ -54,34 +54,72 @@ def create_info_files(
             ``{prefix}_infos_test.pkl``.
         prefix: Start of the files' names.
         max_sweeps: Past LiDAR sweeps listed for each keyframe.
-        with_database: Also write the objects of the training split with their points and image
-            patches, for ``JointObjectSample`` and mmdet3d's ``ObjectSample``:
-            ``{prefix}_gt_database`` and ``{prefix}_dbinfos_train.pkl``.
+        out: Folder to write into in place of ``root``, which then stays untouched; it becomes a
+            data root of its own, with links to all else.
 
     Returns:
-        What was written, info files in mmdet3d's v1.1 format first.
+        What was written, in mmdet3d's v1.1 format.
 
     Raises:
         FileNotFoundError: There is no such data root, or it has no tables of that version.
-        ValueError: The version is not one of nuScenes', or objects are wanted of one without
-            annotations.
+        FileExistsError: Something in ``out`` has the name of a link.
+        ValueError: The version is not one of nuScenes'.
     """
-    root = check_tables(root, version)
-    if version not in INFO_SPLITS:
-        raise ValueError(f'version must be one of {", ".join(INFO_SPLITS)}, got {version!r}')
-    splits = INFO_SPLITS[version]
-    if with_database and 'train' not in splits:
-        raise ValueError(f'{version} has no annotations, so no database of objects')
-    names = [f'{prefix}_infos_{split}.pkl' for split in splits]
+    root = _writable_root(root, version, out)
+    names = _info_names(version, prefix)
     with _linked_root(root) as linked:
         _convert(linked, version, prefix, max_sweeps, names)
-        if with_database:
-            _collect_objects(linked, prefix, names[0])
-            names += [text.format(prefix=prefix) for text in (OBJECTS_FOLDER, OBJECTS_FILE)]
-        return [_move(linked / name, root / name) for name in names]
+        return [(linked / name).resolve().rename(root / name) for name in names]
 
 
-def update_info_file(root: str | os.PathLike, file: str | os.PathLike) -> Path:
+def create_object_database(
+    root: str | os.PathLike,
+    *,
+    version: str,
+    prefix: str = 'nuscenes',
+    max_sweeps: int = 10,
+    out: str | os.PathLike | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write ``{prefix}_objects``, the training objects with points and image patches.
+
+    It is what ``JointObjectSample`` pastes. Info files of this version that are there are used,
+    others are made first. A call that was cut short goes on where it stopped when it is made again.
+
+    Args:
+        root, version, prefix, max_sweeps, out: As in :func:`create_info_files`.
+        workers: Processes; their number does not change the result.
+        overwrite: Replace a database of objects of other samples, or a finished one.
+
+    Returns:
+        What was written, info files first.
+
+    Raises:
+        FileNotFoundError: As in :func:`create_info_files`.
+        FileExistsError: As there, or a database of other samples is in the place of this one.
+        ValueError: The version is not one of nuScenes', or has no annotations.
+    """
+    names = _info_names(version, prefix)
+    if version == 'v1.0-test':
+        raise ValueError(f'{version} has no annotations, so no database of objects')
+    root = _writable_root(root, version, out)
+    made = []
+    infos = _read_infos([root / name for name in names], version)
+    if infos is None:
+        made = create_info_files(root, version=version, prefix=prefix, max_sweeps=max_sweeps)
+        infos = load(made[0])['data_list']
+    else:
+        print_log(f'keeping {" and ".join(names)}', logger='current')
+    folder = root / OBJECTS_FOLDER.format(prefix=prefix)
+    if collect_objects(root, folder, infos, workers=workers, overwrite=overwrite):
+        made.append(folder)
+    return made
+
+
+def update_info_file(
+    root: str | os.PathLike, file: str | os.PathLike, *, out: str | os.PathLike | None = None
+) -> Path:
     """Bring an info file of MMDetection3D's format before 1.1 to today's.
 
     It goes into the data root under its own name. If that is where the old file is, the old one
@@ -90,6 +128,7 @@ def update_info_file(root: str | os.PathLike, file: str | os.PathLike) -> Path:
     Args:
         root: Data root of the database that the file is of.
         file: The old info file.
+        out: As in :func:`create_info_files`.
 
     Returns:
         The new file.
@@ -107,7 +146,7 @@ def update_info_file(root: str | os.PathLike, file: str | os.PathLike) -> Path:
         raise ValueError(f"{file} has not MMDetection3D's format before 1.1: nothing to convert")
     infos = load(file)
     check_old(infos, file)
-    root = check_tables(root, infos['metadata']['version'])
+    root = _writable_root(root, infos['metadata']['version'], out)
     target, kept = root / file.name, root / f'{file.name}.old'
     in_the_way = kept if target == file else target
     if in_the_way.exists():
@@ -117,7 +156,27 @@ def update_info_file(root: str | os.PathLike, file: str | os.PathLike) -> Path:
             _load_script('update_infos_to_v2').update_pkl_infos('nuscenes', str(linked), str(file))
         if target == file:
             file.rename(kept)
-        return _move(linked / file.name, target)
+        return (linked / file.name).resolve().rename(target)
+
+
+def _info_names(version: str, prefix: str) -> list[str]:
+    if version not in INFO_SPLITS:
+        raise ValueError(f'version must be one of {", ".join(INFO_SPLITS)}, got {version!r}')
+    return [f'{prefix}_infos_{split}.pkl' for split in INFO_SPLITS[version]]
+
+
+def _writable_root(root: str | os.PathLike, version: str, out: str | os.PathLike | None) -> Path:
+    """The data root to write into: the given one, or ``out`` with links to it."""
+    root = check_tables(root, version)
+    return root if out is None else link_tables(root, Path(out))
+
+
+def _read_infos(files: list[Path], version: str) -> list[dict] | None:
+    """Infos of the first file; None if one is missing, or it is of another version or format."""
+    if not all(file.is_file() for file in files) or is_old(files[0]):
+        return None
+    content = load(files[0])
+    return content['data_list'] if content['metainfo']['version'] == version else None
 
 
 def _convert(linked: Path, version: str, prefix: str, max_sweeps: int, names: list[str]) -> None:
@@ -130,16 +189,6 @@ def _convert(linked: Path, version: str, prefix: str, max_sweeps: int, names: li
     for name in names:
         with _quiet(f'writing {name}'):
             updater.update_pkl_infos('nuscenes', str(linked), str(linked / name))
-
-
-def _collect_objects(linked: Path, prefix: str, info_file: str) -> None:
-    scope = DefaultScope.overwrite_default_scope('mmdet3d')
-    with scope, _quiet(f'writing {OBJECTS_FOLDER.format(prefix=prefix)}'):
-        _load_script('create_gt_database').create_groundtruth_database(
-            'NuScenesDataset', str(linked), prefix, info_file
-        )
-    with _quiet('cutting image patches of the objects'):
-        add_patches(linked, info_file, OBJECTS_FILE.format(prefix=prefix))
 
 
 @contextmanager
@@ -174,18 +223,10 @@ def _linked_root(root: Path) -> Iterator[Path]:
         linked = Path('data/nuscenes')
         (folder / linked).mkdir(parents=True)
         for entry in entries:
-            if entry.suffix != '.pkl' and not entry.name.endswith('_gt_database'):
+            if not is_made(entry):
                 (folder / linked / entry.name).symlink_to(entry)
         os.chdir(folder)
         try:
             yield linked
         finally:
             os.chdir(before)
-
-
-def _move(made: Path, target: Path) -> Path:
-    """Put something from the temporary folder, which is in the data root, in its place there."""
-    if target.is_dir():
-        # A folder is not replaced by a rename; the temporary folder takes the old one with it.
-        target.rename(made.with_name(f'{made.name}.old'))
-    return made.resolve().rename(target)

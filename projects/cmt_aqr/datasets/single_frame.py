@@ -95,7 +95,7 @@ def frame_tables(
 
     Args:
         frame: An entry of ``data_list`` of an info file.
-        categories: Label of each detection class in that file.
+        categories: Label of each class in that file, -1 for one that is not detected.
         image_sizes: Height and width of each camera's image in pixels.
     """
     log = token('log', SCENE)
@@ -106,11 +106,12 @@ def frame_tables(
         prev='',
         next='',
     )
-    names = {label: name for name, label in categories.items()}
+    # The converter labels every class that is not detected -1.
+    names = {label: name for name, label in categories.items() if label >= 0}
     annotations, instances = [], []
     for index, instance in enumerate(frame['instances']):
         if instance['bbox_label_3d'] not in names:
-            continue  # -1: an object of no detection class
+            continue
         annotations.append(_annotation(index, instance, frame))
         instances.append(_instance(annotations[-1], names[instance['bbox_label_3d']]))
     sensors = _sensors(frame, image_sizes)

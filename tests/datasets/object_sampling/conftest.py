@@ -1,12 +1,21 @@
 """A camera of round numbers, and a database of three grey objects."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from mmengine.fileio import dump
+
+from projects.cmt_aqr.datasets.object_sampling.database import (
+    FORMAT,
+    INDEX_FILE,
+    SETTINGS_FILE,
+    SHARD_FILE,
+    index_dtype,
+)
 
 # Looks along y from the origin: x to the right, z up, 100 pixels at a distance of one.
 LIDAR2IMG = np.array(
@@ -14,6 +23,8 @@ LIDAR2IMG = np.array(
 )
 SHAPE = (100, 200)
 CAMERA = 'CAM_FRONT'
+# In another order than the samplers have them.
+CLASSES = ['car', 'bus']
 SIDE = 2.0
 # Name, and x and y of the middle; one behind the other, and one by itself.
 OBJECTS = (('car', 0.0, 10.0, 200), ('car', 0.0, 20.0, 100), ('bus', 8.0, 20.0, 150))
@@ -41,25 +52,50 @@ def corners() -> Callable:
     return corners
 
 
+def stored(name: str, box: np.ndarray, number: int, grey: int | None) -> dict:
+    """An object with five points, the middle of the side that faces the camera, and one patch."""
+    points = np.full((5, 5), number, dtype=np.float32)
+    points[:, :3] = [0, -SIDE / 2, SIDE / 2]
+    patch = b''
+    if grey is not None:
+        patch = cv2.imencode('.jpg', np.full((7, 5, 3), grey, dtype=np.uint8))[1].tobytes()
+    return dict(name=name, box=box, points=points, patch=patch)
+
+
+def write_database(folder: Path, objects: Sequence[dict]) -> Path:
+    """The database of objects as :func:`stored` gives them, all of one shard."""
+    folder.mkdir(exist_ok=True)
+    rows, content = [], b''
+    for sample, item in enumerate(objects):
+        label, sizes = CLASSES.index(item['name']), [len(item['patch'])]
+        rows.append((label, sample, len(item['points']), item['box'], 0, len(content), sizes))
+        content += item['points'].tobytes() + item['patch']
+    (folder / SHARD_FILE.format(0)).write_bytes(content)
+    np.save(folder / INDEX_FILE, np.array(rows, dtype=index_dtype(1)))
+    settings = dict(format=FORMAT, classes=CLASSES, cameras=[CAMERA])
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings))
+    return folder
+
+
 @pytest.fixture
-def database(tmp_path) -> Path:
-    """Data root of objects with five points each; the bus has no patch."""
-    folder = tmp_path / 'nuscenes_gt_database'
-    folder.mkdir()
-    entries = {}
-    for number, (name, x, y, grey) in enumerate(OBJECTS):
-        path = f'{folder.name}/0_{name}_{number}.bin'
-        points = np.full((5, 5), number, dtype=np.float32)
-        points[:, :3] = [0, -SIDE / 2, SIDE / 2]  # in the middle of the side that faces the camera
-        points.tofile(tmp_path / path)
-        patches = () if name == 'bus' else (CAMERA,)
-        for camera in patches:
-            patch = np.full((7, 5, 3), grey, dtype=np.uint8)
-            cv2.imwrite(str(tmp_path / path.replace('.bin', f'_{camera}.jpg')), patch)
-        entry = dict(name=name, path=path, box3d_lidar=cube(x, y), num_points_in_gt=5)
-        entries.setdefault(name, []).append(dict(entry, image_idx=0, patches=patches))
-    dump(entries, tmp_path / 'nuscenes_dbinfos_train.pkl')
-    return tmp_path
+def objects() -> list[dict]:
+    """Three objects with five points each; the bus has no patch."""
+    return [
+        stored(name, cube(x, y), number, None if name == 'bus' else grey)
+        for number, (name, x, y, grey) in enumerate(OBJECTS)
+    ]
+
+
+@pytest.fixture
+def database(tmp_path, objects) -> Path:
+    """The database of them."""
+    return write_database(tmp_path / 'nuscenes_objects', objects)
+
+
+@pytest.fixture
+def rewrite(database) -> Callable:
+    """Puts other objects into the database."""
+    return partial(write_database, database)
 
 
 @pytest.fixture
@@ -68,13 +104,9 @@ def sampler_config(database) -> Callable:
 
     def sampler_config(**changes) -> dict:
         return dict(
-            info_path=str(database / 'nuscenes_dbinfos_train.pkl'),
-            data_root=str(database),
+            database=str(database),
             classes=['bus', 'car'],
             sample_groups=dict(car=8, bus=8),
-            points_loader=dict(
-                type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5
-            ),
             **changes,
         )
 

@@ -1,4 +1,4 @@
-"""Patches beside the points that mmdet3d collects, of the synthetic database."""
+"""What a database of the synthetic world's objects holds, read back."""
 
 import cv2
 import numpy as np
@@ -7,38 +7,58 @@ from mmengine.fileio import load
 from nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
 
-from projects.cmt_aqr.datasets.object_sampling.database import MIN_SIZE, patch_path
+from projects.cmt_aqr.datasets.object_sampling import ObjectDatabase
+from projects.cmt_aqr.datasets.object_sampling.collecting import MIN_PATCH_SIZE
 
 
 @pytest.fixture(scope='module')
-def entries(object_root) -> list[dict]:
-    objects = load(object_root / 'nuscenes_dbinfos_train.pkl')
-    return [entry for found in objects.values() for entry in found]
+def database(object_root) -> ObjectDatabase:
+    return ObjectDatabase(object_root / 'nuscenes_objects')
 
 
-def test_the_patches_that_are_named_are_there_and_no_others(object_root, entries):
-    assert 0 < sum(len(entry['patches']) == 0 for entry in entries) < len(entries) / 2
-    named = {patch_path(entry['path'], camera) for entry in entries for camera in entry['patches']}
-    folder = object_root / 'nuscenes_gt_database'
-    assert named == {str(path.relative_to(object_root)) for path in folder.glob('*.jpg')}
+def test_most_objects_have_patches(database):
+    has_patch = database.index['patch_bytes'].any(axis=1)
+    assert 0 < np.count_nonzero(~has_patch) < len(has_patch) / 2
+    assert database.cameras[0] == 'CAM_FRONT'
+    assert len(database.cameras) == 6
 
 
-def test_a_patch_is_what_the_image_shows_within_the_box(object_root, entries):
+def test_nothing_but_the_objects_is_in_a_shard(database):
+    sizes = 20 * database.index['num_points'] + database.index['patch_bytes'].sum(axis=1)
+    (shard,) = database.folder.glob('*.bin')
+    assert np.array_equal(database.index['start'], np.cumsum(sizes) - sizes)
+    assert shard.stat().st_size == sizes.sum()
+
+
+def test_points_are_in_their_box_and_counted_as_annotated(database, object_root):
+    """From sweeps too, so there are at least as many as the keyframe's that are annotated."""
+    infos = load(object_root / 'nuscenes_infos_train.pkl')['data_list']
+    for row in database.index:
+        points = database.read(row).points
+        assert len(points) == row['num_points'] > 0
+        assert np.abs(points[:, :2] - row['box'][:2]).max() < np.hypot(*row['box'][3:5]) / 2
+        places = [i['bbox_3d'][:2] for i in infos[row['sample']]['instances']]
+        (instance,) = np.flatnonzero(np.abs(places - row['box'][:2]).max(axis=1) < 1e-5)
+        annotated = infos[row['sample']]['instances'][instance]
+        assert annotated['bbox_label_3d'] == row['label']
+        assert len(points) >= annotated['num_lidar_pts'] - 1  # one on the edge
+
+
+def test_a_patch_is_what_the_image_shows_within_the_box(database, object_root):
     """By the devkit's own projection."""
     nusc = NuScenes(version='v1.0-mini', dataroot=str(object_root), verbose=False)
     infos = load(object_root / 'nuscenes_infos_train.pkl')['data_list']
-    checked = [entry for entry in entries if entry['image_idx'] in (1, 4) and entry['patches']]
-    assert len({entry['name'] for entry in checked}) > 5
-    for entry in checked:
-        for camera in entry['patches']:
-            sample = nusc.get('sample', infos[entry['image_idx']]['token'])
+    checked = database.index[np.isin(database.index['sample'], (1, 4))]
+    assert len(np.unique(checked['label'])) > 5
+    for row in checked:
+        for camera, patch in database.read(row, database.cameras).patches.items():
+            sample = nusc.get('sample', infos[row['sample']]['token'])
             image_path, boxes, intrinsic = nusc.get_sample_data(sample['data'][camera])
             image = cv2.imread(image_path)
-            patch = cv2.imread(str(object_root / patch_path(entry['path'], camera)))
-            assert min(patch.shape[:2]) >= MIN_SIZE
+            assert min(patch.shape[:2]) >= MIN_PATCH_SIZE
             places = [_within(box, intrinsic, image) for box in boxes]
             errors = [_difference(place, patch) for place in places]
-            assert min(errors) < 12, (entry['path'], camera)
+            assert min(errors) < 12, (row['start'], camera)
 
 
 def _difference(place: np.ndarray, patch: np.ndarray) -> float:

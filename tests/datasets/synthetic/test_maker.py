@@ -16,7 +16,12 @@ import pytest
 from nuscenes import NuScenes
 from nuscenes.utils import splits
 
-from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database, maker
+from projects.cmt_aqr.datasets.synthetic import (
+    CLASSES,
+    DatabaseSettings,
+    make_database,
+    maker,
+)
 
 SMALL = DatabaseSettings(train_scenes=1, val_scenes=1, keyframes=2, sweeps=1, image_size=(64, 36))
 
@@ -35,6 +40,12 @@ def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
     assert one == two
     # 13 tables, map, settings; 2 scenes of 2 keyframes of 7 sensors and one sweep.
     assert len(one) == 13 + 2 + 2 * 2 * (7 + 1)
+
+
+def test_without_ignored_objects_their_classes_are_not_mentioned(tmp_path):
+    root = make_database(tmp_path / 'data', SMALL)
+    categories = json.loads((root / 'v1.0-mini/category.json').read_text())
+    assert [category['description'] for category in categories] == [c.name for c in CLASSES]
 
 
 def test_other_seed_other_bytes(tmp_path):
@@ -69,7 +80,7 @@ def test_tables_are_complete_and_chained(synthetic_root, synthetic_settings):
     assert len(nusc.scene) == 4
     assert len(nusc.sample) == 12
     assert len(nusc.sample_data) == 12 * 8 == len(nusc.ego_pose)
-    assert [len(t) for t in (nusc.attribute, nusc.category, nusc.visibility)] == [8, 10, 4]
+    assert [len(t) for t in (nusc.attribute, nusc.category, nusc.visibility)] == [8, 13, 4]
     for scene in nusc.scene:
         sample, times = nusc.get('sample', scene['first_sample_token']), []
         while True:
@@ -140,6 +151,7 @@ def test_foreign_folder_is_never_overwritten(tmp_path):
         (dict(seed=-1), 'seed must be'),
         (dict(image_size=(0, 100)), 'image_size must be'),
         (dict(draw_distance=float('nan')), 'draw_distance must be'),
+        (dict(ignored_objects=21), 'ignored_objects must be 0 to 20, got 21'),
     ],
 )
 def test_wrong_settings(setting, message):

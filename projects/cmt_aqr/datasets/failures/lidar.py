@@ -198,7 +198,8 @@ class ObjectFailure(SensorFailure):
 
     As in MoME (Park et al., 2025). Boxes are those of the keyframe; for a sweep each is moved back
     along its velocity by the sweep's age, so that a moving object vanishes from its own place.
-    Objects that the dataset leaves out, such as those without a LiDAR point, stay.
+    Objects that the dataset leaves out, such as those without a LiDAR point, stay; those of classes
+    that are annotated but not detected vanish too.
 
     Args:
         severity: 1.

@@ -1,70 +1,148 @@
-"""Image patches for mmdet3d's database of objects, which holds their points.
+"""The database of objects to paste: an index, mapped into memory, and shards with their content.
 
-Beside the points of an object, ``…_gt_database/0_car_3.bin``, stands a patch for every camera that
-sees it, ``0_car_3_CAM_FRONT.jpg``: the rectangle round its box, as far as it is in the image. The
-cameras are named by ``patches`` in the object's entry of ``…_dbinfos_train.pkl``.
+Layout of the folder that ``tools/create_data.py --with-database`` makes::
+
+    database.json     format, classes, cameras, and what the objects were collected from
+    index.npy         one row per object, see :func:`index_dtype`
+    shard_00000.bin   the objects of the first samples, and so on
+
+A shard holds, object by object, the points, (N, 5) float32 with x, y, z from the middle of the
+box's bottom, and then one JPEG patch for each camera that sees the object, in the cameras' order:
+the rectangle around its box, as far as it lies in the image. Objects of classes that the detection
+task ignores are not stored.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import mmcv
 import numpy as np
-from mmdet3d.structures import LiDARInstance3DBoxes
-from mmengine.fileio import dump, load
-from mmengine.utils import track_iter_progress
 
-from ...files import replacing
-from ..transforms import ComputeLidar2Img
-from .views import view_boxes
+from ..reading import DamagedFileError
 
-# Pixels along both sides; a smaller patch shows nothing.
-MIN_SIZE = 10
-_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
+FORMAT = 1
+SETTINGS_FILE, INDEX_FILE, SHARD_FILE = 'database.json', 'index.npy', 'shard_{:05d}.bin'
+# While it is being made, the folder has this at the end of its name.
+UNFINISHED = '.unfinished'
+POINT_CHANNELS = 5
+REMEDY = 'python tools/create_data.py {root} --version VERSION --with-database'
 
 
-def patch_path(points_path: str, camera: str) -> str:
-    """The patch of a camera, by the file of the object's points."""
-    return f'{points_path.removesuffix(".bin")}_{camera}.jpg'
+def index_dtype(num_cameras: int) -> np.dtype:
+    """The row of an object.
+
+    ``box`` is x, y, z of the bottom's middle, length, width, height, yaw and velocity along x and
+    y, in the LiDAR frame of its sample; ``start`` and ``patch_bytes`` count bytes of the shard, and
+    a camera without a patch has 0.
+    """
+    return np.dtype(
+        [
+            ('label', np.int8),
+            ('sample', np.int32),
+            ('num_points', np.int32),
+            ('box', np.float32, (9,)),
+            ('shard', np.int32),
+            ('start', np.int64),
+            ('patch_bytes', np.int32, (num_cameras,)),
+        ]
+    )
 
 
-def add_patches(root: Path, info_file: str, objects_file: str) -> None:
-    """Cut the patches of all objects, and name their cameras in the file of the objects.
+class StoredObject(NamedTuple):
+    """The content of an object."""
+
+    points: np.ndarray
+    """(N, 5) float32: x, y, z in metres, where the object stood in the LiDAR frame of its sample,
+    intensity, and age in seconds"""
+    patches: dict[str, np.ndarray]
+    """(h, w, 3) uint8, BGR, by camera"""
+
+
+class ObjectDatabase:
+    """A finished database, to read from; all processes of a machine share the memory of its index.
 
     Args:
-        root: data root of a nuScenes-format database, with both files.
-        info_file: of the samples that the objects are from, in mmdet3d's v1.1 format.
-        objects_file: as mmdet3d's ``create_groundtruth_database`` makes it; written anew.
+        folder: the database's.
+
+    Attributes:
+        classes: names of the labels.
+        cameras: names of the columns of ``patch_bytes``.
+        index: (N,) rows, see :func:`index_dtype`; read-only.
+
+    Raises:
+        FileNotFoundError: there is none, or it is not finished.
+        ValueError: it has another format.
     """
-    objects = load(root / objects_file)
-    by_sample = defaultdict(list)
-    for entry in (entry for entries in objects.values() for entry in entries):
-        entry['patches'] = ()
-        by_sample[entry['image_idx']].append(entry)
-    infos = load(root / info_file)['data_list']
-    for info in track_iter_progress([info for info in infos if info['sample_idx'] in by_sample]):
-        _cut_patches(root, info['images'], by_sample[info['sample_idx']])
-    with replacing(root / objects_file) as temporary:
-        dump(objects, temporary)
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        settings = _read_settings(self.folder)
+        self.classes: tuple[str, ...] = tuple(settings['classes'])
+        self.cameras: tuple[str, ...] = tuple(settings['cameras'])
+        self.index: np.ndarray = np.load(self.folder / INDEX_FILE, mmap_mode='r')
+
+    def __reduce__(self) -> tuple:
+        # A pickled memory map would hold all rows, once more in each worker.
+        return type(self), (self.folder,)
+
+    def shard(self, row: np.void) -> Path:
+        """The file with the content of an object."""
+        return self.folder / SHARD_FILE.format(row['shard'])
+
+    def read(self, row: np.void, cameras: Collection[str] = ()) -> StoredObject:
+        """The content of an object.
+
+        Args:
+            row: of the index.
+            cameras: whose patches are wanted; those that do not see the object have none.
+
+        Raises:
+            FileNotFoundError: its shard does not exist.
+            DamagedFileError: its shard ends too early, or a patch is not an image.
+        """
+        points_bytes = int(row['num_points']) * POINT_CHANNELS * np.dtype(np.float32).itemsize
+        ends = np.cumsum([points_bytes, *row['patch_bytes']])
+        with self.shard(row).open('rb') as file:
+            file.seek(row['start'])
+            content = file.read(ends[-1])
+        if len(content) < ends[-1]:
+            raise DamagedFileError('it ends too early')
+        points = np.frombuffer(content, np.float32, points_bytes // 4).reshape(-1, POINT_CHANNELS)
+        points = points.copy()
+        points[:, :3] += row['box'][:3]
+        patches = {
+            camera: _decode(content[start:end])
+            for camera, start, end in zip(self.cameras, ends[:-1], ends[1:], strict=True)
+            if end > start and camera in cameras
+        }
+        return StoredObject(points, patches)
 
 
-def _cut_patches(root: Path, cameras: Mapping[str, Mapping], entries: Sequence[dict]) -> None:
-    """Write the patches of all objects of a sample."""
-    boxes = np.stack([entry['box3d_lidar'] for entry in entries])
-    corners = LiDARInstance3DBoxes(boxes, box_dim=boxes.shape[1]).corners.numpy()
-    lidar2img = ComputeLidar2Img()(_calibration(cameras.values()))['lidar2img']
-    for (name, camera), matrix in zip(cameras.items(), lidar2img, strict=True):
-        image = mmcv.imread(str(root / 'samples' / name / camera['img_path']))
-        view = view_boxes(corners, matrix, image.shape[:2], min_size=MIN_SIZE)
-        for box in view.far_to_near():
-            path = root / patch_path(entries[box]['path'], name)
-            mmcv.imwrite(image[view.window(box)], str(path), _QUALITY)
-            entries[box]['patches'] += (name,)
+def _decode(content: bytes) -> np.ndarray:
+    patch = mmcv.imfrombytes(content)
+    if patch is None:
+        raise DamagedFileError('a patch is not an image')
+    return patch
 
 
-def _calibration(cameras: Iterable[Mapping]) -> dict:
-    return {key: [camera[key] for camera in cameras] for key in ('cam2img', 'lidar2cam')}
+def _read_settings(folder: Path) -> dict:
+    remedy = REMEDY.format(root=folder.parent)
+    if not folder.exists():
+        unfinished = folder.with_name(folder.name + UNFINISHED).exists()
+        state = 'is not finished; go on' if unfinished else 'does not exist; make it'
+        raise FileNotFoundError(
+            f'{folder}, the database of objects to paste, {state} (in {Path.cwd()}): {remedy}'
+        )
+    file = folder / SETTINGS_FILE
+    settings = json.loads(file.read_text()) if file.is_file() else {}
+    if settings.get('format') != FORMAT:
+        raise ValueError(
+            f'{folder} is not a database of objects of format {FORMAT}. In older ones, and in '
+            "MMDetection3D's, objects of ignored classes are named barrier, so make it anew: "
+            f'{remedy}'
+        )
+    return settings

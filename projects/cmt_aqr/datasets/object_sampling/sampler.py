@@ -3,149 +3,139 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 
-import mmcv
 import numpy as np
 import torch
 from mmcv.ops import box_iou_rotated
-from mmdet3d.datasets.transforms.dbsampler import DataBaseSampler
 from mmdet3d.registry import TRANSFORMS
-from mmdet3d.structures.points import BasePoints
 from mmengine.logging import print_log
 
-from ..reading import DamagedFileError, reading
-from .database import patch_path
-
-REMEDY = 'make it anew: python tools/create_data.py {root} --version VERSION --with-database'
+from ..reading import reading
+from .database import POINT_CHANNELS, ObjectDatabase, StoredObject
 
 
 @TRANSFORMS.register_module()
-class JointDataBaseSampler(DataBaseSampler):
-    """mmdet3d's sampler of objects, for their points and image patches.
+class JointDataBaseSampler:
+    """Draws objects, with their points and image patches, that fit between those of a sample.
 
-    Takes the arguments of ``DataBaseSampler``, and its filters. The draw is another, for there
+    It differs from mmdet3d's ``DataBaseSampler``, beside the images, in that
 
-    - workers share a shuffled list of objects, and all paste the same ones at the same time;
-    - the test for collisions misses boxes that lie on each other exactly, such as an object on
-      itself, or shifted along a side;
-    - classes of which there is no object end in a ``KeyError``; here a warning names them;
-    - ``sample_all`` needs a numpy below 1.24 or from 2.0 on.
+    - workers draw objects of their own; mmdet3d's share a shuffled list, and all paste the same
+      ones at the same time;
+    - boxes that lie on each other exactly, or shifted along a side, collide, and so do objects of
+      ignored classes, which the sample still has at that point;
+    - classes without an object give a warning, not a ``KeyError``;
+    - processes share the memory of the index, see :class:`.database.ObjectDatabase`.
+
+    Args:
+        database: folder that ``tools/create_data.py --with-database`` has made.
+        classes: names of the labels of the samples.
+        sample_groups: number of objects up to which each class is filled.
+        min_points: points that an object has at least.
+        rate: share of the missing objects that are drawn.
+        use_dim: channels of the points, of x, y, z, intensity and age, as the samples have them.
 
     Raises:
-        ValueError: ``sample_groups`` names a class that is none of ``classes``.
-        FileNotFoundError: there is no database; the message says how to make it.
+        ValueError: ``sample_groups`` names a class that is none of ``classes``, ``use_dim`` a
+            channel that is not stored, or the database has another format.
+        FileNotFoundError: there is no finished database; the message says how to make it.
     """
 
     def __init__(
         self,
         *,
-        info_path: str,
-        data_root: str,
+        database: str,
         classes: Sequence[str],
         sample_groups: Mapping[str, int],
-        points_loader: Mapping,
-        prepare: Mapping | None = None,
+        min_points: int = 0,
         rate: float = 1.0,
-        backend_args: dict | None = None,
+        use_dim: Sequence[int] = (0, 1, 2, 3, 4),
     ) -> None:
         unknown = [name for name in sample_groups if name not in classes]
         if unknown:
             raise ValueError(f'sample_groups names {unknown}; the classes are {list(classes)}')
-        if backend_args is None and not Path(info_path).is_file():
-            raise FileNotFoundError(
-                f'{info_path}, the database of objects to paste, does not exist (in {Path.cwd()}); '
-                f'{REMEDY.format(root=data_root)}'
-            )
-        super().__init__(
-            info_path=info_path,
-            data_root=data_root,
-            rate=rate,
-            prepare=dict(prepare or {}),
-            sample_groups=dict(sample_groups),
-            classes=list(classes),
-            points_loader=dict(points_loader),
-            backend_args=backend_args,
-        )
-        empty = [name for name in self.sample_classes if not self.db_infos.get(name)]
+        if not set(use_dim) <= {*range(POINT_CHANNELS)}:
+            raise ValueError(f'use_dim is {list(use_dim)}; points have {POINT_CHANNELS} channels')
+        self.database = ObjectDatabase(database)
+        self.classes = list(classes)
+        self.sample_groups = dict(sample_groups)
+        self.rate = rate
+        self.use_dim = list(use_dim)
+        self._rows = self._rows_by_class(min_points)
+        empty = [name for name, rows in self._rows.items() if not len(rows)]
         if empty:
             print_log(
-                f'{info_path} has no object with enough points of {", ".join(empty)}: none of '
+                f'{database} has no object with enough points of {", ".join(empty)}: none of '
                 'these classes are pasted',
                 logger='current',
                 level=logging.WARNING,
             )
 
-    @staticmethod
-    def filter_by_min_points(db_infos: dict, min_gt_points_dict: Mapping[str, int]) -> dict:
-        """As mmdet3d's, for the classes that there are."""
-        known = {name: least for name, least in min_gt_points_dict.items() if name in db_infos}
-        return DataBaseSampler.filter_by_min_points(db_infos, known)
+    def _rows_by_class(self, min_points: int) -> dict[str, np.ndarray]:
+        """Rows of the index that may be drawn, for each class of ``sample_groups``."""
+        enough = self.database.index['num_points'] >= min_points
+        labels = self.database.index['label']
+        stored = {name: label for label, name in enumerate(self.database.classes)}
+        return {
+            name: np.flatnonzero((labels == stored.get(name, -1)) & enough).astype(np.int32)
+            for name in self.sample_groups
+        }
 
-    def draw(self, boxes: np.ndarray, labels: np.ndarray) -> list[dict]:
+    def draw(self, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Objects whose boxes, from above, overlap neither those of a sample nor each other.
 
         Args:
-            boxes: (N, 9) of the sample, metres, in the LiDAR frame.
-            labels: (N,).
+            boxes: (N, 9) of the sample, metres, in the LiDAR frame; ignored objects among them.
+            labels: (N,), -1 for ignored objects.
 
         Returns:
-            Entries of the database: of each class as many as the sample lacks of
-            ``sample_groups``, times ``rate``, less those that overlap.
+            (K,) rows of the index: of each class as many as the sample lacks of ``sample_groups``,
+            times ``rate``, less those that overlap.
         """
-        drawn: list[dict] = []
-        for name, wanted in zip(self.sample_classes, self.sample_max_nums, strict=True):
-            lacking = wanted - np.count_nonzero(labels == self.cat2label[name])
-            entries = self.db_infos.get(name)
-            if lacking > 0 and entries:
-                numbers = np.random.randint(len(entries), size=round(self.rate * lacking))
-                drawn += [entries[number] for number in numbers]
-        return [drawn[index] for index in _free(boxes, drawn)]
+        drawn = [np.empty(0, dtype=np.int32)]
+        for name, wanted in self.sample_groups.items():
+            lacking = wanted - np.count_nonzero(labels == self.classes.index(name))
+            rows = self._rows[name]
+            if lacking > 0 and len(rows):
+                drawn.append(rows[np.random.randint(len(rows), size=round(self.rate * lacking))])
+        objects = np.asarray(self.database.index[np.concatenate(drawn)])
+        return objects[_free(boxes, objects['box'])]
 
-    def load_points(self, entry: Mapping, results: Mapping) -> BasePoints:
-        """The points of an object where it stood, in the LiDAR frame.
+    def labels_of(self, objects: np.ndarray) -> np.ndarray:
+        """(K,) int64: labels, by ``classes``, of rows that were drawn."""
+        names = self.database.classes
+        return np.array([self.classes.index(names[label]) for label in objects['label']], np.int64)
+
+    def seen_by(self, objects: np.ndarray, camera: str) -> np.ndarray:
+        """(K,) bool: of which objects there is a patch of a camera."""
+        if camera not in self.database.cameras:
+            return np.zeros(len(objects), dtype=bool)
+        return objects['patch_bytes'][:, self.database.cameras.index(camera)] > 0
+
+    def load(self, row: np.void, cameras: Collection[str], results: Mapping) -> StoredObject:
+        """The points of an object where it stood, with the channels of ``use_dim``, and patches.
 
         Args:
-            entry: of the database.
+            row: one that was drawn.
+            cameras: whose patches are wanted.
             results: the sample that they are for, which errors name.
 
         Raises:
             MissingFileError: the file does not exist.
             DamagedFileError: it cannot be read.
         """
-        path = str(Path(self.data_root or '', entry['path']))
-        with reading(results, path, 'points of an object to paste'):
-            points = self.points_loader(dict(lidar_points=dict(lidar_path=path)))['points']
-        points.translate(entry['box3d_lidar'][:3])
-        return points
-
-    def load_patch(self, entry: Mapping, camera: str, results: Mapping) -> np.ndarray:
-        """(h, w, 3) uint8: an object as a camera saw it.
-
-        Args:
-            entry: of the database.
-            camera: one of its ``patches``.
-            results: the sample that it is for, which errors name.
-
-        Raises:
-            MissingFileError: the file does not exist.
-            DamagedFileError: it cannot be read.
-        """
-        path = str(Path(self.data_root or '', patch_path(entry['path'], camera)))
-        with reading(results, path, 'patch of an object to paste'):
-            patch = mmcv.imread(path, backend_args=self.backend_args)
-            if patch is None:
-                raise DamagedFileError('it is no image')
-        return patch
+        with reading(results, str(self.database.shard(row)), 'an object to paste of'):
+            stored = self.database.read(row, cameras)
+        return stored._replace(points=stored.points[:, self.use_dim])
 
 
-def _free(boxes: np.ndarray, entries: Sequence[Mapping]) -> list[int]:
-    """Which entries have a place of their own, if the earlier of two that overlap gets it."""
-    places = np.concatenate([boxes, *(entry['box3d_lidar'][None] for entry in entries)])
+def _free(boxes: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """(K,) bool: which of (K, 9) boxes have a place of their own; the earlier of two gets it."""
+    places = np.concatenate([boxes, drawn])
     from_above = torch.as_tensor(places[:, [0, 1, 3, 4, 6]]).float()
     overlap = box_iou_rotated(from_above[len(boxes) :], from_above).numpy() > 0
     taken = np.arange(len(places)) < len(boxes)
     for index, overlapped in enumerate(overlap, len(boxes)):
         taken[index] = not overlapped[taken].any()
-    return np.flatnonzero(taken[len(boxes) :]).tolist()
+    return taken[len(boxes) :]

@@ -11,9 +11,10 @@ from mmdet3d.datasets.transforms import ObjectSample
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import BaseInstance3DBoxes
 
+from .database import StoredObject
 from .occlusion import hidden_boxes, hidden_points
 from .painting import paint
-from .sampler import REMEDY, JointDataBaseSampler
+from .sampler import JointDataBaseSampler
 from .views import NO_BOX, View, view_boxes
 
 
@@ -63,7 +64,7 @@ class JointObjectSample(BaseTransform):
 
         Raises:
             ValueError: sensor failures were drawn for the sample, of which pasted objects would
-                show nothing; or there are images, but no patches in the database.
+                show nothing.
             KeyError: there are images, but no ``lidar2img``.
             SampleError: a file of the database is missing or damaged.
         """
@@ -75,74 +76,75 @@ class JointObjectSample(BaseTransform):
                 'pasted objects would not show them: take JointObjectSample out of the pipeline'
             )
         objects = self.db_sampler.draw(results['gt_bboxes_3d'].numpy(), results['gt_labels_3d'])
-        if objects and self.drop_hidden and 'img' in results:
+        if len(objects) and self.drop_hidden and 'img' in results:
             objects = self._drop_hidden_boxes(results, objects)
-        if objects:
+        if len(objects):
             self._paste(results, objects)
         return results
 
-    def _drop_hidden_boxes(self, results: dict, objects: Sequence[dict]) -> list[dict]:
+    def _drop_hidden_boxes(self, results: dict, objects: np.ndarray) -> np.ndarray:
         """Take them out of the sample; and the objects without them."""
         num_real = len(results['gt_bboxes_3d'])
         hidden = hidden_boxes(self._views(results, objects), num_real=num_real)
         kept = np.array([box not in hidden for box in range(num_real)], dtype=bool)
         results['gt_bboxes_3d'] = results['gt_bboxes_3d'][kept]
         results['gt_labels_3d'] = results['gt_labels_3d'][kept]
-        return [entry for box, entry in enumerate(objects, num_real) if box not in hidden]
+        return objects[[box not in hidden for box in range(num_real, num_real + len(objects))]]
 
-    def _paste(self, results: dict, objects: Sequence[dict]) -> None:
+    def _paste(self, results: dict, objects: np.ndarray) -> None:
         num_real = len(results['gt_bboxes_3d'])
         views = self._views(results, objects)
         boxes = _join(results['gt_bboxes_3d'], objects)
         kept = ObjectSample.remove_points_in_boxes(results['points'], boxes[num_real:].numpy())
-        clouds = [kept, *(self.db_sampler.load_points(entry, results) for entry in objects)]
+        stored = [self._load(results, row, views, box) for box, row in enumerate(objects, num_real)]
+        clouds = [kept, *(kept.new_point(item.points) for item in stored)]
         points = kept.cat(clouds)
         if self.drop_hidden:
             owner = np.repeat([NO_BOX, *range(num_real, len(boxes))], [len(c) for c in clouds])
             points = points[~hidden_points(points.coord.numpy(), owner, views, num_real=num_real)]
-        labels = [self.db_sampler.cat2label[entry['name']] for entry in objects]
-        results['gt_labels_3d'] = np.concatenate([results['gt_labels_3d'], labels]).astype(np.int64)
+        labels = self.db_sampler.labels_of(objects)
+        results['gt_labels_3d'] = np.concatenate([results['gt_labels_3d'], labels])
         results['gt_bboxes_3d'] = boxes
         results['points'] = points
         for index, view in enumerate(views):
             camera = results['camera_names'][index]
             patches = {
-                box: self.db_sampler.load_patch(objects[box - num_real], camera, results)
-                for box in view.far_to_near()
-                if box >= num_real
+                box: item.patches[camera]
+                for box, item in enumerate(stored, num_real)
+                if camera in item.patches
             }
             if patches:
                 results['img'][index] = paint(results['img'][index], view, patches, self.mixup_rate)
 
-    def _views(self, results: dict, objects: Sequence[dict]) -> list[View]:
+    def _load(self, results: dict, row: np.void, views: Sequence[View], box: int) -> StoredObject:
+        """An object with the patches of the cameras that see its box."""
+        names = results['camera_names'] if views else ()
+        cameras = [name for name, view in zip(names, views, strict=True) if view.seen[box]]
+        return self.db_sampler.load(row, cameras, results)
+
+    def _views(self, results: dict, objects: np.ndarray) -> list[View]:
         """All boxes in every camera; a pasted one is seen where there is a patch of it."""
         if 'img' not in results:
             return []
         if 'lidar2img' not in results:
             raise KeyError('lidar2img not in the sample: ComputeLidar2Img before JointObjectSample')
-        if any('patches' not in entry for entry in objects):
-            raise ValueError(
-                f'{self.db_sampler.info_path} has no image patches; '
-                f'{REMEDY.format(root=self.db_sampler.data_root)}'
-            )
         real = results['gt_bboxes_3d']
         corners = _join(real, objects).corners.numpy()
         views = []
         for name, image, lidar2img in zip(
             results['camera_names'], results['img'], results['lidar2img'], strict=True
         ):
-            candidates = [True] * len(real) + [name in entry['patches'] for entry in objects]
+            candidates = [*np.full(len(real), True), *self.db_sampler.seen_by(objects, name)]
             views.append(view_boxes(corners, lidar2img, image.shape[:2], candidates=candidates))
         return views
 
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(info_path={self.db_sampler.info_path!r}, '
+            f'{type(self).__name__}(database={str(self.db_sampler.database.folder)!r}, '
             f'mixup_rate={self.mixup_rate}, drop_hidden={self.drop_hidden})'
         )
 
 
-def _join(real: BaseInstance3DBoxes, objects: Sequence[dict]) -> BaseInstance3DBoxes:
+def _join(real: BaseInstance3DBoxes, objects: np.ndarray) -> BaseInstance3DBoxes:
     """The boxes of a sample, and behind them those of objects."""
-    pasted = [entry['box3d_lidar'][None] for entry in objects]
-    return real.new_box(np.concatenate([real.numpy(), *pasted]))
+    return real.new_box(np.concatenate([real.numpy(), objects['box']]))

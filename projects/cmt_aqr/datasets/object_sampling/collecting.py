@@ -1,0 +1,271 @@
+"""Making a database of objects: shard by shard, in several processes, and again after a kill.
+
+A shard holds the objects of a few consecutive samples. It counts as done when its rows are written,
+which happens last; what is there is kept when the same call is made again. When all shards are
+done, their rows become the index, and the folder gets its final name. Every file appears whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from mmcv.ops import points_in_boxes_cpu
+from mmdet3d.datasets import NuScenesDataset
+from mmengine.logging import print_log
+from mmengine.utils import ProgressBar
+
+from ..transforms import (
+    ComputeLidar2Img,
+    LoadMultiViewImages,
+    LoadPointsOfKeyframe,
+    LoadPointsOfSweeps,
+)
+from ..worker_pool import worker_pool
+from .database import FORMAT, INDEX_FILE, SETTINGS_FILE, SHARD_FILE, UNFINISHED, index_dtype
+from .views import view_boxes
+
+SAMPLES_PER_SHARD = 16
+# Sweeps whose points an object gets, as in MMDetection3D's database.
+SWEEPS = 10
+# Pixels along both sides; a smaller patch shows nothing.
+MIN_PATCH_SIZE = 10
+JPEG_QUALITY = 95
+ROWS_FOLDER, ROWS_FILE = 'rows', '{:05d}.npy'
+
+
+def collect_objects(
+    root: Path, folder: Path, infos: Sequence[dict], *, workers: int = 1, overwrite: bool = False
+) -> bool:
+    """Make the database of the objects of some samples, or finish it.
+
+    Args:
+        root: data root of the samples.
+        folder: the database's; while it is being made, with ``.unfinished`` at the end of its name.
+        infos: ``data_list`` of an info file in mmdet3d's v1.1 format, with annotations.
+        workers: processes; their number does not change the result.
+        overwrite: replace a finished database, and an unfinished one of other samples.
+
+    Returns:
+        Whether anything was made: False if the finished database of these samples is there.
+
+    Raises:
+        FileExistsError: something else than the database of these samples is in its place.
+        SampleError: a file of a sample is missing or damaged.
+    """
+    cameras = list(infos[0]['images'])
+    settings = dict(
+        format=FORMAT,
+        classes=list(NuScenesDataset.METAINFO['classes']),
+        cameras=cameras,
+        samples=len(infos),
+        sweeps=SWEEPS,
+        annotations=_digest(infos),
+    )
+    if folder.exists() and not overwrite:
+        _check_same(folder, settings)
+        print_log(f'{folder} is finished already', logger='current')
+        return False
+    unfinished = _open_unfinished(folder, settings, overwrite=overwrite)
+    if not (unfinished / INDEX_FILE).is_file():
+        tasks = [
+            _Task(number, start, infos[start : start + SAMPLES_PER_SHARD], root, unfinished)
+            for number, start in enumerate(range(0, len(infos), SAMPLES_PER_SHARD))
+        ]
+        _make_shards(tasks, workers)
+        _save(unfinished / INDEX_FILE, np.concatenate([np.load(task.rows) for task in tasks]))
+    _publish(unfinished, folder)
+    return True
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A shard to be made."""
+
+    number: int
+    first_sample: int
+    infos: Sequence[dict]
+    root: Path
+    folder: Path
+
+    @property
+    def shard(self) -> Path:
+        return self.folder / SHARD_FILE.format(self.number)
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / ROWS_FOLDER / ROWS_FILE.format(self.number)
+
+
+def _digest(infos: Sequence[dict]) -> str:
+    """Of the samples' tokens and annotations."""
+    digest = hashlib.sha256()
+    for info in infos:
+        digest.update(info['token'].encode())
+        boxes = [[*i['bbox_3d'], i['bbox_label_3d'], i['num_lidar_pts']] for i in info['instances']]
+        digest.update(np.array(boxes, dtype=np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def _check_same(folder: Path, settings: dict) -> None:
+    file = folder / SETTINGS_FILE
+    if not file.is_file() or json.loads(file.read_text()) != settings:
+        raise FileExistsError(
+            f'{folder} is not the database of these samples: move it elsewhere, or replace it with '
+            '--overwrite'
+        )
+
+
+def _open_unfinished(folder: Path, settings: dict, *, overwrite: bool) -> Path:
+    """The folder of a database that is being made, new or with what is there of it."""
+    unfinished = folder.with_name(folder.name + UNFINISHED)
+    file = unfinished / SETTINGS_FILE
+    if file.is_file():
+        try:
+            _check_same(unfinished, settings)
+            return unfinished
+        except FileExistsError:
+            if not overwrite:
+                raise
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (unfinished / ROWS_FOLDER).mkdir(parents=True)
+    with _whole_file(file) as opened:
+        opened.write(json.dumps(settings, indent=1).encode() + b'\n')
+    return unfinished
+
+
+def _make_shards(tasks: Sequence[_Task], workers: int) -> None:
+    """Make the shards that are missing, under a bar that counts samples and shows the time left."""
+    missing = [task for task in tasks if not task.rows.is_file()]
+    if not missing:
+        return
+    if len(missing) < len(tasks):
+        there = len(tasks) - len(missing)
+        print_log(f'going on: {there} of {len(tasks)} shards are there', logger='current')
+    bar = ProgressBar(sum(len(task.infos) for task in missing), file=sys.stdout)
+    try:
+        with worker_pool(min(workers, len(missing))) as mapper:
+            for samples in mapper(_make_shard, missing):
+                bar.update(samples)
+    finally:
+        print()  # The bar leaves its line open.
+
+
+def _publish(unfinished: Path, folder: Path) -> None:
+    """Give a database its name, in the place of an older one."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.rmtree(unfinished / ROWS_FOLDER, ignore_errors=True)
+    for part in unfinished.glob('*.part'):  # of processes that were killed
+        part.unlink()
+    unfinished.rename(folder)
+
+
+def _make_shard(task: _Task) -> int:
+    """Write a shard, and then its rows; returns the number of samples."""
+    cameras = list(task.infos[0]['images'])
+    dataset = _dataset(task.root, cameras)
+    rows = []
+    with _whole_file(task.shard) as file:
+        for sample, info in enumerate(task.infos, task.first_sample):
+            results = dataset.pipeline(dataset.parse_data_info(copy.deepcopy(info)))
+            for label, box, points, patches in _objects(results):
+                sizes = [len(patches.get(camera, b'')) for camera in cameras]
+                rows.append((label, sample, len(points), box, task.number, file.tell(), sizes))
+                file.write(points.tobytes())
+                file.writelines(patches[camera] for camera in cameras if camera in patches)
+    _save(task.rows, np.array(rows, dtype=index_dtype(len(cameras))))
+    return len(task.infos)
+
+
+def _dataset(root: Path, cameras: Sequence[str]) -> NuScenesDataset:
+    """mmdet3d's reader of infos, with the points of all sweeps and the images."""
+    every_channel = dict(use_dim=[0, 1, 2, 3, 4], load_dim=5)
+    return NuScenesDataset(
+        data_root=str(root),
+        ann_file='',
+        data_prefix=dict(
+            pts='samples/LIDAR_TOP',
+            sweeps='sweeps/LIDAR_TOP',
+            **{camera: f'samples/{camera}' for camera in cameras},
+        ),
+        modality=dict(use_lidar=True, use_camera=True),
+        use_valid_flag=True,
+        lazy_init=True,
+        pipeline=[
+            LoadPointsOfKeyframe(coord_type='LIDAR', **every_channel),
+            LoadPointsOfSweeps(
+                sweeps_num=SWEEPS,
+                pad_empty_sweeps=True,
+                remove_close=True,
+                test_mode=True,  # the latest sweeps, not a random choice
+                **every_channel,
+            ),
+            LoadMultiViewImages(),
+            ComputeLidar2Img(),
+        ],
+    )
+
+
+def _objects(results: Mapping) -> Iterator[tuple[int, np.ndarray, np.ndarray, dict[str, bytes]]]:
+    """Label, box (9,), points (N, 5) and encoded patches by camera of the objects of a sample.
+
+    Objects of ignored classes have the label -1 and are left out: as an index it would name them
+    by the last class.
+    """
+    known = results['ann_info']['gt_labels_3d'] >= 0
+    labels = results['ann_info']['gt_labels_3d'][known]
+    if not len(labels):
+        return
+    boxes = results['ann_info']['gt_bboxes_3d'][known]
+    points = results['points'].tensor
+    inside = points_in_boxes_cpu(points[None, :, :3].contiguous(), boxes.tensor[None, :, :7])[0]
+    patches = _cut_patches(results, boxes.corners.numpy())
+    for label, box, within, seen in zip(
+        labels, boxes.tensor.numpy(), inside.T.bool(), patches, strict=True
+    ):
+        own = points[within].numpy()
+        own[:, :3] -= box[:3]
+        yield label, box, own, seen
+
+
+def _cut_patches(results: Mapping, corners: np.ndarray) -> list[dict[str, bytes]]:
+    """Encoded patches by camera of each of the (N, 8, 3) boxes."""
+    patches: list[dict[str, bytes]] = [{} for _ in corners]
+    for name, image, lidar2img in zip(
+        results['camera_names'], results['img'], results['lidar2img'], strict=True
+    ):
+        view = view_boxes(corners, lidar2img, image.shape[:2], min_size=MIN_PATCH_SIZE)
+        for box in view.far_to_near():
+            _, encoded = cv2.imencode(
+                '.jpg', image[view.window(box)], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            )
+            patches[box][name] = encoded.tobytes()
+    return patches
+
+
+def _save(path: Path, rows: np.ndarray) -> None:
+    with _whole_file(path) as file:
+        np.save(file, rows)
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file under a name of this process, which gets its own when it is on the disk."""
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    with part.open('wb') as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

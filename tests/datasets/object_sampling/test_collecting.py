@@ -1,0 +1,231 @@
+"""The database is the same however it is made, and has what mmdet3d's has but ignored objects."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.datasets import NuScenesDataset
+from mmengine.fileio import load
+
+from projects.cmt_aqr.datasets import info_files
+from projects.cmt_aqr.datasets.object_sampling import ObjectDatabase, collecting
+from projects.cmt_aqr.datasets.object_sampling.collecting import collect_objects
+from projects.cmt_aqr.datasets.reading import MissingFileError
+
+
+@pytest.fixture(scope='module')
+def infos(synthetic_root) -> list[dict]:
+    return load(synthetic_root / 'nuscenes_infos_train.pkl')['data_list']
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch) -> None:
+    """A shard for each of the six samples."""
+    monkeypatch.setattr(collecting, 'SAMPLES_PER_SHARD', 1)
+
+
+@pytest.fixture
+def whole(synthetic_root, infos, tmp_path) -> dict[str, str]:
+    """Files and digests of the database, made by one process without a break."""
+    assert collect_objects(synthetic_root, tmp_path / 'whole', infos)
+    return digests(tmp_path / 'whole')
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob('*'))
+    }
+
+
+def test_files(whole):
+    shards = [f'shard_{number:05d}.bin' for number in range(6)]
+    assert sorted(whole) == sorted(['database.json', 'index.npy', *shards])
+
+
+def test_two_workers_make_what_one_makes(synthetic_root, infos, tmp_path, whole):
+    assert collect_objects(synthetic_root, tmp_path / 'two', infos, workers=2)
+    assert digests(tmp_path / 'two') == whole
+
+
+def test_the_callers_infos_stay_as_they_are(synthetic_root, infos, whole):
+    assert infos == load(synthetic_root / 'nuscenes_infos_train.pkl')['data_list']
+
+
+def test_progress_shows_the_time_left(synthetic_root, infos, tmp_path, capsys):
+    collect_objects(synthetic_root, tmp_path / 'objects', infos)
+    printed = capsys.readouterr().out
+    assert [f'{done}/6' in printed for done in range(7)] == [True] * 7
+    assert printed.count('ETA:') == 7
+
+
+@pytest.mark.parametrize('shards', [1, 4])
+@pytest.mark.parametrize('workers', [1, 2])
+def test_killed_and_called_again(synthetic_root, infos, tmp_path, capsys, whole, workers, shards):
+    folder = tmp_path / 'objects'
+    unfinished = tmp_path / 'objects.unfinished'
+    job = multiprocessing.get_context('fork').Process(
+        target=_collect_in_a_group, args=(synthetic_root, folder, infos, workers)
+    )
+    job.start()
+    deadline = time.monotonic() + 60
+    while (done := len(list(unfinished.glob('rows/*.npy')))) < shards:
+        assert job.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.kill(job.pid, signal.SIGKILL)
+    job.join()
+    _wait_for_the_end_of_group(job.pid)
+    done = len(list(unfinished.glob('rows/*.npy')))
+    assert shards <= done < 6
+    assert not folder.exists()
+
+    capsys.readouterr()
+    assert collect_objects(synthetic_root, folder, infos, workers=workers)
+    assert f' 0/{6 - done},' in capsys.readouterr().out
+    assert digests(folder) == whole
+    assert not unfinished.exists()
+
+
+def _collect_in_a_group(*args) -> None:
+    os.setsid()
+    torch.set_num_threads(1)  # OpenMP hangs in a fork of a process that has used more
+    root, folder, infos, workers = args
+    slow = collecting._cut_patches
+
+    def cut_slowly(*args):
+        time.sleep(0.1)  # so that the kill comes between two shards
+        return slow(*args)
+
+    collecting._cut_patches = cut_slowly
+    collect_objects(root, folder, infos, workers=workers)
+
+
+def _wait_for_the_end_of_group(group: int) -> None:
+    """Workers do not outlive a parent that could not end them."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    pytest.fail('workers are left')
+
+
+@pytest.mark.parametrize('function', ['_save', '_publish'])
+def test_failed_at_the_end_and_called_again(
+    synthetic_root, infos, tmp_path, monkeypatch, whole, function
+):
+    """When the index is written, or everything is and only the name is missing."""
+    original = getattr(collecting, function)
+
+    def fail(path, *args):
+        if path.name in ('index.npy', 'objects.unfinished'):
+            raise OSError(28, 'No space left on device')
+        return original(path, *args)
+
+    monkeypatch.setattr(collecting, function, fail)
+    with pytest.raises(OSError, match='No space'):
+        collect_objects(synthetic_root, tmp_path / 'objects', infos)
+    monkeypatch.undo()
+    monkeypatch.setattr(collecting, '_make_shard', None)  # nothing is made again
+    monkeypatch.setattr(collecting, 'SAMPLES_PER_SHARD', 1)
+    assert collect_objects(synthetic_root, tmp_path / 'objects', infos)
+    assert digests(tmp_path / 'objects') == whole
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_missing_file_is_named_and_what_was_made_is_kept(
+    synthetic_root, infos, tmp_path, workers
+):
+    root = tmp_path / 'root'
+    (root / 'samples').mkdir(parents=True)
+    (root / 'sweeps').symlink_to(synthetic_root / 'sweeps')
+    for channel in (synthetic_root / 'samples').iterdir():
+        if channel.name != 'CAM_BACK':
+            (root / 'samples' / channel.name).symlink_to(channel)
+    (root / 'samples' / 'CAM_BACK').mkdir()
+    names = [info['images']['CAM_BACK']['img_path'] for info in infos]
+    for name in names[:4]:
+        (root / 'samples/CAM_BACK' / name).symlink_to(synthetic_root / 'samples/CAM_BACK' / name)
+    with pytest.raises(MissingFileError, match=rf'sample {infos[4]["token"]}: .*{names[4]}'):
+        collect_objects(root, tmp_path / 'objects', infos, workers=workers)
+    assert len(list((tmp_path / 'objects.unfinished/rows').iterdir())) == 4
+
+
+def test_a_finished_database_stays(synthetic_root, infos, tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(collecting, '_make_shard', None)
+    assert not collect_objects(synthetic_root, tmp_path / 'whole', infos)
+    assert digests(tmp_path / 'whole') == whole
+
+
+def test_overwriting_a_finished_database(synthetic_root, infos, tmp_path, whole):
+    (tmp_path / 'whole' / 'shard_00000.bin').write_bytes(b'')
+    assert collect_objects(synthetic_root, tmp_path / 'whole', infos, overwrite=True)
+    assert digests(tmp_path / 'whole') == whole
+
+
+@pytest.mark.parametrize('name', ['whole', 'whole.unfinished'])
+def test_a_database_of_other_samples_is_not_mixed(synthetic_root, infos, tmp_path, whole, name):
+    folder = tmp_path / 'whole'
+    folder.rename(tmp_path / name)
+    with pytest.raises(
+        FileExistsError, match=rf'{name} is not the database of these samples.*--ov'
+    ):
+        collect_objects(synthetic_root, folder, infos[:4])
+    assert collect_objects(synthetic_root, folder, infos[:4], overwrite=True)
+    assert np.unique(ObjectDatabase(folder).index['sample']).tolist() == [0, 1, 2, 3]
+
+
+def test_a_foreign_folder_is_not_touched(synthetic_root, infos, tmp_path):
+    (tmp_path / 'objects').mkdir()
+    (tmp_path / 'objects' / 'precious').touch()
+    with pytest.raises(FileExistsError, match='move it elsewhere'):
+        collect_objects(synthetic_root, tmp_path / 'objects', infos)
+    assert (tmp_path / 'objects' / 'precious').exists()
+
+
+def test_a_sample_without_objects(synthetic_root, infos, tmp_path):
+    empty = [infos[0] | dict(instances=[]), infos[1]]
+    collect_objects(synthetic_root, tmp_path / 'objects', empty)
+    assert set(ObjectDatabase(tmp_path / 'objects').index['sample']) == {1}
+    collect_objects(synthetic_root, tmp_path / 'none', empty[:1])
+    assert len(ObjectDatabase(tmp_path / 'none').index) == 0
+
+
+def test_the_objects_are_those_of_mmdet3d_but_for_ignored_ones(synthetic_root, infos, tmp_path):
+    """mmdet3d names objects of ignored classes `barrier`, the last of its classes."""
+    for entry in synthetic_root.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    with info_files._quiet('mmdet3d'):
+        info_files._load_script('create_gt_database').create_groundtruth_database(
+            'NuScenesDataset', str(tmp_path), 'nuscenes', 'nuscenes_infos_train.pkl'
+        )
+    theirs = load(tmp_path / 'nuscenes_dbinfos_train.pkl')
+    valid = [[i for i in info['instances'] if i['bbox_3d_isvalid']] for info in infos]
+    ignored = sum(i['bbox_label_3d'] < 0 for instances in valid for i in instances)
+    barriers = sum(i['bbox_label_3d'] == 9 for instances in valid for i in instances)
+    assert ignored > 5
+    assert len(theirs['barrier']) == barriers + ignored
+
+    collect_objects(synthetic_root, tmp_path / 'objects', infos)
+    ours = ObjectDatabase(tmp_path / 'objects')
+    assert ours.classes == NuScenesDataset.METAINFO['classes']
+    assert len(ours.index) == sum(map(len, theirs.values())) - ignored
+    for label, name in enumerate(ours.classes):
+        rows = ours.index[ours.index['label'] == label]
+        same = [e for e in theirs[name] if valid[e['image_idx']][e['gt_idx']]['bbox_label_3d'] >= 0]
+        assert len(rows) == len(same) > 0
+        for row, entry in zip(rows, same, strict=True):
+            assert row['sample'] == entry['image_idx']
+            np.testing.assert_array_equal(row['box'], entry['box3d_lidar'])
+            points = np.fromfile(tmp_path / entry['path'], np.float32).reshape(-1, 5)
+            points[:, :3] += row['box'][:3]
+            np.testing.assert_allclose(ours.read(row).points, points, atol=1e-5)
