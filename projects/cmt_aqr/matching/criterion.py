@@ -50,7 +50,7 @@ class SetCriterion:
         num_classes: classes of each task; labels count through the tasks.
         assigner: config of a Hungarian assigner, see
             :class:`~projects.cmt_aqr.matching.matcher.HungarianMatcher`.
-        loss_cls: config of the classification loss.
+        loss_cls: config of the classification loss, which receives logits and one-hot targets.
         loss_bbox: config of the box loss.
         code_weights: weight of each of the ten numbers of a box code.
         negative_weight: share of a negative in the normaliser of the classification loss.
@@ -188,10 +188,10 @@ class SetCriterion:
         """Losses of one task, from targets ``codes`` (L, P, 10) and ``labels`` (L, queries)."""
         return [
             LayerLosses(
-                self.loss_cls(output.logits[layer], labels[layer], avg_factor=divisor[0]),
-                self._box_loss(output.codes[layer], codes[layer], divisor[1]),
+                self.loss_cls(logits, _one_hot(wanted, logits.shape[-1]), avg_factor=divisor[0]),
+                self._box_loss(predicted, target, divisor[1]),
             )
-            for layer in range(len(labels))
+            for predicted, logits, target, wanted in zip(*output, codes, labels, strict=True)
         ]
 
     def _box_loss(self, codes: Tensor, targets: Tensor, divisor: Tensor) -> Tensor:
@@ -205,6 +205,15 @@ class SetCriterion:
         # Given weights, mmdet's loss would read back whether any is above zero.
         loss = self.loss_bbox(codes, targets, reduction_override='none')
         return weight_reduce_loss(loss, to_device(self.code_weights, codes), avg_factor=divisor)
+
+
+def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """(n,) -> (n, num_classes), zero for background, whose label is ``num_classes``.
+
+    MMDetection's ``FocalLoss`` handles one-hot targets in plain PyTorch. For label indices on a GPU
+    it calls mmcv's CUDA operator instead, which an mmcv built without CUDA does not have.
+    """
+    return (labels[:, None] == torch.arange(num_classes, device=labels.device)).long()
 
 
 def _in_float32(tasks: Sequence[TaskOutput]) -> list[TaskOutput]:
