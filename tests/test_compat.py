@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmcv.cnn import build_norm_layer
+from mmcv.ops import SyncBatchNorm, get_compiling_cuda_version
+from mmengine.model import convert_sync_batchnorm
 from torch import nn
 from torch.nn import functional as F
 from toy_runner import ToyModel, make_runner
@@ -54,6 +57,7 @@ def patched_functions() -> list:
         sys.modules['spconv.pytorch.ops'].get_current_stream,
         spconv.SparseConv3d._conv_forward,
         spconv.SparseModule._load_from_state_dict,
+        SyncBatchNorm.__init__,
     ]
 
 
@@ -85,6 +89,18 @@ def test_cudnn_is_not_among_the_kernels_of_attention():
         assert torch.backends.cuda.flash_sdp_enabled()
     finally:
         torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+@pytest.mark.skipif(
+    get_compiling_cuda_version() != 'not available', reason='mmcv has its CUDA operators'
+)
+def test_mmcv_s_sync_bn_is_refused_when_it_is_built():
+    with pytest.raises(RuntimeError, match=r"without CUDA operators.*sync_bn='torch'"):
+        convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), 'mmcv')
+    with pytest.raises(RuntimeError, match='without CUDA operators'):
+        build_norm_layer(dict(type='MMSyncBN'), 3)
+    converted = convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), 'torch')
+    assert isinstance(converted[0], nn.SyncBatchNorm)
 
 
 # Checkpoints.

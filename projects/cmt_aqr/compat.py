@@ -100,11 +100,13 @@ def _statistics_function(owner: object, name: str) -> Callable:
 
 
 def leave_out_cudnn_attention() -> None:
-    """Take cuDNN from the kernels that ``scaled_dot_product_attention`` chooses among.
+    """Remove cuDNN from the kernels that ``scaled_dot_product_attention`` chooses among.
 
-    With a mask it has given NaN or wrong gradients on H100 and H200 since torch 2.11
-    (https://github.com/pytorch/pytorch/issues/196678 and 191612), and CMT masks its self-attention
-    in training. Flash and memory-efficient kernels stay.
+    With a mask, cuDNN has two faults in float16 and bfloat16: since torch 2.11, NaN in the gradient
+    of the queries for some lengths on H100 and H200
+    (https://github.com/pytorch/pytorch/issues/196678); and a float32 mask is read as if it had the
+    type of the queries (https://github.com/pytorch/pytorch/pull/191612). CMT masks its
+    self-attention in training. The flash and memory-efficient kernels stay.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
@@ -172,6 +174,31 @@ def resume_without_running_config() -> None:
         return resume_safely
 
     _replace(Runner, 'resume', make)
+
+
+def refuse_mmcv_sync_bn_without_cuda() -> None:
+    """Refuse to build mmcv's synchronised batch normalisation if mmcv has no CUDA operators.
+
+    This project calls none of them, so its set-up builds mmcv without. ``sync_bn='mmcv'`` in a
+    config and ``norm_cfg=dict(type='MMSyncBN')`` would fail only in the first training step.
+    """
+    if find_spec('mmcv') is None or find_spec('mmcv._ext') is None:
+        return
+    from mmcv.ops import SyncBatchNorm, get_compiling_cuda_version
+
+    if get_compiling_cuda_version() != 'not available':
+        return
+
+    def make(initialise: Callable) -> Callable:
+        def refuse(module: torch.nn.Module, *args, **kwargs) -> None:
+            raise RuntimeError(
+                'mmcv was built without CUDA operators, which its SyncBatchNorm needs: use '
+                "PyTorch's, sync_bn='torch' or norm_cfg=dict(type='SyncBN')"
+            )
+
+        return refuse
+
+    _replace(SyncBatchNorm, '__init__', make)
 
 
 def train_spconv_without_cuda() -> None:
@@ -297,6 +324,7 @@ def apply() -> None:
     read_urls_as_weights()
     checkpoint_without_reentry()
     resume_without_running_config()
+    refuse_mmcv_sync_bn_without_cuda()
     train_spconv_without_cuda()
     run_spconv_on_one_cpu_thread()
     differentiate_spconv_in_evaluation_mode()
