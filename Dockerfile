@@ -1,21 +1,20 @@
-# An image in which `make demo`, `make test` and the tools run; what it does is tools/setup_env.py's.
+# An image in which `make demo`, `make test` and the tools run; tools/setup_env.py does the work.
 #
 #   docker build -t cmt_aqr .
-#   docker build -t cmt_aqr:cuda --build-arg DEVICE=cuda \
-#       --build-arg BASE=nvidia/cuda:12.8.1-devel-ubuntu24.04 .
+#   docker build -t cmt_aqr:cuda --build-arg DEVICE=cuda .
 #   docker run --rm -it --shm-size=8g [--gpus all] -v /path/to/nuscenes:/opt/cmt_aqr/data/nuscenes cmt_aqr
 #
-# Not tried as an image: it was written where none can be built. The set-up that it calls is tested.
+# No CUDA image is needed: torch and spconv bring CUDA's libraries, and the driver comes from the
+# host. This image was never built by the authors, who have no place to; its set-up is tested.
 
-# Python 3.11, which the versions in requirements/ are tried with; Ubuntu 24.04 has 3.12.
-ARG BASE=debian:bookworm-slim
-FROM ${BASE}
+# Its Python is 3.11, with which the versions in requirements/ are tested.
+FROM debian:bookworm-slim
 
+# Kept at run time, so that a container without a GPU does not replace a CUDA environment.
 ARG DEVICE=cpu
-# Of the GPUs to compile mmcv for, because none is there to ask during a build.
-ARG TORCH_CUDA_ARCH_LIST="8.0;8.6;8.9;9.0+PTX"
-# A container without a GPU must not make its environment anew for CPUs.
 ENV DEVICE=${DEVICE}
+# What NVIDIA's container runtime reads, and CUDA images set by themselves.
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
@@ -24,13 +23,7 @@ RUN apt-get update \
 
 WORKDIR /opt/cmt_aqr
 COPY . .
-# NVIDIA's driver comes into a container when it runs; until then its stub lets spconv be imported.
-RUN stub=/usr/local/cuda/lib64/stubs/libcuda.so; \
-    if [ -e "$stub" ]; then \
-        mkdir /tmp/driver && ln -s "$stub" /tmp/driver/libcuda.so.1 \
-        && export LD_LIBRARY_PATH="/tmp/driver:${LD_LIBRARY_PATH:-}"; \
-    fi; \
-    make setup && rm -rf /tmp/driver ~/.cache/pip
+RUN make setup && rm -rf ~/.cache/pip
 
 ENV PATH=/opt/cmt_aqr/.venv/bin:${PATH}
 CMD ["bash"]

@@ -1,9 +1,9 @@
-# `make demo` and `make test` do all the set-up they need (tools/setup_env.py); again it takes no time.
+# Every target does the set-up it needs first (tools/setup_env.py); once done, that takes no time.
 #
-#   PYTHON=python3.12   the Python to use; else the first that runs of those listed below
+#   PYTHON=python3.12   the Python to use; by default the first of those listed below that runs
 #   VENV=folder         where the environment is; VENV=none uses $(PYTHON) as it is
-#   DEVICE=cpu|cuda     instead of what is found
-#   ARGS="..."          further arguments of the demo or of pytest
+#   DEVICE=cpu|cuda     overrides the detection of an NVIDIA GPU
+#   ARGS="..."          further arguments of the doctor, the demo or pytest
 
 VENV ?= .venv
 DEVICE ?= auto
@@ -24,22 +24,28 @@ export OMP_WAIT_POLICY
 setup = @$(if $(PYTHON),,echo 'set-up: no Python found: install Python 3.11' >&2; exit 1;) \
   $(PYTHON) tools/setup_env.py --venv $(VENV) --device $(DEVICE) $(addprefix --extra ,$(1))
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup doctor demo test lint format clean
 .DEFAULT_GOAL := help
 
 help:
+	@echo 'make doctor  check that the environment works on the devices of this machine'
 	@echo 'make demo    synthetic nuScenes, a short training, the official score, a picture'
 	@echo 'make test    all tests; ARGS="-m \"not slow\"" for the quick ones'
-	@echo 'make lint    ruff; make format mends what it can'
-	@echo 'make setup   only the environment, in $(VENV)'
+	@echo 'make lint    ruff; make format fixes what it can'
+	@echo 'make setup   only the environment, in $(VENV); source $(VENV)/bin/activate to use it'
 	@echo 'make clean   caches and build leftovers; data, runs and $(VENV) stay'
 
 setup:
 	$(call setup,)
 
+doctor:
+	$(call setup,)
+	$(run) tools/doctor.py $(ARGS)
+
 demo:
 	$(call setup,)
 	$(run) tools/demo.py $(ARGS)
+	@$(if $(filter none,$(VENV)),:,echo 'demo: before the commands of README.md: source $(VENV)/bin/activate')
 
 test:
 	$(call setup,tests)
