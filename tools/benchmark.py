@@ -13,32 +13,45 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
+import ast
+from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 
+from projects.cmt_aqr import benchmarks
 from projects.cmt_aqr.benchmarks.report import OtherWork, machine, machine_line
 from projects.cmt_aqr.files import dump_json
 from projects.cmt_aqr.usage_error import UsageError
 
-NAMES = ['voxels']  # runs with torch alone
-if find_spec('mmdet3d') is not None:
-    NAMES += ['attention', 'freeze', 'model', 'router', 'training_memory']
-BENCHMARKS = {name: import_module(f'projects.cmt_aqr.benchmarks.{name}') for name in sorted(NAMES)}
+# Modules of `projects.cmt_aqr.benchmarks`. Only the one that runs is imported, since some need
+# torch alone and others the whole stack.
+BENCHMARKS = ('attention', 'freeze', 'model', 'router', 'training_memory', 'voxels')
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of this command, with one sub-command for each benchmark."""
+def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of this command, with the options of the benchmark that the arguments name."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest='benchmark', required=True)
-    for name, benchmark in BENCHMARKS.items():
-        command = commands.add_parser(name, help=benchmark.__doc__.splitlines()[0])
-        _add_common_arguments(command)
-        benchmark.add_arguments(command)
+    for name in BENCHMARKS:
+        command = commands.add_parser(name, help=_first_line(name))
+        if name == next(iter(arguments), None):
+            _add_common_arguments(command)
+            _benchmark(name).add_arguments(command)
     return parser
+
+
+def _benchmark(name: str) -> ModuleType:
+    return import_module(f'{benchmarks.__name__}.{name}')
+
+
+def _first_line(name: str) -> str:
+    """First line of the docstring of a benchmark, which is read without importing it."""
+    source = Path(benchmarks.__file__).with_name(f'{name}.py').read_text()
+    return ast.get_docstring(ast.parse(source)).splitlines()[0]
 
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +69,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Run one benchmark and print what it found."""
-    parser = make_parser()
+    parser = make_parser(sys.argv[1:])
     args = parser.parse_args()
     for name, least in (('threads', 1), ('rounds', 1), ('warmup', 0)):
         if getattr(args, name) < least:
@@ -64,7 +77,7 @@ def main() -> None:
     facts = machine(args.device, args.threads)
     others = OtherWork()
     try:
-        report = BENCHMARKS[args.benchmark].run(args)
+        report = _benchmark(args.benchmark).run(args)
     except UsageError as error:
         parser.exit(2, f'{parser.prog}: {error}\n')
     other_work = others.cores()

@@ -1,14 +1,15 @@
 """Cross Modal Transformer with an Adaptive Query Router, as an MMDetection3D plugin.
 
 ``custom_imports = dict(imports=['projects.cmt_aqr'])`` in a config registers every module. Where
-MMDetection3D is not installed, ``geometry``, ``voxelize``, ``transformer`` and ``aqr`` still import
-with torch alone.
+MMDetection3D is not installed, ``geometry``, ``voxelize``, ``transformer``, ``aqr``, ``doctor`` and
+the benchmarks of attention and voxels still import with torch alone.
 """
 
-from importlib.util import find_spec
+from . import compat  # its patches must be in place before anything else is imported
 
-if find_spec('mmdet3d') is not None:
-    from . import compat  # noqa: F401 I001  (patches must be in place before anything else runs)
+if compat.is_installed('mmdet3d'):
+    from mmdet3d.registry import MODELS
+
     from . import (  # noqa: F401
         aqr,
         backbones,
@@ -26,8 +27,6 @@ if find_spec('mmdet3d') is not None:
         precision,
         pretraining,
     )
-
-    from mmdet3d.registry import MODELS
 
     for router_part in (aqr.AQRWeightGenerator, aqr.AttentionBiasGenerator):
         MODELS.register_module(module=router_part)

@@ -19,6 +19,14 @@ import torch
 _MINIMUM_TORCH = (2, 6)
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package is installed; one that an import hook refuses is not."""
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
+
+
 def _replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
     """Put ``make(original)`` in place of ``owner.name``, unless an earlier call has done so."""
     original = getattr(owner, name)
@@ -55,7 +63,7 @@ def allow_mmengine_checkpoint_types() -> None:
     is data but one dangerous name: ``getattr``, by which a buffer points to its own statistics
     functions. A lookup that knows nothing else takes its place.
     """
-    if find_spec('mmengine') is None:
+    if not is_installed('mmengine'):
         return
     import numpy as np
     from mmengine.logging import HistoryBuffer
@@ -119,7 +127,7 @@ def read_urls_as_weights() -> None:
     from furthest away were the only ones that could run code. The option came with
     https://github.com/pytorch/pytorch/pull/98479; no mmengine thread was found.
     """
-    if find_spec('mmengine') is None:
+    if not is_installed('mmengine'):
         return
     from mmengine.runner import checkpoint
 
@@ -134,7 +142,7 @@ def checkpoint_without_reentry() -> None:
     and in any that comes after a frozen one. The other form has no such condition
     (https://docs.pytorch.org/docs/stable/checkpoint.html); no mmengine thread was found.
     """
-    if find_spec('mmengine') is None:
+    if not is_installed('mmengine'):
         return
     from mmengine.runner import activation_checkpointing
 
@@ -152,7 +160,7 @@ def resume_without_running_config() -> None:
     (https://github.com/open-mmlab/mmcv/pull/844; no mmengine thread was found). mmengine writes
     its own config as ``meta['cfg']``, so nothing is lost.
     """
-    if find_spec('mmengine') is None:
+    if not is_installed('mmengine'):
         return
     from mmengine.runner import Runner
 
@@ -207,7 +215,7 @@ def train_spconv_without_cuda() -> None:
     spconv 2.3.8 asks torch for the current CUDA stream in its CPU backward too, and torch raises
     (https://github.com/traveller59/spconv/issues/366). CPU kernels ignore the handle: 0 serves.
     """
-    if find_spec('spconv') is None:
+    if not is_installed('spconv'):
         return
     from spconv.pytorch import ops
 
@@ -225,7 +233,7 @@ def run_spconv_on_one_cpu_thread() -> None:
     reference): now and then rows of the output are wrong by as much as the values themselves. No
     upstream thread was found. Everything else keeps its threads.
     """
-    if find_spec('spconv') is None:
+    if not is_installed('spconv'):
         return
     from spconv.pytorch import ops
 
@@ -260,7 +268,7 @@ def differentiate_spconv_in_evaluation_mode() -> None:
     On a CPU the same argument decides who adds the bias: in evaluation mode the kernels, which
     refuse ("cpu don't support act and bias").
     """
-    if find_spec('spconv') is None:
+    if not is_installed('spconv'):
         return
     from spconv.pytorch.conv import SparseConvolution
 
@@ -285,7 +293,7 @@ def load_spconv_kernels_by_shape() -> None:
     https://github.com/open-mmlab/mmdetection3d/issues/1610). Kernels that fit as they are were
     saved by spconv 2. One with all five sizes equal fits both ways, and is left to mmdet3d.
     """
-    if find_spec('mmdet3d') is None or find_spec('spconv') is None:
+    if not is_installed('mmdet3d') or not is_installed('spconv'):
         return
     # Imported first: this import puts mmdet3d's loader into SparseModule.
     from mmdet3d.models.layers.spconv import IS_SPCONV2_AVAILABLE

@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from .datasets.old_infos import is_old
+from .denormals import flush_denormals as flush_denormals
 from .feature_cache import use_feature_cache
 from .old_settings import find_old_settings
 from .usage_error import UsageError
@@ -234,17 +235,6 @@ def use_mixed_precision(cfg: Config) -> None:
         raise UsageError(f'--amp in {dtype} needs a GPU; on a CPU it trains in bfloat16')
     wrapper.pop('loss_scale', None)
     wrapper.type = 'BFloat16OptimWrapper'
-
-
-def flush_denormals() -> None:
-    """Let CPUs take numbers below the smallest normal one, 1e-38 in float32, for zero.
-
-    In a trained decoder most attention weights are such numbers, because the logits of one sensor
-    lie far below those of the other, and CPUs compute with them an order of magnitude more slowly:
-    one backward pass of attention took 130 ms with them and 18 ms without, on two cores. Threads
-    take the setting from the one that starts them, so this comes before any computation.
-    """
-    torch.set_flush_denormal(True)
 
 
 def start_cpu_processes(cfg: Config) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from mmengine.config import DictAction
 
-from ..entry import UsageError
+from ..usage_error import UsageError
 from .cached_step import CachedTrainingStep
 from .inputs import check_samples
 from .processes import SideProcess

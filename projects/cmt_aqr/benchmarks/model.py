@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
-from ..entry import UsageError
+from ..usage_error import UsageError
 from .inference_step import InferenceStep
 from .inputs import check_samples
 from .processes import SideProcess

@@ -6,9 +6,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
 
-from ..entry import flush_denormals
+from ..compat import is_installed
+from ..denormals import flush_denormals
 from .memory import PeakMemory
 from .timing import Side, Times
 
@@ -16,7 +16,8 @@ from .timing import Side, Times
 class SideProcess:
     """A side that is made and run in a process of its own; it waits while others have their turn.
 
-    What the side raises is raised here.
+    Several may be made at the same time: the constructor does not wait for the side, entering the
+    context does. What the side raises is raised there, or by the call that meets it.
 
     Args:
         make: makes the side there; a function or class that its module has by name.
@@ -36,11 +37,7 @@ class SideProcess:
         # Not forked: a copy of this process would start with its memory and its threads' locks.
         context = multiprocessing.get_context('spawn')
         self._pool = ProcessPoolExecutor(max_workers=1, mp_context=context)
-        try:
-            self._ask(_make, make, settings, device, threads)
-        except BaseException:
-            self._pool.shutdown()
-            raise
+        self._made = self._pool.submit(_make, make, settings, device, threads)
 
     def __call__(self) -> Times:
         """Let the side do its work once."""
@@ -55,12 +52,18 @@ class SideProcess:
         return self._ask(_get, attribute)
 
     def __enter__(self) -> 'SideProcess':
+        try:
+            self._made.result()
+        except BaseException:
+            self._pool.shutdown()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
     def _ask(self, function: Callable, *args: Any) -> Any:
+        self._made.result()
         return self._pool.submit(function, *args).result()
 
 
@@ -74,8 +77,11 @@ def _make(
     make: Callable[..., Side], settings: dict[str, Any], device: torch.device, threads: int
 ) -> None:
     global _side, _memory
-    # What is told of a model while it is built would be told once for each side.
-    MMLogger.get_current_instance().setLevel('WARNING')
+    if is_installed('mmengine'):  # an attention is measured without it, too
+        from mmengine.logging import MMLogger
+
+        # What is told of a model while it is built would be told once for each side.
+        MMLogger.get_current_instance().setLevel('WARNING')
     torch.set_num_threads(threads)
     flush_denormals()
     _memory = PeakMemory(device)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ..entry import UsageError
+from ..usage_error import UsageError
 from .inputs import check_samples
 from .processes import SideProcess
 from .report import Report, duration, gigabytes, spread, table
