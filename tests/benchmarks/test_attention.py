@@ -66,7 +66,14 @@ def test_sides_are_held_against_plain_attention_in_a_table(monkeypatch):
     sides = {attention.PLAIN: None, 'bias: folded': Ask('folded'), 'bias: dense': Ask('dense')}
     monkeypatch.setattr(attention, 'SIDES', sides)
     args = argparse.Namespace(
-        sizes=['tiny'], layers=1, no_dense=True, device=CPU, threads=1, rounds=1, warmup=0
+        sizes=['tiny'],
+        layers=1,
+        no_dense=True,
+        dtype='bfloat16',
+        device=CPU,
+        threads=1,
+        rounds=1,
+        warmup=0,
     )
     report = attention.run(args)
     result = report.data['sizes']['tiny']

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from torch_alone import run_with_torch_alone
 
 SIDES = ['all trained', 'recipe A', 'recipe A, cached', 'recipe C', 'recipe D']
 
@@ -57,3 +58,24 @@ def test_what_cannot_run_is_told_in_a_line(repo_root, arguments, message):
     answer = benchmark(repo_root, *arguments)
     assert answer.returncode == 2
     assert message in answer.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_attention_is_measured_with_torch_alone(repo_root, tmp_path):
+    """Also in the processes that it starts."""
+    code = """
+import runpy, sys
+from projects.cmt_aqr.benchmarks import attention
+from projects.cmt_aqr.benchmarks.attention_step import Size
+if __name__ == '__main__':
+    attention.SIZES['r50'] = Size(bev=(12, 10), image=(4, 6), camera_window=3)
+    attention.SIDES = dict(list(attention.SIDES.items())[:2])
+    sys.argv[1:] = ['attention', '--sizes', 'r50', '--dtype', 'bfloat16', '--device', 'cpu']
+    sys.argv += ['--threads', '1', '--rounds', '1', '--warmup', '0']
+    runpy.run_path('tools/benchmark.py', run_name='__main__')
+"""
+    (tmp_path / 'run.py').write_text(code)
+    answer = run_with_torch_alone([tmp_path / 'run.py'], folder=tmp_path, cwd=repo_root)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert '900 queries, bfloat16.' in answer.stdout
+    assert [line for line in answer.stdout.splitlines() if line.startswith('| bias: dense | ')]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..entry import UsageError
+from ..usage_error import UsageError
 from .attention_step import NUM_HEADS, NUM_QUERIES, Ask, DecoderStep, Size
 from .processes import SideProcess
 from .report import Report, duration, gigabytes, spread, table
@@ -36,7 +36,10 @@ SIDES = {
     'gate: grouped': Ask('grouped', form='gate'),
     'mix: dense': Ask('dense', form='mix'),
     'mix: grouped': Ask('grouped', form='mix'),
+    'router and gate: grouped': Ask('grouped', form='gate', router=True),
+    'router and both scopes: window': Ask('window', scope='both', router=True),
 }
+DTYPES = {name: getattr(torch, name) for name in ('float32', 'bfloat16', 'float16')}
 # Tensors of H x Q x K numbers that a dense side keeps for each layer, and holds beside at its peak.
 DENSE_TENSORS = {'add': (3, 1), 'gate': (3, 2), 'mix': (4, 4)}
 
@@ -51,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='of the model; vov_x4 has four times the tokens of vov',
     )
     parser.add_argument('--layers', type=int, default=1, help='of the decoder')
+    parser.add_argument(
+        '--dtype',
+        choices=DTYPES,
+        default='float32',
+        help='other than float32: automatic mixed precision in this type, parameters in float32',
+    )
     parser.add_argument('--no-dense', action='store_true', help='leave the dense sides out')
 
 
@@ -67,6 +76,7 @@ def run(args: argparse.Namespace) -> Report:
             SIZES[name],
             num_layers=args.layers,
             dense=not args.no_dense,
+            dtype=DTYPES[args.dtype],
             device=args.device,
             threads=args.threads,
             rounds=args.rounds,
@@ -76,6 +86,7 @@ def run(args: argparse.Namespace) -> Report:
     }
     data = {
         'layers': args.layers,
+        'dtype': args.dtype,
         'rounds': args.rounds,
         'warmup': args.warmup,
         'sizes': results,
@@ -88,6 +99,7 @@ def measure(
     *,
     num_layers: int,
     dense: bool,
+    dtype: torch.dtype,
     device: torch.device,
     threads: int,
     rounds: int,
@@ -103,19 +115,15 @@ def measure(
         left_out = too_large(size, num_layers, free=_free_memory(device))
     else:
         left_out = dict.fromkeys(_dense_sides(), 'not asked for')
+    settings = dict(size=size, num_layers=num_layers, device=device, dtype=dtype)
+    sides = {
+        name: SideProcess(DecoderStep, dict(settings, ask=ask), device=device, threads=threads)
+        for name, ask in SIDES.items()
+        if name not in left_out
+    }
     with ExitStack() as stack:
-        sides = {
-            name: stack.enter_context(
-                SideProcess(
-                    DecoderStep,
-                    dict(size=size, ask=ask, num_layers=num_layers, device=device),
-                    device=device,
-                    threads=threads,
-                )
-            )
-            for name, ask in SIDES.items()
-            if name not in left_out
-        }
+        for side in sides.values():
+            stack.enter_context(side)
         runs = alternate(sides, rounds=rounds, warmup=warmup)
         memory = {
             name: {'inference': side.get('inference_memory'), 'training': side.peak_memory()}
@@ -130,7 +138,10 @@ def measure(
 
 
 def too_large(size: Size, num_layers: int, *, free: int) -> dict[str, str]:
-    """The dense sides that need more than the free memory, in bytes, each with the reason."""
+    """The dense sides that need more than the free memory, in bytes, each with the reason.
+
+    The need is that in float32; mixed precision needs less.
+    """
     reasons = {}
     for name, ask in _dense_sides().items():
         kept, passing = DENSE_TENSORS[ask.form]
@@ -191,7 +202,7 @@ def _markdown(data: dict, device: torch.device) -> str:
         'keeps of freed memory (little with MALLOC_MMAP_THRESHOLD_=1048576 in the environment)'
     )
     paragraphs = [
-        f'Decoder of {data["layers"]} layer(s), {NUM_QUERIES} queries, float32. Medians '
+        f'Decoder of {data["layers"]} layer(s), {NUM_QUERIES} queries, {data["dtype"]}. Medians '
         f'(lowest–highest) of {data["rounds"]} rounds after {data["warmup"]} to warm up; sides in '
         f'turn, each in a process of its own. × is the multiple of plain CMT, work × that of '
         f'processor time, which other load disturbs less. Peak memory: {kind}.'

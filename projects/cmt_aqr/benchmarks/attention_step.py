@@ -8,7 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..aqr import AttentionBiasGenerator, TokenLayout, Windows, bev_windows, camera_windows
+from ..aqr import (
+    AQRWeightGenerator,
+    AttentionBiasGenerator,
+    TokenLayout,
+    Windows,
+    bev_windows,
+    camera_windows,
+)
 from ..geometry import Projection
 from ..transformer import CmtTransformer
 from .memory import PeakMemory
@@ -51,29 +58,39 @@ class Ask(NamedTuple):
     form: str = 'add'
     scope: str = 'global'
     groups: str = 'modality'
+    router: bool = False
+    """whether the weights come from a router, whose work then counts, or are given"""
 
 
 class DecoderStep:
     """The decoder, forward and backward.
 
-    All gradients are computed: of its inputs, its parameters and the router's weights. The router's
-    own work is left out, but what is made of its weights in every step is timed.
+    All gradients are computed: of its inputs, its parameters and the router's weights. What is made
+    of the weights in every step is timed; the router's own work only where ``ask`` has a router.
 
     Args:
         size: of the tokens.
         ask: ``None`` is the decoder of plain CMT.
         num_layers: of the decoder.
         device: to work on.
+        dtype: float32, or the type of automatic mixed precision; parameters stay in float32.
     """
 
     def __init__(
-        self, *, size: Size, ask: Ask | None, num_layers: int, device: torch.device
+        self,
+        *,
+        size: Size,
+        ask: Ask | None,
+        num_layers: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._memory = PeakMemory(device)
         self.inference_memory: int | None = None
         """bytes needed at most without gradients, once the step was taken"""
         torch.manual_seed(0)
         self._watch = Stopwatch(device)
+        self._device, self._dtype = device, dtype
         self._decoder = CmtTransformer(
             CHANNELS,
             num_layers=num_layers,
@@ -84,16 +101,18 @@ class DecoderStep:
             torch.randn(1, n, CHANNELS, device=device, requires_grad=True)
             for n in (NUM_QUERIES, size.num_tokens, size.num_tokens)
         )
-        self._generator = None
+        self._generator = self._router = None
         if ask is not None:
             self._generator = AttentionBiasGenerator(
                 form=ask.form, scope=ask.scope, num_heads=NUM_HEADS
             ).to(device)
-            layout = size.layout
-            self._groups = layout.groups(ask.groups, device)
-            shape = (1, NUM_QUERIES, layout.num_groups(ask.groups))
+            self._layout = size.layout
+            self._groups = self._layout.groups(ask.groups, device)
+            shape = (1, NUM_QUERIES, self._layout.num_groups(ask.groups))
             self._weights = torch.empty(shape, device=device).uniform_(-1, 1).requires_grad_()
             self._windows = random_windows(size, device)
+            if ask.router:
+                self._router = AQRWeightGenerator(CHANNELS, groups=ask.groups).to(device)
 
     def __call__(self) -> Times:
         """Take a step.
@@ -111,17 +130,31 @@ class DecoderStep:
         with self._watch.lap('forward'):
             out = self._forward()
         with self._watch.lap('backward'):
-            out.sum().backward()
+            out.float().sum().backward()
         for leaf in (self._query_pos, self._tokens, self._token_pos):
             leaf.grad = None
         return self._watch.times(_with_sum)
 
     def _forward(self) -> Tensor:
-        routing = None
-        if self._generator is not None:
-            routing = self._generator(self._weights, groups=self._groups, windows=self._windows)
-        return self._decoder(
-            self._query_pos, tokens=self._tokens, token_pos=self._token_pos, routing=routing
+        mixed = self._dtype != torch.float32
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=mixed):
+            routing = None
+            if self._generator is not None:
+                routing = self._generator(self._route(), groups=self._groups, windows=self._windows)
+            return self._decoder(
+                self._query_pos, tokens=self._tokens, token_pos=self._token_pos, routing=routing
+            )
+
+    def _route(self) -> Tensor:
+        """(B, Q, M), weights of the sensors for each query."""
+        if self._router is None:
+            return self._weights
+        return self._router(
+            self._query_pos,
+            self._tokens + self._token_pos,
+            self._tokens,
+            layout=self._layout,
+            windows=self._windows,
         )
 
 
@@ -129,33 +162,54 @@ def _with_sum(laps: Times) -> Times:
     return {**laps, 'training': laps['forward'] + laps['backward']}
 
 
-def random_windows(size: Size, device: torch.device) -> list[Windows]:
-    """Windows round random places, seen by as many cameras as those of the real frame are."""
-    points = torch.rand(1, NUM_QUERIES, 3, device=device)
+def random_windows(
+    size: Size,
+    device: torch.device,
+    *,
+    num_queries: int = NUM_QUERIES,
+    present: Tensor | None = None,
+) -> list[Windows]:
+    """Windows around random places, seen by as many cameras as those of the real frame are.
+
+    They are drawn on the CPU, so that one seed gives the same windows on every device.
+
+    Args:
+        size: of the tokens.
+        device: to put the windows on.
+        num_queries: Q.
+        present: (B, V), bool: cameras that a sample has; ``None`` for one sample with all.
+    """
+    if present is None:
+        present = torch.ones(1, NUM_CAMERAS, dtype=torch.bool)
+    batch_size = len(present)
     bev = bev_windows(
-        points,
+        torch.rand(batch_size, num_queries, 3).to(device),
         size.layout,
         size=BEV_WINDOW,
         point_cloud_range=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0),
         cell_size=(1 / size.bev[1], 1 / size.bev[0]),
     )
     height, width = size.image
-    cells = torch.rand(1, NUM_CAMERAS, NUM_QUERIES, 2) * torch.tensor([width, height])
+    cells = torch.rand(batch_size, NUM_CAMERAS, num_queries, 2) * torch.tensor([width, height])
+    visible = torch.stack([_random_visibility(num_queries) for _ in range(batch_size)])
     projection = Projection(
         torch.cat([cells, torch.ones_like(cells[..., :1])], dim=-1).to(device),
-        torch.ones(1, NUM_CAMERAS, NUM_QUERIES, device=device),
-        _random_visibility()[None].to(device),
+        torch.ones(batch_size, NUM_CAMERAS, num_queries, device=device),
+        visible.to(device),
     )
-    present = torch.ones(1, NUM_CAMERAS, dtype=torch.bool, device=device)
     cameras = camera_windows(
-        projection, present, size.layout, size=size.camera_window, image_shape=size.image
+        projection,
+        present.to(device),
+        size.layout,
+        size=size.camera_window,
+        image_shape=size.image,
     )
     return [bev, cameras]
 
 
-def _random_visibility() -> Tensor:
+def _random_visibility(num_queries: int) -> Tensor:
     """(V, Q), bool."""
-    number = torch.multinomial(torch.tensor(SEEN_BY), NUM_QUERIES, replacement=True)
-    first = torch.randint(NUM_CAMERAS, (NUM_QUERIES,))
+    number = torch.multinomial(torch.tensor(SEEN_BY), num_queries, replacement=True)
+    first = torch.randint(NUM_CAMERAS, (num_queries,))
     turn = (torch.arange(NUM_CAMERAS)[:, None] - first) % NUM_CAMERAS
     return turn < number  # neighbouring cameras
