@@ -36,7 +36,10 @@ setup(
     python_requires='>=3.10,<3.13',
     # `projects` is a namespace package: it may hold other projects beside this one.
     packages=find_namespace_packages(include=['projects.cmt_aqr', 'projects.cmt_aqr.*']),
-    package_data={'projects.cmt_aqr.weights': ['*.pth', '*.md']},
+    package_data={
+        'projects.cmt_aqr.doctor': ['*.json'],
+        'projects.cmt_aqr.weights': ['*.pth', '*.md'],
+    },
     cmdclass={'build_py': BuildWithConfigs},
     # None on purpose: pip would build mmcv in an isolated environment, where it cannot succeed, and
     # add a second opencv. requirements/ names the versions and tools/setup_env.py installs them.

@@ -1,0 +1,127 @@
+"""A training step of decoder and router on random features, against the same in float64.
+
+Shapes: B batch, Q queries, K tokens, C channels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..aqr import AQRWeightGenerator, AttentionBiasGenerator, TokenLayout, Windows
+from ..benchmarks.attention import SIZES
+from ..benchmarks.attention_step import random_windows
+from ..transformer import CmtTransformer
+from .errors import norm_error, rounding
+from .result import Comparison, Result
+
+LEARNING_RATE = 1e-3
+# Of the loss, as a scaler has it: float16 has no numbers below 6e-8. A power of two rounds nothing.
+LOSS_SCALE = 2.0**12
+
+
+class RoutedDecoder(nn.Module):
+    """A router and a decoder of two layers, without dropout.
+
+    Args:
+        layout: of the tokens.
+        channels: C.
+        num_heads: of the decoder.
+        attention: back end of cross-attention.
+        scope: of the router's bias.
+    """
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        *,
+        channels: int = 256,
+        num_heads: int = 8,
+        attention: str = 'auto',
+        scope: str = 'both',
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.weight_generator = AQRWeightGenerator(channels)
+        # From zero the router's own layers would have no gradient in the first step.
+        for linear in self.weight_generator.to_weight.values():
+            nn.init.normal_(linear.weight, std=0.05)
+        self.bias_generator = AttentionBiasGenerator(scope=scope)
+        self.decoder = CmtTransformer(
+            channels, num_layers=2, num_heads=num_heads, dropout=0.0, attention=attention
+        )
+
+    def forward(
+        self, query_pos: Tensor, tokens: Tensor, token_pos: Tensor, windows: list[Windows]
+    ) -> Tensor:
+        """Queries (B, Q, C) and tokens (B, K, C) -> (layers, B, Q, C)."""
+        weights = self.weight_generator(
+            query_pos, tokens + token_pos, tokens, layout=self.layout, windows=windows
+        )
+        groups = self.layout.groups('modality', query_pos.device)
+        routing = self.bias_generator(weights, groups=groups, windows=windows)
+        return self.decoder(query_pos, tokens=tokens, token_pos=token_pos, routing=routing)
+
+
+def check_decoder(device: torch.device, *, size: str, dtype: torch.dtype) -> Result:
+    """Losses before and after a step of SGD, and the gradients of all parameters.
+
+    Args:
+        device: to train on.
+        size: of the tokens, by name.
+        dtype: float32, or the type of automatic mixed precision.
+    """
+    tokens = SIZES[size]
+    num_queries = 16 if device.type == 'cpu' else 300
+    torch.manual_seed(0)
+    model = RoutedDecoder(tokens.layout)
+    reference = RoutedDecoder(tokens.layout, attention='dense')
+    reference.load_state_dict(model.state_dict())
+    shapes = [(1, n, 256) for n in (num_queries, *[tokens.num_tokens] * 2)]
+    inputs = [torch.randn(shape).to(device) for shape in shapes]
+    target = torch.randn(2, *shapes[0]).to(device)
+    windows = random_windows(tokens, device, num_queries=num_queries)
+
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        found = train(model.to(device), inputs, windows, target)
+    expected = train(
+        reference.to(device).double(), [x.double() for x in inputs], windows, target.double()
+    )
+    most = allowed(dtype)
+    comparisons = [
+        Comparison(name, norm_error(found[name], value), most) for name, value in expected.items()
+    ]
+    what = f'{dtype}'.removeprefix('torch.') + (
+        f', {num_queries} queries, {tokens.num_tokens} tokens, router and 2 layers'
+    )
+    return Result(what=what, comparisons=comparisons)
+
+
+def train(
+    model: RoutedDecoder, inputs: list[Tensor], windows: list[Windows], target: Tensor
+) -> dict[str, Tensor]:
+    """Take a step.
+
+    Returns:
+        ``loss`` and ``loss after the step``, and the gradients of all parameters and inputs.
+    """
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    loss = (model(*inputs, windows) - target).square().mean()
+    (loss * LOSS_SCALE).backward()
+    names = ('queries', 'tokens', 'positions')
+    leaves = {**dict(model.named_parameters()), **dict(zip(names, inputs, strict=True))}
+    for leaf in leaves.values():
+        leaf.grad /= LOSS_SCALE
+    found = {'loss': loss.detach(), **{name: leaf.grad.clone() for name, leaf in leaves.items()}}
+    torch.optim.SGD(model.parameters(), lr=LEARNING_RATE).step()
+    with torch.no_grad():
+        after = (model(*inputs, windows) - target).square().mean()
+    return {**found, 'loss after the step': after}
+
+
+def allowed(dtype: torch.dtype) -> float:
+    """Largest allowed relative error of a loss, or of the gradient of a tensor.
+
+    Each of about eight layers adds a rounding, and a bias's gradient is a sum that cancels: 32
+    roundings in half precision. In float32 also the exponentials of logits round, as in
+    :func:`.attention.allowed`: 512 of its much smaller roundings.
+    """
+    return rounding(dtype) * (512 if dtype == torch.float32 else 32)

@@ -1,0 +1,116 @@
+"""Data-parallel training: two processes must give the gradients of one."""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..benchmarks.attention_step import NUM_CAMERAS, Size, random_windows
+from .decoder import RoutedDecoder
+from .errors import norm_error, rounding
+from .result import Comparison, Result
+
+SIZE = Size(bev=(12, 10), image=(4, 6), camera_window=3)
+BATCH, QUERIES, CHANNELS = 4, 20, 32
+SECONDS = 90
+
+
+def check_processes(device: torch.device) -> Result:
+    """Gradients of a mean loss: averaged over two processes with half a batch each, and of one.
+
+    With two GPUs the processes use NCCL, else gloo on the CPU.
+    """
+    backend = 'nccl' if device.type == 'cuda' and torch.cuda.device_count() > 1 else 'gloo'
+    expected = gradients(_model(), _batch(torch.device('cpu')))
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.spawn(_work, args=(folder, backend), nprocs=2, join=False)
+        fault = _wait(context)
+        if fault is not None:
+            return Result(what=f'2 processes, {backend}', faults=[fault])
+        found = [torch.load(Path(folder, f'{rank}.pth')) for rank in range(2)]
+    # Sums in another order, through a few layers: some tens of roundings.
+    comparisons = [
+        Comparison(f'{name} of process {rank}', norm_error(grads[name], grad), 512 * eps)
+        for eps in [rounding(torch.float32)]
+        for rank, grads in enumerate(found)
+        for name, grad in expected.items()
+    ]
+    return Result(
+        what=f'2 processes, {backend}, gradients of decoder and router', comparisons=comparisons
+    )
+
+
+def gradients(model: nn.Module, batch: list) -> dict[str, Tensor]:
+    """Of all parameters, by name, on the CPU."""
+    *inputs, target, windows = batch
+    (model(*inputs, windows) - target).square().mean().backward()
+    return {
+        name.removeprefix('module.'): parameter.grad.cpu()
+        for name, parameter in model.named_parameters()
+    }
+
+
+def _model() -> RoutedDecoder:
+    torch.manual_seed(0)
+    return RoutedDecoder(SIZE.layout, channels=CHANNELS, num_heads=4, scope='global')
+
+
+def _batch(device: torch.device, part: slice = slice(None)) -> list:
+    """Queries, tokens, positions and target of a part of the batch, and windows."""
+    torch.manual_seed(1)
+    sizes = (QUERIES, SIZE.num_tokens, SIZE.num_tokens)
+    inputs = [torch.randn(BATCH, n, CHANNELS) for n in sizes]
+    inputs.append(torch.randn(2, BATCH, QUERIES, CHANNELS).movedim(0, -1))
+    inputs = [x[part].to(device) for x in inputs]
+    inputs[-1] = inputs[-1].movedim(-1, 0)
+    present = torch.ones(BATCH, NUM_CAMERAS, dtype=torch.bool)
+    windows = []
+    for sensor in random_windows(SIZE, device, num_queries=QUERIES, present=present):
+        first, end, _ = part.indices(BATCH)
+        kept = (sensor.sample >= first) & (sensor.sample < end)
+        sensor = type(sensor)(*(field[kept] for field in sensor))
+        windows.append(sensor._replace(sample=sensor.sample - first))
+    return [*inputs, windows]
+
+
+def _work(rank: int, folder: str, backend: str) -> None:
+    """What each process does; a function of a module, for a new process finds it by its name."""
+    device = torch.device('cuda', rank) if backend == 'nccl' else torch.device('cpu')
+    torch.set_num_threads(1)
+    if backend == 'nccl':
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        backend, init_method=f'file://{folder}/meeting', rank=rank, world_size=2
+    )
+    model = DistributedDataParallel(_model().to(device))
+    half = BATCH // 2
+    found = gradients(model, _batch(device, slice(rank * half, (rank + 1) * half)))
+    torch.save(found, Path(folder, f'{rank}.pth'))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # DistributedDataParallel keeps its group: gloo's threads would abort a shutdown.
+    os._exit(0)
+
+
+def _wait(context: mp.ProcessContext) -> str | None:
+    """Wait for the processes to end; the fault if they do not, or end with an error."""
+    end = time.monotonic() + SECONDS
+    try:
+        while not context.join(timeout=1):
+            if time.monotonic() > end:
+                for process in context.processes:
+                    process.kill()
+                return f'the processes did not end within {SECONDS} s'
+    except mp.ProcessRaisedException as error:
+        return str(error).strip().splitlines()[-1]
+    except mp.ProcessExitedException as error:
+        return str(error)
+    return None

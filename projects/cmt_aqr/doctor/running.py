@@ -1,0 +1,92 @@
+"""Running checks one after another, and their table."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+
+from ..benchmarks.report import duration, table
+from .result import Result
+
+
+class Check(NamedTuple):
+    """A check by its name in the table."""
+
+    name: str
+    run: Callable[[torch.device], Result]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of the table."""
+
+    check: str
+    result: Result
+    seconds: float
+    traceback: str | None = None
+    """of what the check raised, if it did"""
+
+    @property
+    def verdict(self) -> str:
+        """The last column."""
+        if self.result.skipped:
+            return 'skipped'
+        return 'ok' if self.result.passed else 'FAILED'
+
+
+def run_check(check: Check, device: torch.device) -> Line:
+    """Run a check; what it raises is a failed line, with the last line of the error."""
+    start, trace = time.perf_counter(), None
+    torch.manual_seed(0)
+    try:
+        result = check.run(device)
+    except Exception:
+        trace = traceback.format_exc()
+        result = Result(what='stopped with an error', faults=[_last_line(trace)])
+    seconds = time.perf_counter() - start
+    return Line(check=check.name, result=result, seconds=seconds, traceback=trace)
+
+
+def failed_import(trace: str) -> Line:
+    """The line of a stack that does not import, from the traceback."""
+    result = Result(what='this project with its stack', faults=[_last_line(trace)])
+    return Line(check='import', result=result, seconds=0.0, traceback=trace)
+
+
+def _last_line(trace: str) -> str:
+    return trace.strip().splitlines()[-1]
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """One row for each check, then the faults and the comparisons that do not hold."""
+    head = ['check', 'what', 'largest error', 'allowed', 'time', '']
+    rows = []
+    for line in lines:
+        worst = line.result.worst
+        numbers = ['', ''] if worst is None else [f'{worst.error:.1e}', f'{worst.allowed:.1e}']
+        what = line.result.what if worst is None else f'{line.result.what}; worst: {worst.name}'
+        rows.append([line.check, what, *numbers, duration(line.seconds), line.verdict])
+    return '\n\n'.join([table(head, rows), *filter(None, map(_failures, lines))])
+
+
+def _failures(line: Line) -> str:
+    """What is wrong in a line, in full."""
+    wrong = [
+        f'{name}: error {error:.2e}, allowed {allowed:.2e}'
+        for name, error, allowed in line.result.comparisons
+        if not error <= allowed
+    ]
+    return '\n'.join(f'{line.check}: {reason}' for reason in (*line.result.faults, *wrong))
+
+
+def as_data(line: Line) -> dict:
+    """A line in full, for JSON; errors that are not finite become text."""
+    data = {**asdict(line), 'verdict': line.verdict}
+    data['result']['comparisons'] = [
+        {'name': name, 'error': error if abs(error) < float('inf') else str(error), 'allowed': most}
+        for name, error, most in line.result.comparisons
+    ]
+    return data

@@ -1,0 +1,144 @@
+"""A training step of the shipped tiny CMT on a sample drawn by numpy, against recorded losses.
+
+The sample, the weights and the order of the queries are the same everywhere, and nothing is drawn
+while the step is taken: what differs between machines is rounding.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from .result import Comparison, Result
+
+CONFIG = 'cmt/cmt_tiny_synthetic.py'
+WEIGHTS = 'cmt_tiny_synthetic.pth'
+RECORD = Path(__file__).with_name('training_record.json')
+
+
+def check_training(device: torch.device, *, amp: bool) -> Result:
+    """Losses, gradients of each part, and in float32 also the losses after the step.
+
+    Args:
+        device: to train on.
+        amp: mixed precision: bfloat16 on a CPU, float16 with a scaler on a GPU.
+    """
+    record = json.loads(RECORD.read_text())
+    dtype = None
+    if amp:
+        dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
+    found = take_step(device, dtype)
+    most = record['allowed']['mixed' if amp else 'float32']
+    most = {name: most['gradient' if 'gradient' in name else 'loss'] for name in record['found']}
+    expected = {name: x for name, x in record['found'].items() if name in found}
+    faults = [f'{name} was not recorded' for name in found if name not in expected]
+    comparisons = [
+        Comparison(name, abs(found[name] - value) / abs(value), most[name])
+        for name, value in expected.items()
+    ]
+    kind = 'float32' if dtype is None else f'mixed {dtype}'.replace('torch.', '')
+    what = f'{kind}, tiny CMT, losses and gradients as recorded with torch {record["torch"]}'
+    return Result(what=what, comparisons=comparisons, faults=faults)
+
+
+def take_step(device: torch.device, dtype: torch.dtype | None) -> dict[str, float]:
+    """One step of the tiny model.
+
+    Args:
+        device: to train on.
+        dtype: of mixed precision; ``None`` for float32.
+
+    Returns:
+        losses by name; ``gradient of PART``, the norm of that of each part; and without mixed
+        precision, whose scaler may leave out a first step, ``NAME after the step``.
+    """
+    from mmengine.optim import build_optim_wrapper
+
+    cfg, model, batch = _build(device)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    # From a small scale: at the default one a first step often overflows.
+    scaler = torch.amp.GradScaler(device.type, init_scale=256.0, enabled=dtype == torch.float16)
+    losses, total = _losses(model, batch, device, dtype)
+    scaler.scale(total).backward()
+    scaler.unscale_(optimizer)
+    found = {**losses, **_gradient_norms(model)}
+    if dtype is None:
+        optimizer.step()
+        with torch.no_grad():
+            after, _ = _losses(model, batch, device, dtype)
+        found |= {f'{name} after the step': loss for name, loss in after.items()}
+    return found
+
+
+def _build(device: torch.device) -> tuple:
+    """The config, the model with the shipped weights in training mode, and the sample."""
+    from mmdet3d.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import load_checkpoint
+
+    from .. import paths
+
+    MMLogger.get_current_instance().setLevel('WARNING')  # the table is to be read
+    cfg = Config.fromfile(paths.configs() / CONFIG)
+    cfg.model.pts_bbox_head.denoising = None  # its noise is drawn on the device
+    init_default_scope('mmdet3d')
+    model = MODELS.build(cfg.model)
+    weights = str(paths.weights() / WEIGHTS)
+    load_checkpoint(model, weights, map_location='cpu', strict=True, logger='silent')
+    return cfg, model.to(device).train(), _sample(cfg)
+
+
+def _sample(cfg: object) -> dict:
+    """A batch of one sample, in which all that is drawn comes from numpy."""
+    from ..benchmarks.inputs import random_batch
+
+    random = np.random.default_rng(0)
+    batch = random_batch(cfg, num_points=1, num_boxes=20)
+    (images,), (sample,) = batch['inputs']['img'], batch['data_samples']
+    limits = np.array(cfg.point_cloud_range)
+    cloud = random.uniform([*limits[:3], 0, 0], [*limits[3:], 255, 0.1], (20_000, 5))
+    boxes = sample.gt_instances_3d.bboxes_3d.tensor
+    boxes[:, :3] = torch.from_numpy(random.uniform(limits[:3], limits[3:], (20, 3)))
+    boxes[:, 6:] = torch.from_numpy(random.uniform(-3, 3, (20, 3)))
+    batch['inputs'] = {
+        'points': [torch.from_numpy(cloud).float()],
+        'img': [torch.from_numpy(random.integers(0, 255, images.shape, dtype=np.uint8))],
+    }
+    return batch
+
+
+def _losses(
+    model: nn.Module, batch: dict, device: torch.device, dtype: torch.dtype | None
+) -> tuple[dict[str, float], torch.Tensor]:
+    """Each loss, and their sum with its graph."""
+    mixed = torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+    with mixed:
+        losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    losses = {name: loss for name, loss in losses.items() if 'loss' in name}
+    return {name: loss.detach().item() for name, loss in losses.items()}, sum(losses.values())
+
+
+def _gradient_norms(model: nn.Module) -> dict[str, float]:
+    """Of each part that has gradients."""
+    norms = {}
+    for part, module in model.named_children():
+        grads = [p.grad.norm() for p in module.parameters() if p.grad is not None]
+        if grads:
+            norms[f'gradient of {part}'] = torch.stack(grads).norm().item()
+    return norms
+
+
+def record() -> None:
+    """Write what a CPU finds in float32 to :data:`RECORD`, beside the errors that are allowed."""
+    data = json.loads(RECORD.read_text())
+    data |= {'torch': torch.__version__, 'found': take_step(torch.device('cpu'), None)}
+    RECORD.write_text(json.dumps(data, indent=2) + '\n')
+
+
+if __name__ == '__main__':  # python -m projects.cmt_aqr.doctor.training
+    record()

@@ -1,0 +1,87 @@
+"""The versions that are installed against those known to work together."""
+
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from .result import Result
+
+REQUIREMENTS = Path(__file__).resolve().parents[3] / 'requirements'
+STACK = ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmdet3d', 'spconv', 'nuscenes-devkit', 'numpy')
+_OLDEST_TORCH = (2, 6)
+
+
+def check_versions(device: torch.device) -> Result:
+    """The whole stack against the files in ``requirements/``, which name what was tried together.
+
+    A GPU needs other builds of torch and spconv than a CPU.
+    """
+    pinned = read_pins('cuda' if device.type == 'cuda' else 'cpu')
+    found, faults = [_python()], []
+    for package in STACK:
+        name, wanted = pinned.get(package, (package, None))
+        installed = installed_version(name)
+        found.append(f'{name} {installed}')
+        if installed is None or wanted not in (None, installed):
+            # mmcv is compiled for the torch at hand.
+            remedy = 'make setup' if package == 'mmcv' else f'pip install {name}=={wanted}'
+            faults.append(f'{name} is {installed or "absent"}; {wanted} is known to work: {remedy}')
+    return Result(what=', '.join(found), faults=faults)
+
+
+def check_torch_alone(device: torch.device) -> Result:
+    """Python, torch and numpy, on a machine without the rest."""
+    found = [_python(), *(f'{name} {installed_version(name)}' for name in ('torch', 'numpy'))]
+    faults = []
+    if tuple(map(int, torch.__version__.split('.')[:2])) < _OLDEST_TORCH:
+        faults.append(f'torch {torch.__version__} is older than 2.6: pip install "torch>=2.6"')
+    return Result(what=', '.join(found), faults=faults)
+
+
+def check_device(device: torch.device) -> Result:
+    """Names the device; on a GPU its build of torch must have kernels for it."""
+    if device.type == 'cpu':
+        return Result(what=f'CPU, {torch.get_num_threads()} threads')
+    properties = torch.cuda.get_device_properties(device)
+    what = (
+        f'{properties.name}, compute capability {properties.major}.{properties.minor}, '
+        f'{properties.total_memory / 1e9:.0f} GB; CUDA {torch.version.cuda}, '
+        f'cuDNN {torch.backends.cudnn.version()}'
+    )
+    major = f'sm_{properties.major}'
+    known = [arch for arch in torch.cuda.get_arch_list() if arch.startswith(major)]
+    fault = f'this torch has no kernels for {major}x; it has {torch.cuda.get_arch_list()}'
+    return Result(what=what, faults=[] if known else [fault])
+
+
+def read_pins(kind: str) -> dict[str, tuple[str, str]]:
+    """Name and version of each pinned package; spconv's builds count as ``spconv``.
+
+    An installed package comes without these files: then nothing is pinned.
+
+    Args:
+        kind: ``cpu`` or ``cuda``.
+    """
+    pins = {}
+    if not REQUIREMENTS.is_dir():
+        return {}
+    for file in ('build.txt', 'runtime.txt', 'mmcv.txt', f'{kind}.txt'):
+        lines = (REQUIREMENTS / file).read_text()
+        for name, wanted in re.findall(r'^([\w-]+)==([\w.]+)', lines, re.MULTILINE):
+            pins[re.sub(r'^spconv-cu\d+$', 'spconv', name)] = (name, wanted)
+    return pins
+
+
+def installed_version(package: str) -> str | None:
+    """Without the build's suffix, such as ``+cpu``; ``None`` where it is absent."""
+    try:
+        return version(package).partition('+')[0]
+    except PackageNotFoundError:
+        return None
+
+
+def _python() -> str:
+    return f'python {platform.python_version()}'

@@ -1,0 +1,87 @@
+"""Check that this machine computes what it should: ``python tools/doctor.py``.
+
+Versions, compiled operators, sparse convolution, voxels, attention, a training step and
+data-parallel training, each against a slow and obvious reference. One line a check; the exit status
+is 1 where one fails. docs/install.md says how to read the table.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import json
+import traceback
+
+import torch
+
+STACK = ('mmcv', 'mmengine', 'mmdet', 'mmdet3d', 'spconv')
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cuda = torch.cuda.is_available()
+    parser.add_argument(
+        '--device', type=torch.device, default=torch.device('cuda' if cuda else 'cpu')
+    )
+    parser.add_argument(
+        '--torch-only',
+        action='store_true',
+        help='what needs torch and numpy alone: voxels, attention, decoder, two processes',
+    )
+    parser.add_argument('--json', type=Path, help='file to write all errors and tracebacks to')
+    return parser
+
+
+def import_package(*, torch_only: bool) -> str | None:
+    """Import this project, without the stack if asked to, or where the stack does not import.
+
+    Returns:
+        the traceback of the import, if it failed.
+    """
+    trace = None
+    if not torch_only:
+        try:
+            import projects.cmt_aqr  # noqa: F401
+        except Exception:
+            trace = traceback.format_exc()
+            for name in [name for name in sys.modules if name.startswith('projects.cmt_aqr')]:
+                del sys.modules[name]
+    if torch_only or trace:
+        sys.modules.update(dict.fromkeys(STACK))  # None: importing one of them now fails
+    return trace
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the checks and print their table.
+
+    Returns:
+        the exit status: 1 where a check failed.
+    """
+    args = make_parser().parse_args(arguments)
+    trace = import_package(torch_only=args.torch_only)
+
+    from projects.cmt_aqr.denormals import flush_denormals
+    from projects.cmt_aqr.doctor import checks, running
+
+    flush_denormals()
+    lines = [] if trace is None else [running.failed_import(trace)]
+    for check in checks.checks_of(args.device, torch_only=args.torch_only):
+        print(f'{check.name} ...', file=sys.stderr, flush=True)
+        lines.append(running.run_check(check, args.device))
+    print(running.markdown(lines))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps([running.as_data(line) for line in lines], indent=2) + '\n')
+    return int(any(not line.result.passed for line in lines))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
