@@ -124,6 +124,6 @@ def test_it_is_scored(run, trained):
 
 
 def test_without_the_hooks_the_training_is_refused(run):
-    answer = run('train.py', '--cfg-options', 'custom_hooks=[]', 'train_dataloader.num_workers=0')
+    answer = run('train.py', '--cfg-options', 'custom_hooks=[]')
     assert answer.returncode == 1
     assert "add dict(type='DrawIndexHook') to the custom_hooks of the config" in answer.stderr
