@@ -6,14 +6,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Operations whose result, or its shape, the host needs from the device; `lift_fresh` is a tensor
-# made from numbers of the host, which are copied and waited for.
+# Operations whose result, or its shape, the host needs from the device. Copies of host numbers to
+# the device are seen by `pretend_device.py`.
 READS = {
     '_local_scalar_dense',
     '_unique2',
     'bincount',
     'equal',
-    'lift_fresh',
     'masked_select',
     'nonzero',
     'unique_consecutive',
