@@ -97,7 +97,7 @@ def test_every_pipeline_that_reads_boxes_filters_them(repo_root):
 def test_an_object_failure_takes_them_too(tiny):
     dataset = DATASETS.build(tiny.val_dataloader.dataset)
     info = dataset.get_data_info(0)
-    drawn = ObjectFailure(severity=1).draw(info, np.random.default_rng(1))
+    drawn = ObjectFailure(severity=1).draw(info, np.random.default_rng(2))
     ignored = info['eval_ann_info']['gt_labels_3d'] == -1
     assert ignored.any()
     assert len(drawn.boxes) == len(ignored)

@@ -65,12 +65,13 @@ def stored(name: str, box: np.ndarray, number: int, grey: int | None) -> dict:
 def write_database(folder: Path, objects: Sequence[dict]) -> Path:
     """The database of objects as :func:`stored` gives them, all of one shard."""
     folder.mkdir(exist_ok=True)
-    rows, content = [], b''
+    rows, content, start = [], [], 0
     for sample, item in enumerate(objects):
         label, sizes = CLASSES.index(item['name']), [len(item['patch'])]
-        rows.append((label, sample, len(item['points']), item['box'], 0, len(content), sizes))
-        content += item['points'].tobytes() + item['patch']
-    (folder / SHARD_FILE.format(0)).write_bytes(content)
+        rows.append((label, sample, len(item['points']), item['box'], 0, start, sizes))
+        content += [item['points'].tobytes(), item['patch']]
+        start += item['points'].nbytes + len(item['patch'])
+    (folder / SHARD_FILE.format(0)).write_bytes(b''.join(content))
     np.save(folder / INDEX_FILE, np.array(rows, dtype=index_dtype(1)))
     settings = dict(format=FORMAT, classes=CLASSES, cameras=[CAMERA])
     (folder / SETTINGS_FILE).write_text(json.dumps(settings))
