@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from unittest import mock
 
@@ -52,7 +53,8 @@ class PretendDevice(TorchDispatchMode):
 
     def __enter__(self) -> PretendDevice:
         self._others.enter_context(_Functions())
-        self._others.enter_context(mock.patch.object(torch, 'autocast', _autocast))
+        for name, function in _AUTOCAST.items():
+            self._others.enter_context(mock.patch.object(torch, name, _of_host(function)))
         return super().__enter__()
 
     def __exit__(self, *error) -> None:
@@ -106,11 +108,19 @@ class _Functions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-_real_autocast = torch.autocast
+# Functions of autocast, which knows nothing of the pretended device.
+_AUTOCAST = {
+    name: getattr(torch, name) for name in ('autocast', 'is_autocast_enabled', 'get_autocast_dtype')
+}
 
 
-def _autocast(device_type: str, *args, **kwargs) -> torch.autocast:
-    return _real_autocast('cpu' if device_type == DEVICE.type else device_type, *args, **kwargs)
+def _of_host(function: Callable) -> Callable:
+    """The function, with the host's type for that of the device."""
+
+    def call(device_type: str, *args, **kwargs) -> object:
+        return function('cpu' if device_type == DEVICE.type else device_type, *args, **kwargs)
+
+    return call
 
 
 def _host(value: object) -> object:
