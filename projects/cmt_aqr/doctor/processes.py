@@ -18,7 +18,7 @@ from .result import Comparison, Result
 
 SIZE = Size(bev=(12, 10), image=(4, 6), camera_window=3)
 BATCH, QUERIES, CHANNELS = 4, 20, 32
-SECONDS = 90
+SECONDS = 240
 
 
 def check_processes(device: torch.device) -> Result:
