@@ -36,7 +36,7 @@ PYTHON = '{}.{}'.format(*sys.version_info[:2])
 # Files in the virtual environment: what the last finished set-up installed, and the log.
 STAMP, LOG = 'cmt_aqr.json', 'cmt_aqr_setup.log'
 # Of the installed packages, and of their downloads in the temporary folder.
-GIGABYTES = {'cpu': (4, 1), 'cuda': (10, 5)}
+GIGABYTES = {'cpu': (4, 1), 'cuda': (11, 5)}
 IMPORTS = 'import torch, cv2, mmcv.ops, mmdet3d.apis, spconv.pytorch, nuscenes'
 CAUSES = {
     'No space left on device|Disk quota exceeded': 'the disk is full: free some space',
