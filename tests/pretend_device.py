@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
+from projects.cmt_aqr.transformer import kernels
+
 # Of the devices that torch knows, the one that needs no driver; nothing here is without data.
 DEVICE = torch.device('meta')
 READS = ('_local_scalar_dense', 'nonzero', 'masked_select', '_unique2', 'unique_dim', 'equal')
@@ -53,8 +55,13 @@ class PretendDevice(TorchDispatchMode):
 
     def __enter__(self) -> PretendDevice:
         self._others.enter_context(_Functions())
-        for name, function in _AUTOCAST.items():
-            self._others.enter_context(mock.patch.object(torch, name, _of_host(function)))
+        for name in ('autocast', 'is_autocast_enabled', 'get_autocast_dtype'):
+            self._others.enter_context(
+                mock.patch.object(torch, name, _on_cpu(getattr(torch, name)))
+            )
+        # The device computes on the CPU, also in the kernels of attention.
+        cpu_kernel = {DEVICE.type: kernels.KERNELS['cpu']}
+        self._others.enter_context(mock.patch.dict(kernels.KERNELS, cpu_kernel))
         return super().__enter__()
 
     def __exit__(self, *error) -> None:
@@ -108,17 +115,12 @@ class _Functions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-# Functions of autocast, which knows nothing of the pretended device.
-_AUTOCAST = {
-    name: getattr(torch, name) for name in ('autocast', 'is_autocast_enabled', 'get_autocast_dtype')
-}
+def _on_cpu(function: Callable) -> Callable:
+    """The function, with the type of the device replaced by that of the CPU."""
 
-
-def _of_host(function: Callable) -> Callable:
-    """The function, with the host's type for that of the device."""
-
-    def call(device_type: str, *args, **kwargs) -> object:
-        return function('cpu' if device_type == DEVICE.type else device_type, *args, **kwargs)
+    def call(device_type: str, *args, **kwargs):
+        device_type = 'cpu' if device_type == DEVICE.type else device_type
+        return function(device_type, *args, **kwargs)
 
     return call
 

@@ -42,7 +42,7 @@ def _model(name: str, index: int, draws: int) -> ModelResult:
 
 
 def _record(condition: str, scores: np.ndarray, index: int) -> Record:
-    attention = dict(lidar_mass=0.4 + 0.1 * index, gap=31.25, leverage=0.05)
+    attention = dict(lidar_share=0.4 + 0.1 * index, gap=31.25, leverage=0.05)
     if index == 1:
         attention |= dict(w_lidar=-0.5, w_camera=0.25)
     return Record(

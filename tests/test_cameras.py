@@ -17,7 +17,7 @@ def meta(views, shape=(64, 96)):
 
 def test_a_sample_with_fewer_cameras_is_padded():
     cameras = batch_cameras([meta(3), meta(1)], like=torch.zeros(2, 3, 1))
-    assert cameras.present.tolist() == [[True, True, True], [True, False, False]]
+    assert cameras.camera_mask.tolist() == [[True, True, True], [True, False, False]]
     assert not cameras.complete
     assert cameras.image_shape == (64, 96)
     torch.testing.assert_close(cameras.lidar2img[1, 1:], torch.eye(4).expand(2, 4, 4))

@@ -46,9 +46,9 @@ def test_noise_stays_within_the_box_and_decides_the_label():
     assert torch.equal(queries.targets.labels[~far], queries.targets.raw_labels[~far])
 
 
-def test_who_may_look_at_whom():
+def test_which_queries_attend_to_which():
     queries = generator(groups=2)(boxes_of(2), num_query=50)
-    allowed = queries.may_look(3)
+    allowed = queries.self_attn_mask(3)
     expected = torch.tensor(
         [
             [1, 1, 0, 0, 1, 1, 1],

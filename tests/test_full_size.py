@@ -179,5 +179,5 @@ def test_a_routed_step_on_the_real_frame_is_audited(
     frozen = ('img_backbone', 'pts_middle_encoder', 'pts_backbone')
     assert {key.split('.')[0] for key in changed} == {'img_neck', 'pts_neck', 'pts_bbox_head'}
     assert not any(key.startswith(frozen) for key in changed)
-    router = runner.model.pts_bbox_head.aqr_weight_generator
+    router = runner.model.pts_bbox_head.router.aqr_weight_generator
     assert any(linear.weight.abs().max() > 0 for linear in router.to_weight.values())

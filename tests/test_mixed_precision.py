@@ -122,7 +122,7 @@ def test_what_enters_each_part(batch):
         'BEV projection': head.shared_conv,
         'BEV position': head.bev_embedding,
         'ray position': head.rv_embedding,
-        'router': head.aqr_weight_generator,
+        'router': head.router.aqr_weight_generator,
         'self-attention': head.transformer.layers[0].attentions[0].attn,
         'cross-attention': head.transformer.layers[0].attentions[1].attn,
         'task head': head.task_heads[0],

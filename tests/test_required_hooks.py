@@ -89,7 +89,9 @@ def test_what_the_models_of_the_configs_need(repo_root, config, needed):
     assert log.keys() == {'loss', *LOSSES}
 
 
-def test_scales_that_are_not_learned_need_no_hook(repo_root):
+def test_frozen_scales_need_no_hook(repo_root):
     cfg = Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic_all.py').model
-    cfg.pts_bbox_head.aqr.bias_generator.update(form='add', learn_scale=False)
-    MODELS.build(cfg).parse_losses(LOSSES)
+    cfg.pts_bbox_head.aqr.routing.type = 'BiasRouting'
+    model = MODELS.build(cfg)
+    model.pts_bbox_head.router.attention_bias_generator.requires_grad_(False)
+    model.parse_losses(LOSSES)

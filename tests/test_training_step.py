@@ -24,8 +24,9 @@ TASKS = {1: [CLASSES], 3: [CLASSES[:2], CLASSES[2:7], CLASSES[7:]]}
 # One line for each time that the host waits, whatever the batch and the model.
 WAITS = {
     'matching/ground_truth.py:of': 1,  # labels, which decide how many queries there are
-    'head.py:embed_queries': 1,  # pairs of a query and a camera that sees it
-    'geometry.py:visible_pairs': 1,  # the same, with the reference points as they are
+    # Pairs of a query and a camera that sees it: for the embedding, whose reference points are
+    # clamped to the range, and for the windows, with the reference points as they are.
+    'geometry.py:visible_pairs': 2,
     'matching/matcher.py:_read': 1,  # matching costs of all layers, tasks and samples
     'detector.py:parse_losses': 1,  # all losses, to be logged and checked
     'hooks/finite_gradient_hook.py:_step': 1,  # whether the gradient is finite
@@ -40,13 +41,13 @@ class AsItIs(nn.Module):
         return data
 
 
-def make_detector(repo_root, *, layers=3, tasks=1, form='gate') -> nn.Module:
+def make_detector(repo_root, *, layers=3, tasks=1, routing='GateRouting') -> nn.Module:
     config = Config.fromfile(repo_root / 'configs/_base_/models/cmt_tiny.py').model
     aqr = Config.fromfile(repo_root / 'configs/_base_/aqr_tiny.py').aqr
-    aqr.bias_generator.form = form
+    aqr.routing.type = routing
     head = config.pts_bbox_head
     head.transformer.num_layers = layers
-    head.update(tasks=TASKS[tasks], aqr=dict(aqr, reliability={}))
+    head.update(tasks=TASKS[tasks], aqr=dict(aqr, reliability_weight=1.0))
     torch.manual_seed(0)
     model = MODELS.build(config).train()
     model.data_preprocessor = AsItIs()
@@ -106,7 +107,12 @@ def run_step(model: nn.Module, boxes: tuple[int, ...], tmp_path) -> dict[str, in
 
 @pytest.mark.parametrize(
     ('options', 'boxes'),
-    [({}, (3,)), ({'layers': 2}, (2, 4, 1)), ({'tasks': 3}, (3, 2)), ({'form': 'add'}, (3, 0))],
+    [
+        ({}, (3,)),
+        ({'layers': 2}, (2, 4, 1)),
+        ({'tasks': 3}, (3, 2)),
+        ({'routing': 'BiasRouting'}, (3, 0)),
+    ],
     ids=['one sample', 'three samples', 'three tasks', 'bias'],
 )
 def test_the_host_waits_as_often_whatever_the_batch_and_the_model(

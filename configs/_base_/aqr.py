@@ -1,9 +1,10 @@
-"""The Adaptive Query Router: its parts, and their rates beside those of a recipe."""
+"""The Adaptive Query Router, and the learning rates of its parts beside those of a recipe."""
 
 aqr = dict(
+    type='AdaptiveQueryRouter',
     windows=dict(lidar=5, camera=8),
     weight_generator=dict(type='AQRWeightGenerator', groups='modality', activation='tanh'),
-    bias_generator=dict(type='AttentionBiasGenerator', form='gate'),
+    routing=dict(type='GateRouting'),
 )
 aqr_rates = {
     'aqr_weight_generator': dict(lr_mult=1.0),

@@ -1,4 +1,4 @@
-"""The Adaptive Query Router for the maps and channels of the tiny model."""
+"""The Adaptive Query Router in the size of the tiny model."""
 
 _base_ = './aqr.py'
 

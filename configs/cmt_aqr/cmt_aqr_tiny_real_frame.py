@@ -1,4 +1,4 @@
-"""The same with a router as `cmt_tiny_real_frame_finetune.py` without."""
+"""`cmt_tiny_real_frame_finetune.py` with a router."""
 
 _base_ = ['../cmt/cmt_tiny_real_frame_finetune.py', '../_base_/aqr_tiny.py']
 

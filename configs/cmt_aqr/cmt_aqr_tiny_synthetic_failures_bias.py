@@ -1,5 +1,5 @@
-"""A bias on the logits of each sensor's tokens, in place of a gate."""
+"""A bias on the logits of each sensor's tokens instead of a gate."""
 
-_base_ = './cmt_aqr_tiny_synthetic_failures_labels.py'
+_base_ = './cmt_aqr_tiny_synthetic_failures.py'
 
-model = dict(pts_bbox_head=dict(aqr=dict(bias_generator=dict(form='add'))))
+model = dict(pts_bbox_head=dict(aqr=dict(routing=dict(type='BiasRouting'))))

@@ -27,6 +27,8 @@ if compat.is_installed('mmdet3d'):
         precision,
         pretraining,
     )
+    from .aqr import ablations  # noqa: F401
+    from .transformer import BiasRouting, GateRouting, MixRouting
 
-    for router_part in (aqr.AQRWeightGenerator, aqr.AttentionBiasGenerator):
+    for router_part in (aqr.AQRWeightGenerator, BiasRouting, GateRouting, MixRouting):
         MODELS.register_module(module=router_part)

@@ -20,10 +20,10 @@ class Cameras(NamedTuple):
     """(B, V, 4, 4)"""
     img2lidar: Tensor
     """(B, V, 4, 4)"""
-    present: Tensor
-    """(B, V), bool"""
+    camera_mask: Tensor
+    """(B, V), bool, True for the cameras that a sample has"""
     complete: bool
-    """whether all are present; known without waiting for the device"""
+    """whether every sample has all cameras; known without waiting for the device"""
     image_shape: tuple[int, int]
     """height and width of the padded images, pixels"""
 
@@ -44,7 +44,7 @@ def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
     batch_size, num_views = like.shape[:2]
     # Inverted in double precision: entries of thousands of pixels stand beside others near zero.
     lidar2img = np.tile(np.eye(4), (batch_size, num_views, 1, 1))
-    present = torch.zeros(batch_size, num_views, dtype=torch.bool)
+    camera_mask = torch.zeros(batch_size, num_views, dtype=torch.bool)
     for index, meta in enumerate(metas):
         matrices = np.asarray(meta['lidar2img'], dtype=np.float64).reshape(-1, 4, 4)
         if len(matrices) > num_views:
@@ -52,11 +52,11 @@ def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
                 f'sample {index} has {len(matrices)} lidar2img matrices for {num_views} images'
             )
         lidar2img[index, : len(matrices)] = matrices
-        present[index, : len(matrices)] = True
+        camera_mask[index, : len(matrices)] = True
     return Cameras(
         lidar2img=to_device(lidar2img, like, torch.float32),
         img2lidar=to_device(np.linalg.inv(lidar2img), like, torch.float32),
-        present=to_device(present, like, torch.bool),
-        complete=bool(present.all()),
+        camera_mask=to_device(camera_mask, like, torch.bool),
+        complete=bool(camera_mask.all()),
         image_shape=shapes.pop(),
     )

@@ -36,8 +36,8 @@ class DenoisingQueries:
         """P."""
         return self.reference.shape[1]
 
-    def may_look(self, num_query: int) -> Tensor:
-        """(P + Q, P + Q), bool: learned queries never see the answers."""
+    def self_attn_mask(self, num_query: int) -> Tensor:
+        """(P + Q, P + Q), bool, True where a query may attend: never from a learned one to P."""
         group = torch.arange(self.slots, device=self.reference.device) // self.group_size
         allowed = torch.ones(2 * (self.slots + num_query,), dtype=torch.bool, device=group.device)
         allowed[: self.slots, : self.slots] = group[:, None] == group[None, :]

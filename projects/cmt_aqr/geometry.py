@@ -95,19 +95,19 @@ def project(points: Tensor, lidar2img: Tensor, image_shape: tuple[int, int]) -> 
     return Projection(pixels, depth, visible)
 
 
-def visible_pairs(projection: Projection, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def visible_pairs(projection: Projection, camera_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Every pair of a camera and a point that it sees.
 
-    Reads the number of pairs from the device: call it once for a batch and share the result.
+    Reads the number of pairs from the device.
 
     Args:
         projection: of points into the V cameras.
-        present: (B, V), bool: cameras that a sample has.
+        camera_mask: (B, V), bool: cameras that a sample has.
 
     Returns:
         Sample, camera and point (N,) of each pair, in this order of significance.
     """
-    return torch.where(projection.visible & present[..., None])
+    return torch.where(projection.visible & camera_mask[..., None])
 
 
 def depth_bins(

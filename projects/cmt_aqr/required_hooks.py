@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from .aqr import AttentionBiasGenerator
 from .freezing import frozen_modules
 from .running_hooks import running_hooks
+from .transformer import RoutingForm
 
 
 class RequiresHooks:
@@ -51,6 +51,5 @@ def _needed(model: nn.Module) -> Iterator[tuple[str, str]]:
     if frozen:
         yield 'FreezeAuditHook', f'proves that what is frozen in {", ".join(frozen)} did not move'
     for name, module in model.named_modules():
-        is_generator = isinstance(module, AttentionBiasGenerator)
-        if is_generator and any(parameter.requires_grad for parameter in module.parameters()):
+        if isinstance(module, RoutingForm) and module.learns_scales:
             yield 'BiasScaleHook', f'keeps the scales of {name} in their range'

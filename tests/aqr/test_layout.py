@@ -1,10 +1,8 @@
 """Layout of the tokens, read from the features."""
 
-import pytest
 import torch
 
 from projects.cmt_aqr.aqr import TokenLayout
-from projects.cmt_aqr.aqr.layout import check_grouping
 
 CPU = torch.device('cpu')
 
@@ -31,11 +29,10 @@ def test_a_sensor_that_is_missing_has_no_tokens_and_keeps_its_group():
     assert (lidar_only.num_groups('modality'), lidar_only.num_groups('camera')) == (2, 1)
 
 
-def test_an_unknown_grouping_is_named():
-    with pytest.raises(
-        ValueError, match=r"groups is 'sensor'; it must be one of \['modality', 'cam"
-    ):
-        check_grouping('sensor')
+def test_tokens_of_absent_cameras_are_masked():
+    layout = TokenLayout(bev=(1, 2), image=(1, 1), num_cameras=2)
+    mask = layout.token_mask(torch.tensor([[True, False], [True, True]]))
+    assert mask.tolist() == [[True, True, True, False], [True] * 4]
 
 
 def test_tokens_become_the_maps_they_came_from():

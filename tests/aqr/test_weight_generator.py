@@ -1,7 +1,5 @@
 """The weight generator against dense masked attention, and at its neutral value."""
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -126,22 +124,19 @@ def test_weights_stay_within_their_activation(activation, low, high):
 
 
 @pytest.mark.parametrize('groups', ['modality', 'camera'])
-def test_softmax_weights_sum_to_zero_over_the_groups_that_are_there(groups):
+def test_softmax_weights_sum_to_zero_over_the_valid_groups(groups):
     generator = awake(make_generator(activation='softmax', groups=groups))
-    present = torch.tensor([[True, True], [True, False]])
-    weights = run(generator, present=present)
+    camera_mask = torch.tensor([[True, True], [True, False]])
+    weights = run(generator, camera_mask=camera_mask)
     torch.testing.assert_close(weights.sum(-1), torch.zeros(BATCH, QUERIES), atol=1e-6, rtol=0)
     if groups == 'camera':
         assert (weights[1, :, 2] == 0).all()
         assert (weights[0, :, 2] != 0).all()
 
 
-@pytest.mark.parametrize(
-    ('groups', 'pooling'),
-    [('modality', 'separate'), ('modality', 'joint'), ('camera', 'separate')],
-)
-def test_a_weight_depends_on_the_tokens_in_the_windows_alone(groups, pooling):
-    generator = awake(make_generator(groups=groups, pooling=pooling))
+@pytest.mark.parametrize('groups', ['modality', 'camera'])
+def test_a_weight_depends_on_the_tokens_in_the_windows_alone(groups):
+    generator = awake(make_generator(groups=groups))
     query, key, value = inputs()
     options = dict(layout=LAYOUT, windows=(LIDAR, CAMERA))
     before = generator(query, key, value, **options)
@@ -153,7 +148,7 @@ def test_a_weight_depends_on_the_tokens_in_the_windows_alone(groups, pooling):
     assert changed.nonzero().tolist() == [[0, 0]]
 
 
-def test_pooled_apart_each_camera_changes_its_own_weight_and_lidar():
+def test_each_camera_changes_its_own_weight_and_lidar():
     generator = awake(make_generator(groups='camera'))
     query, key, value = inputs()
     options = dict(layout=LAYOUT, windows=(LIDAR, CAMERA))
@@ -180,25 +175,17 @@ def test_half_precision_is_used_outside_of_the_sums_alone():
         torch.testing.assert_close(run(generator).float(), expected, atol=0.1, rtol=0.1)
 
 
-@pytest.mark.parametrize('option', ['activation', 'groups', 'pooling'])
+@pytest.mark.parametrize('option', ['activation', 'groups'])
 def test_an_unknown_option_is_named(option):
     with pytest.raises(ValueError, match=f"{option} is 'nothing'; it must be one of"):
         make_generator(**{option: 'nothing'})
 
 
-def test_joint_pooling_cannot_weigh_cameras():
-    with pytest.raises(ValueError, match='cannot tell cameras apart'):
-        make_generator(groups='camera', pooling='joint')
-
-
-def test_every_parameter_takes_part_in_the_loss():
-    for groups, pooling in itertools.product(['modality', 'camera'], ['separate', 'joint']):
-        if (groups, pooling) == ('camera', 'joint'):
-            continue
-        generator = awake(make_generator(groups=groups, pooling=pooling))
-        run(generator).sum().backward()
-        unused = [name for name, p in generator.named_parameters() if p.grad is None]
-        assert unused == []
+@pytest.mark.parametrize('groups', ['modality', 'camera'])
+def test_every_parameter_takes_part_in_the_loss(groups):
+    generator = awake(make_generator(groups=groups))
+    run(generator).sum().backward()
+    assert [name for name, p in generator.named_parameters() if p.grad is None] == []
 
 
 def test_what_is_pooled_is_not_drowned_by_a_large_query_embedding():

@@ -31,8 +31,8 @@ def camera_parts(*points, size=3):
     ahead = torch.tensor([[40.0, -40, 0, 0], [20, 0, -40, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
     behind = torch.cat([-ahead[:3], ahead[3:]])
     projection = project(torch.tensor([points]), torch.stack([ahead, behind])[None], IMAGE)
-    present = torch.ones(1, 2, dtype=torch.bool)
-    return camera_windows(projection, present, LAYOUT, size=size, image_shape=IMAGE)
+    camera_mask = torch.ones(1, 2, dtype=torch.bool)
+    return camera_windows(projection, camera_mask, LAYOUT, size=size, image_shape=IMAGE)
 
 
 def render(weights, *windows, **options):

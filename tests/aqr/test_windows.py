@@ -33,14 +33,14 @@ def looking_along(yaw_x: float) -> torch.Tensor:
     return matrix
 
 
-def camera(*points, matrices=None, size=3, present=None):
+def camera(*points, matrices=None, size=3, camera_mask=None):
     if matrices is None:
         matrices = [looking_along(1.0), looking_along(-1.0)]
     matrices = torch.stack(matrices)[None]
     projection = project(torch.tensor([points]), matrices, IMAGE)
-    if present is None:
-        present = torch.ones(1, matrices.shape[1], dtype=torch.bool)
-    return camera_windows(projection, present, TWO_CAMERAS, size=size, image_shape=IMAGE)
+    if camera_mask is None:
+        camera_mask = torch.ones(1, matrices.shape[1], dtype=torch.bool)
+    return camera_windows(projection, camera_mask, TWO_CAMERAS, size=size, image_shape=IMAGE)
 
 
 def test_a_bev_window_lies_round_the_cell_of_the_point():
@@ -52,13 +52,6 @@ def test_a_bev_window_lies_round_the_cell_of_the_point():
         [0],
         [0],
     )
-
-
-def test_windows_of_the_later_queries():
-    windows = bev((1.5, -1.9, 0.0), (-7.0, -3.0, 0.0), (3.0, 3.0, 0.0)).from_query(1)
-    assert windows.query.tolist() == [0, 1, 2]
-    assert cells(windows, 0) == []
-    assert cells(windows, 1) == [0, 1, 8, 9]
 
 
 def test_an_even_window_reaches_one_cell_further_up():
@@ -121,9 +114,9 @@ def test_every_camera_that_sees_a_point_counts():
 
 
 def test_a_camera_that_the_sample_lacks_gives_no_window():
-    present = torch.tensor([[False, True]])
+    camera_mask = torch.tensor([[False, True]])
     windows = camera(
-        (5.0, 0.0, 0.0), matrices=[looking_along(1.0), looking_along(1.0)], present=present
+        (5.0, 0.0, 0.0), matrices=[looking_along(1.0), looking_along(1.0)], camera_mask=camera_mask
     )
     assert windows.group.tolist() == [2]
 
@@ -139,8 +132,8 @@ def test_both_axes_of_an_image_have_a_ratio_of_their_own():
     # Maps of 2 x 16 cells: 20 pixels high, 5 wide.
     layout = TokenLayout(bev=None, image=(2, 16), num_cameras=1)
     projection = project(torch.tensor([[[5.0, -0.1, -0.1]]]), looking_along(1.0)[None, None], IMAGE)
-    present = torch.ones(1, 1, dtype=torch.bool)
-    windows = camera_windows(projection, present, layout, size=1, image_shape=IMAGE)
+    camera_mask = torch.ones(1, 1, dtype=torch.bool)
+    windows = camera_windows(projection, camera_mask, layout, size=1, image_shape=IMAGE)
     assert cells(windows) == [16 + 8]
 
 

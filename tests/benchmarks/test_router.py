@@ -55,8 +55,8 @@ def test_every_form_takes_a_step(repo_root, form):
         data_root=None,
         device=CPU,
     )
-    bias = step.model.pts_bbox_head.attention_bias_generator
-    assert bias.form == router.FORMS[form][f'{router._BIAS}.form']
+    routing = step.model.pts_bbox_head.router.attention_bias_generator
+    assert type(routing).__name__ == router.FORMS[form][f'{router._AQR}.routing.type']
     assert step()['forward/head'] > 0
 
 

@@ -23,7 +23,7 @@ from torch import nn
 import projects.cmt_aqr  # noqa: F401
 from projects.cmt_aqr.conversion import ConversionError, Layout, convert, read_source
 
-GENERATOR = 'pts_bbox_head.aqr_weight_generator.'
+GENERATOR = 'pts_bbox_head.router.aqr_weight_generator.'
 WITHOUT_CAMERA = dict(
     data_preprocessor=dict(mean=None, std=None),
     img_backbone=None,
@@ -124,7 +124,7 @@ def test_what_is_written_holds_no_more_than_its_own_memory(published, build):
 def test_a_router_is_left_as_it_starts(published, routed):
     start = {n: v.clone() for n, v in routed.state_dict().items()}
     conversion = convert(published.state_dict(), routed)
-    router = {n for n in start if '.aqr_weight_generator.' in n or '.attention_bias_gen' in n}
+    router = {n for n in start if n.startswith('pts_bbox_head.router.')}
     assert set(conversion.missing) == router
     assert set(conversion.state) == set(start) - router
     for name in router:

@@ -7,8 +7,8 @@ from published_files import OF_CAMERA, OF_LIDAR, ROUTER, TRANSFORMER, as_mome, r
 from projects.cmt_aqr.conversion import ConversionError, Layout
 from projects.cmt_aqr.conversion.layouts import find_places, may_be_missing, recognise
 
-GENERATOR = 'pts_bbox_head.aqr_weight_generator'
-BIAS_GENERATOR = 'pts_bbox_head.attention_bias_generator'
+GENERATOR = 'pts_bbox_head.router.aqr_weight_generator'
+BIAS_GENERATOR = 'pts_bbox_head.router.attention_bias_generator'
 LAYER = [
     *(f'{GENERATOR}.attention.{n}' for n in ('in_proj_weight', 'in_proj_bias')),
     *(f'{GENERATOR}.attention.out_proj.{n}' for n in ('weight', 'bias')),

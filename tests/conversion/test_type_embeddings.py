@@ -33,7 +33,7 @@ def test_a_decoder_with_other_biases_is_one_with_shifted_queries():
 
 
 def test_the_layer_of_the_router_is_folded_as_well_and_nothing_else():
-    router = 'pts_bbox_head.aqr_weight_generator.attention.'
+    router = 'pts_bbox_head.router.aqr_weight_generator.attention.'
     other = 'pts_bbox_head.other.'
     weight, bias = torch.randn(3 * CHANNELS, CHANNELS), torch.zeros(3 * CHANNELS)
     state = {

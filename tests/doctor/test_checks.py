@@ -66,8 +66,8 @@ def without_gradient_of_lse(function):
 
 
 def without_absence(function):
-    def wrong(*args, present, **kwargs):
-        return function(*args, present=None, **kwargs)
+    def wrong(*args, token_mask, **kwargs):
+        return function(*args, token_mask=None, **kwargs)
 
     return wrong
 

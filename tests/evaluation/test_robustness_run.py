@@ -71,9 +71,9 @@ def test_every_condition_has_scores_of_the_chosen_frames(run):
 
 
 def test_where_queries_look_is_recorded_of_every_condition(run):
-    masses = [record.attention['lidar_mass'] for record in run.read().values()]
-    assert len({*masses}) == 3  # each condition has its own, of all of its batches
-    assert all(0 < mass < 1 for mass in masses)
+    shares = [record.attention['lidar_share'] for record in run.read().values()]
+    assert len({*shares}) == 3  # each condition has its own, of all of its batches
+    assert all(0 < mass < 1 for mass in shares)
 
 
 def test_a_record_says_what_it_is_made_of(run):

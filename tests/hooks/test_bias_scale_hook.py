@@ -7,18 +7,18 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import get_priority
 from torch import nn
 
-from projects.cmt_aqr.aqr import AttentionBiasGenerator
 from projects.cmt_aqr.hooks import BiasScaleHook
 from projects.cmt_aqr.running_hooks import running_hooks
+from projects.cmt_aqr.transformer import BiasRouting
 
 
 def test_scales_are_put_back_wherever_they_are():
-    generator = AttentionBiasGenerator(scope='both')
+    form = BiasRouting(num_heads=1, scope='both')
     with torch.no_grad():
-        generator.bias_scale.copy_(torch.tensor([[-1.0, 2.0], [5.5, 0.5]]))
-    runner = SimpleNamespace(model=nn.Sequential(nn.Linear(1, 1), nn.Sequential(generator)))
+        form.bias_scale.copy_(torch.tensor([[-1.0, 2.0], [5.5, 0.5]]))
+    runner = SimpleNamespace(model=nn.Sequential(nn.Linear(1, 1), nn.Sequential(form)))
     BiasScaleHook().after_train_iter(runner, 0)
-    assert generator.bias_scale.tolist() == [[0.5, 2.0], [5.0, 0.5]]
+    assert form.bias_scale.tolist() == [[0.5, 2.0], [5.0, 0.5]]
 
 
 def test_the_model_knows_that_it_runs():

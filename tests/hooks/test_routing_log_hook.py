@@ -7,12 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
-from test_head import GRID, aqr, make_head, random_batch, routed_head, wake
+from small_head import make_head, random_batch, routed_head, wake
 from torch import nn
 
-from projects.cmt_aqr.aqr import AttentionBiasGenerator, TokenLayout, Windows
 from projects.cmt_aqr.hooks import RoutingLogHook
-from projects.cmt_aqr.hooks.routing_log_hook import clamped_queries
 
 
 @pytest.fixture
@@ -50,9 +48,9 @@ def train_once(hook, runner):
 
 def test_without_a_router_the_attention_is_logged(make_runner):
     logged = train_once(RoutingLogHook(), make_runner(make_head()))
-    assert logged.keys() == {'lidar_mass', 'gap', 'leverage'}
+    assert logged.keys() == {'lidar_share', 'gap', 'leverage'}
     # 64 LiDAR tokens beside 48 image tokens, and logits that hardly differ at first.
-    assert 0.4 < logged['lidar_mass'] < 0.75
+    assert 0.4 < logged['lidar_share'] < 0.75
     assert logged['leverage'] > 0.9
 
 
@@ -75,24 +73,24 @@ def test_the_figures_by_layer_and_head_are_those_of_the_attention(make_runner, t
     q, k = attention.project(*seen[0][:2])
     logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     lidar, camera = logits[..., :64].logsumexp(-1), logits[..., 64:].logsumexp(-1)
-    mass = (lidar - camera).sigmoid().transpose(0, 1).flatten(1)
+    share = (lidar - camera).sigmoid().transpose(0, 1).flatten(1)
     line = json.loads((tmp_path / 'routing.jsonl').read_text())
     assert (line['phase'], line['iteration']) == ('test', 0)
-    assert line['lidar_mass'][1] == pytest.approx(mass.mean(1).tolist(), rel=1e-4)
+    assert line['lidar_share'][1] == pytest.approx(share.mean(1).tolist(), rel=1e-4)
     gap = (lidar - camera).abs().transpose(0, 1).flatten(1).median(1).values
     assert line['gap'][1] == pytest.approx(gap.tolist(), rel=1e-3)
-    balanced = ((mass > 0.05) & (mass < 0.95)).float().mean(1)
+    balanced = ((share > 0.05) & (share < 0.95)).float().mean(1)
     assert line['leverage'][1] == pytest.approx(balanced.tolist())
-    assert metrics.keys() == {'lidar_mass', 'gap', 'leverage'}
+    assert metrics.keys() == {'lidar_share', 'gap', 'leverage'}
     printed = {name: value.current() for name, value in runner.message_hub.log_scalars.items()}
     assert printed == {f'test/{name}': value for name, value in metrics.items()}
 
 
 def test_weights_and_scales_of_a_router(make_runner):
-    head = routed_head(scope='both')
-    torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, 100.0)
+    head = routed_head('BiasRouting', scope='both')
+    torch.nn.init.constant_(head.router.aqr_weight_generator.to_weight['lidar'].bias, 100.0)
     with torch.no_grad():
-        head.attention_bias_generator.bias_scale[1, 1] = 3.5
+        head.router.attention_bias_generator.bias_scale[1, 1] = 3.5
     logged = train_once(RoutingLogHook(), make_runner(head))
     assert (logged['w_lidar'], logged['w_lidar_std'], logged['w_camera']) == (1, 0, 0)
     assert logged['scale_local_camera'] == 3.5
@@ -100,107 +98,63 @@ def test_weights_and_scales_of_a_router(make_runner):
 
 
 def test_a_gate_has_no_scales_and_a_mix_a_temperature(make_runner):
-    gate = train_once(RoutingLogHook(), make_runner(routed_head(form='gate')))
+    gate = train_once(RoutingLogHook(), make_runner(routed_head()))
     assert not any(name.startswith(('scale_', 'temperature')) for name in gate)
-    head = routed_head(form='mix')
-    torch.nn.init.constant_(head.attention_bias_generator.temperature, 3.0)
+    head = routed_head('MixRouting')
+    torch.nn.init.constant_(head.router.attention_bias_generator.temperature, 3.0)
     mix = train_once(RoutingLogHook(), make_runner(head))
     assert mix['temperature'] == 3
     assert {'scale_global_lidar', 'scale_global_camera'} <= mix.keys()
 
 
-@pytest.mark.parametrize('form', ['add', 'gate', 'mix'])
-def test_what_the_router_asks_for_counts(make_runner, form):
-    head = routed_head(form=form)
+@pytest.mark.parametrize('form', ['BiasRouting', 'GateRouting', 'MixRouting'])
+def test_routing_is_part_of_the_attention(make_runner, form):
+    head = routed_head(form)
     plain = train_once(RoutingLogHook(), make_runner(head))
-    torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, -100.0)
+    torch.nn.init.constant_(head.router.aqr_weight_generator.to_weight['lidar'].bias, -100.0)
     suppressed = train_once(RoutingLogHook(), make_runner(head))
-    assert suppressed['lidar_mass'] < plain['lidar_mass'] / 2
+    assert suppressed['lidar_share'] < plain['lidar_share'] / 2
 
 
-def test_weights_that_scale_features_have_no_bias_to_log(make_runner):
-    options = {**aqr(), 'bias_generator': None, 'feature_scaling': {}}
-    logged = train_once(RoutingLogHook(), make_runner(make_head(aqr=options, voxel_grid=GRID)))
-    assert {'w_lidar', 'w_camera', 'lidar_mass'} < logged.keys()
+def test_a_router_without_a_routing_form_has_nothing_more_to_log(make_runner):
+    head = routed_head(None, type='FeatureModulationRouter')
+    logged = train_once(RoutingLogHook(), make_runner(head))
+    assert {'w_lidar', 'w_camera', 'lidar_share'} < logged.keys()
     assert not any(name.startswith(('scale_', 'clamped')) for name in logged)
 
 
-LAYOUT = TokenLayout(bev=(1, 2), image=(1, 2), num_cameras=1)  # tokens 0 and 1, 2 and 3
-
-
-def ask(weights, **options):
-    """What a generator asks for, of one sample; query 0 has a window on the LiDAR token 1."""
-    tensor = torch.tensor
-    window = Windows(
-        *(tensor([0]),) * 3, tensor([[1, 0]]), tensor([[True, False]]), torch.zeros(1, 2, 2)
-    )
-    generator = AttentionBiasGenerator(initial_scale=5.0, **options)
-    groups = LAYOUT.groups('modality', torch.device('cpu'))
-    return generator(torch.tensor([weights]), groups=groups, windows=[window])
-
-
-def test_a_query_is_clamped_where_any_of_its_biases_is_at_the_limit():
-    weights = [[0.0, 0.98], [0.0, -0.995], [1.0, 1.0], [0.0, 0.0]]
-    assert clamped_queries(ask(weights)).tolist() == [[False, True, True, False]]
-    mix = ask(weights, form='mix', num_heads=2)
-    assert clamped_queries(mix).tolist() == [[False, True, True, False]]
-    assert clamped_queries(ask(weights, form='gate')) is None
-
-
-def test_in_windows_the_sum_of_both_scopes_counts():
-    weights = [[0.6, 0.0], [0.6, 0.0]]  # 3 everywhere, and 3 more in the window of query 0
-    assert clamped_queries(ask(weights, scope='both')).tolist() == [[True, False]]
-    assert clamped_queries(ask(weights, scope='local')).tolist() == [[False, False]]
-    assert clamped_queries(ask([[1.0, 0.0]] * 2, scope='local')).tolist() == [[True, False]]
-    assert clamped_queries(ask([[0.0, 0.9]] * 2, scope='both')).tolist() == [[False, False]]
-
-
 def test_the_share_of_clamped_queries_is_logged(make_runner):
-    head = routed_head()
+    head = routed_head('BiasRouting')
     assert train_once(RoutingLogHook(), make_runner(head))['clamped'] == 0
-    torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, 100.0)
-    torch.nn.init.constant_(head.attention_bias_generator.bias_scale, 5.0)
+    torch.nn.init.constant_(head.router.aqr_weight_generator.to_weight['lidar'].bias, 100.0)
+    torch.nn.init.constant_(head.router.attention_bias_generator.bias_scale, 5.0)
     assert train_once(RoutingLogHook(), make_runner(head))['clamped'] == 1
 
 
 def test_a_scale_at_a_limit_is_warned_of_once(make_runner, warnings):
-    head = routed_head()
+    head = routed_head('BiasRouting')
     hook, runner = RoutingLogHook(), make_runner(head)
     train_once(hook, runner)
     assert warnings == []
     with torch.no_grad():
-        head.attention_bias_generator.bias_scale[0, 1] = 5.0
+        head.router.attention_bias_generator.bias_scale[0, 1] = 5.0
     train_once(hook, runner)
     train_once(hook, runner)
     (warning,) = warnings
-    assert warning.startswith('scale_global_camera sits at 5, a limit of its range (0.5, 5.0)')
-    assert 'widen scale_range of aqr.bias_generator' in warning
+    assert warning.startswith('scale_global_camera is 5, a limit of its range (0.5, 5.0)')
+    assert 'widen scale_range of aqr.routing' in warning
     with torch.no_grad():
-        head.attention_bias_generator.bias_scale[0, 0] = 0.5
+        head.router.attention_bias_generator.bias_scale[0, 0] = 0.5
     train_once(hook, runner)
     assert [text.split()[0] for text in warnings] == ['scale_global_camera', 'scale_global_lidar']
 
 
-def test_a_fixed_scale_at_a_limit_is_as_it_was_asked_for(make_runner, warnings):
-    options = aqr()
-    options['bias_generator'] |= {'initial_scale': 5.0, 'learn_scale': False}
-    head = make_head(aqr=options, voxel_grid=GRID)
+def test_a_frozen_scale_at_a_limit_gives_no_warning(make_runner, warnings):
+    head = routed_head('BiasRouting')
+    torch.nn.init.constant_(head.router.attention_bias_generator.bias_scale, 5.0)
+    head.router.attention_bias_generator.requires_grad_(False)
     assert train_once(RoutingLogHook(), make_runner(head))['scale_global_lidar'] == 5
     assert warnings == []
-
-
-def test_scales_of_each_layer_are_logged_and_warned_of(make_runner, warnings):
-    options = aqr()
-    options['bias_generator']['scales'] = 'per_layer'
-    head = make_head(aqr=options, voxel_grid=GRID)
-    with torch.no_grad():
-        head.attention_bias_generator.bias_scale[1, 0, 0] = 5.0
-    torch.nn.init.constant_(head.aqr_weight_generator.to_weight['lidar'].bias, 100.0)
-    logged = train_once(RoutingLogHook(), make_runner(head))
-    assert (logged['scale_global_lidar_layer0'], logged['scale_global_lidar_layer1']) == (2.5, 5)
-    assert logged['clamped'] == 1
-    (warning,) = warnings
-    assert warning.startswith('scale_global_lidar_layer1 sits at 5')
 
 
 def test_only_every_nth_iteration_is_watched(make_runner):

@@ -21,7 +21,7 @@ _base_ = ['{root}/configs/cmt_aqr/cmt_aqr_tiny_synthetic_failures_bias.py']
 custom_imports = dict(imports=['projects.cmt_aqr', 'seen_samples'], allow_failed_imports=False)
 custom_hooks = [*_base_.custom_hooks, dict(type='SeenSamples')]
 model = dict(
-    pts_bbox_head=dict(aqr=dict(bias_generator=dict(scale_range=({scale}, {scale}))))
+    pts_bbox_head=dict(aqr=dict(routing=dict(scale_range=({scale}, {scale}))))
 )
 data = dict(data_root='{data}', metainfo=dict(version='v1.0-mini'))
 train_dataloader = dict(

@@ -77,7 +77,7 @@ def test_a_sample_by_its_token(run, checkpoint, synthetic_root, tmp_path):
         ([CONFIG, 'CHECKPOINT', '--token', 'x'], "samples of the test data have no token 'x'"),
         (
             [CONFIG, 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'],
-            'missing keys in source state_dict: pts_bbox_head.aqr_weight_generator',
+            'missing keys in source state_dict: pts_bbox_head.router.aqr_weight_generator',
         ),
     ],
 )

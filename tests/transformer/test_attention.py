@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from projects.cmt_aqr.transformer import (
-    AttentionBias,
+    BiasRouting,
     CrossAttention,
     MultiheadAttention,
     TokenGroups,
@@ -34,7 +34,7 @@ def test_boolean_mask_hides_keys(pair):
     query, key = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
     mask = torch.arange(7)[None] < 4
     torch.testing.assert_close(
-        ours(query, key, key, mask=mask), ours(query, key[:, :4], key[:, :4])
+        ours(query, key, key, attn_mask=mask), ours(query, key[:, :4], key[:, :4])
     )
 
 
@@ -43,7 +43,7 @@ def test_float_mask_is_added_to_the_logits(pair):
     query, key = torch.randn(1, 5, 16), torch.randn(1, 7, 16)
     bias = torch.randn(5, 7)
     expected = theirs(query, key, key, attn_mask=bias, need_weights=False)[0]
-    torch.testing.assert_close(ours(query, key, key, mask=bias), expected)
+    torch.testing.assert_close(ours(query, key, key, attn_mask=bias), expected)
 
 
 def test_heads_must_divide_channels():
@@ -60,8 +60,8 @@ def test_dropout_only_in_training():
 
 
 def make_bias(queries=3, keys=9, num_groups=2, batch_size=2):
-    everywhere = torch.randn(batch_size, queries, num_groups)
-    return AttentionBias(everywhere, groups_of(keys, num_groups), (), 5.0)
+    weights = torch.randn(batch_size, queries, num_groups)
+    return BiasRouting(num_heads=4)(weights, groups=groups_of(keys, num_groups))
 
 
 def groups_of(keys, num_groups):
@@ -71,19 +71,19 @@ def groups_of(keys, num_groups):
 
 @pytest.mark.parametrize('num_groups', [2, 7])
 @pytest.mark.parametrize('biased', [False, True])
-def test_the_mass_of_groups_is_the_sum_of_their_weights(num_groups, biased):
+def test_the_attention_share_of_groups_is_the_sum_of_their_weights(num_groups, biased):
     attention = CrossAttention(16, num_heads=4)
     query, key = torch.randn(2, 3, 16), torch.randn(2, 9, 16)
     groups = groups_of(9, num_groups)
     bias = make_bias() if biased else None
-    present = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
+    token_mask = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
     q, k = attention.project(query, key)
-    logits = q @ k.transpose(-1, -2) / 2 + (bias.dense()[:, None] if biased else 0)
-    weights = logits.masked_fill(~present[:, None, None], -torch.inf).softmax(-1)
+    logits = q @ k.transpose(-1, -2) / 2 + (bias.form.dense_bias(bias)[:, None] if biased else 0)
+    weights = logits.masked_fill(~token_mask[:, None, None], -torch.inf).softmax(-1)
     parts = weights.split(groups.sizes, dim=-1)
     expected = torch.stack([part.sum(dim=-1) for part in parts], dim=-1)
-    mass = attention.mass(query, key, groups, routing=bias, present=present)
-    torch.testing.assert_close(mass, expected)
+    share = attention.attention_share(query, key, groups, routing=bias, token_mask=token_mask)
+    torch.testing.assert_close(share, expected)
 
 
 def test_without_a_bias_cross_attention_is_plain():
@@ -91,9 +91,9 @@ def test_without_a_bias_cross_attention_is_plain():
     plain.load_state_dict(cross.state_dict())
     query, key = torch.randn(2, 3, 16), torch.randn(2, 9, 16)
     assert torch.equal(cross(query, key, key), plain(query, key, key))
-    present = (torch.arange(9) < 4).expand(2, -1)
+    token_mask = (torch.arange(9) < 4).expand(2, -1)
     torch.testing.assert_close(
-        cross(query, key, key, present=present), plain(query, key[:, :4], key[:, :4])
+        cross(query, key, key, token_mask=token_mask), plain(query, key[:, :4], key[:, :4])
     )
 
 
@@ -103,7 +103,7 @@ def test_every_back_end_by_its_name(backend):
     query, key, bias = torch.randn(2, 3, 16), torch.randn(2, 9, 16), make_bias()
     masked = MultiheadAttention(16, num_heads=4)
     masked.load_state_dict(attention.state_dict())
-    expected = masked(query, key, key, mask=bias.dense()[:, None])
+    expected = masked(query, key, key, attn_mask=bias.form.dense_bias(bias)[:, None])
     torch.testing.assert_close(attention(query, key, key, routing=bias), expected)
 
 

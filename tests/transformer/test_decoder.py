@@ -19,12 +19,12 @@ def test_one_normalised_output_for_each_layer():
     torch.testing.assert_close(outputs.mean(-1), torch.zeros(2, 2, 5), atol=1e-5, rtol=0)
 
 
-def test_self_mask_separates_queries():
+def test_the_mask_of_self_attention_separates_queries():
     transformer, tokens = make(), torch.randn(1, 9, 16)
     query_pos = torch.randn(1, 5, 16)
     group = torch.tensor([0, 0, 1, 1, 1])
     mask = group[:, None] == group[None, :]
-    full = transformer(query_pos, tokens=tokens, token_pos=tokens, self_mask=mask)
+    full = transformer(query_pos, tokens=tokens, token_pos=tokens, self_attn_mask=mask)
     alone = transformer(query_pos[:, :2], tokens=tokens, token_pos=tokens)
     torch.testing.assert_close(full[:, :, :2], alone)
 

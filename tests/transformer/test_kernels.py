@@ -20,7 +20,7 @@ from routings import (
     run,
 )
 
-from projects.cmt_aqr.transformer import AttentionBias, CmtTransformer, TokenGroups, kernels
+from projects.cmt_aqr.transformer import BiasRouting, CmtTransformer, TokenGroups, kernels
 from projects.cmt_aqr.transformer.backends import (
     choose_backend,
     dense_attention,
@@ -96,7 +96,7 @@ def test_another_schema_is_named(monkeypatch, change):
     ('make_routing', 'backend'),
     [
         (make_bias, 'folded'),
-        (lambda: make_bias(windows=True), 'dense'),
+        (lambda: make_bias(scope='both'), 'dense'),
         (make_gate, 'dense'),
         (make_mix, 'dense'),
     ],
@@ -192,8 +192,8 @@ ROUTINGS = {
     'gate': make_gate,
     'gate per camera': lambda: make_gate('camera'),
     'mix': make_mix,
-    'windows': lambda: make_bias(everywhere=False, windows=True),
-    'both per camera': lambda: make_bias('camera', windows=True, gaussian=True),
+    'windows': lambda: make_bias(scope='local'),
+    'both per camera': lambda: make_bias('camera', scope='both'),
 }
 
 
@@ -206,16 +206,16 @@ def test_back_ends_equal_dense(on_cuda, make_routing, absent, dtype):
         name: by_heads(torch.randn(BATCH, n, HEADS, 8)).to(dtype)
         for name, n in (('q', QUERIES), ('k', TOKENS), ('v', TOKENS))
     }
-    present = None
+    token_mask = None
     if absent:
         last = sum(SIZES[:-1])
-        present = torch.arange(TOKENS).expand(BATCH, -1) < torch.tensor([[TOKENS], [last]])
+        token_mask = torch.arange(TOKENS).expand(BATCH, -1) < torch.tensor([[TOKENS], [last]])
     windows = make_routing in (ROUTINGS['windows'], ROUTINGS['both per camera'])
     attention = window_attention if windows else grouped_attention
     with in_half(dtype):
-        out, gradients = run(attention, inputs, routing, present)
+        out, gradients = run(attention, inputs, routing, token_mask)
     exact = {name: x.double() for name, x in inputs.items()}
-    expected_out, expected = run(dense_attention, exact, routing, present)
+    expected_out, expected = run(dense_attention, exact, routing, token_mask)
     steps = 4 * half_step(dtype)
     torch.testing.assert_close(out.double(), expected_out, atol=max(steps, 1e-5), rtol=0)
     for name, gradient in gradients.items():
@@ -236,8 +236,8 @@ def by_heads(x):
 def test_keys_and_values_are_copied_only_to_widen_them(on_cuda, absent):
     """Of a decoder whose heads are a multiple of 8 channels wide, the forward pass copies none."""
     q, k, v = (torch.randn(BATCH, n, HEADS, 8).transpose(1, 2) for n in (QUERIES, TOKENS, TOKENS))
-    present = torch.ones(BATCH, TOKENS, dtype=torch.bool) if absent else None
-    grouped_attention(q, k, v, routing=make_gate('camera'), present=present)
+    token_mask = torch.ones(BATCH, TOKENS, dtype=torch.bool) if absent else None
+    grouped_attention(q, k, v, routing=make_gate('camera'), token_mask=token_mask)
     assert len(on_cuda) == 1 + CAMERAS
     for _, (own_q, own_k, own_v, *_) in on_cuda:
         assert own_v.untyped_storage().data_ptr() == v.untyped_storage().data_ptr()
@@ -332,12 +332,13 @@ def released_decoder(dtype, *, routed, absent, denoising):
     inputs = [torch.empty(2, n, 256, dtype=dtype, device='meta') for n in (queries, tokens, tokens)]
     options = {'tokens': inputs[1], 'token_pos': inputs[2]}
     if absent:
-        options['present'] = torch.ones(2, tokens, dtype=torch.bool, device='meta')
+        options['token_mask'] = torch.ones(2, tokens, dtype=torch.bool, device='meta')
     if denoising:
-        options['self_mask'] = torch.ones(queries, queries, dtype=torch.bool, device='meta')
+        options['self_attn_mask'] = torch.ones(queries, queries, dtype=torch.bool, device='meta')
     if routed:
-        everywhere = torch.zeros(2, queries, 7, device='meta')
-        options['routing'] = AttentionBias(everywhere, TokenGroups.of(sizes, 'meta'), (), 5.0)
+        weights = torch.zeros(2, queries, 7, device='meta')
+        form = BiasRouting(num_heads=8).to('meta')
+        options['routing'] = form(weights, groups=TokenGroups.of(sizes, 'meta'))
     return decoder, inputs[0], options
 
 

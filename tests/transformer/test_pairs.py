@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from projects.cmt_aqr.transformer.pairs import Pairs, pair_dot, pair_sum
+from projects.cmt_aqr.transformer.pairs import SparsePairs, pair_dot, pair_sum
 
 BATCH, HEADS, QUERIES, TOKENS, WIDTH = 2, 3, 5, 11, 4
 
@@ -24,7 +24,7 @@ def tensors():
 
 def test_products_and_their_gradients(chosen):
     sample, query, token = chosen
-    pairs = Pairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
+    pairs = SparsePairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
     q, k = tensors()
     products = pair_dot(q, k, pairs)
     full = (q @ k.transpose(-1, -2))[sample, :, query, token].T[:, pairs.order]
@@ -35,7 +35,7 @@ def test_products_and_their_gradients(chosen):
 
 def test_sums_and_their_gradients(chosen):
     sample, query, token = chosen
-    pairs = Pairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
+    pairs = SparsePairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
     weight = torch.randn(HEADS, len(token), dtype=torch.double, requires_grad=True)
     _, v = tensors()
     sums = pair_sum(weight[:, pairs.order], v, pairs)
@@ -49,7 +49,7 @@ def test_sums_and_their_gradients(chosen):
 
 def test_no_pairs_at_all():
     none = torch.zeros(0, dtype=torch.long)
-    pairs = Pairs.of(none, none, none, shape=(BATCH, QUERIES, TOKENS))
+    pairs = SparsePairs.of(none, none, none, shape=(BATCH, QUERIES, TOKENS))
     q, k = tensors()
     sums = pair_sum(pair_dot(q, k, pairs), k, pairs)
     assert not sums.any()
@@ -58,8 +58,8 @@ def test_no_pairs_at_all():
 
 
 def test_tables_of_the_heads_are_made_once(chosen):
-    pairs = Pairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
-    for bags, columns in ((pairs.by_query, TOKENS), (pairs.by_token, QUERIES)):
-        first = bags.by_head(HEADS, columns)
-        assert bags.by_head(HEADS, columns) is first
-        assert bags.by_head(1, columns) is not first
+    pairs = SparsePairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
+    for each, columns in ((pairs, TOKENS), (pairs.transposed, QUERIES)):
+        first = each.by_head(HEADS, columns)
+        assert each.by_head(HEADS, columns) is first
+        assert each.by_head(1, columns) is not first

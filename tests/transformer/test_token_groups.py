@@ -16,8 +16,8 @@ def test_index_and_codes():
 
 
 def test_groups_of_which_a_sample_has_a_token():
-    assert GROUPS.nonempty(None).tolist() == [[[[True, False, True]]]]
-    present = torch.tensor([[True, False, False, True, False], [False, False, True, True, True]])
-    result = GROUPS.nonempty(present)
+    assert GROUPS.valid(None).tolist() == [[[[True, False, True]]]]
+    token_mask = torch.tensor([[True, False, False, True, False], [False, False, True, True, True]])
+    result = GROUPS.valid(token_mask)
     assert result.shape == (2, 1, 1, 3)
     assert result[:, 0, 0].tolist() == [[True, False, True], [False, False, True]]

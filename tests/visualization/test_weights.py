@@ -139,7 +139,7 @@ def test_maps_are_drawn_round_the_queries(routed_model, synthetic_root, repo_roo
     low, high = torch.tensor(head.point_cloud_range).view(2, 3)
     with torch.no_grad():
         head.reference_points.weight.copy_((place - low) / (high - low))
-        head.aqr_weight_generator.to_weight['lidar'].bias.fill_(100.0)
+        head.router.aqr_weight_generator.to_weight['lidar'].bias.fill_(100.0)
     names = list(dataset.get_data_info(0)['images'])
     seen = observe(
         routed_model,
@@ -149,7 +149,7 @@ def test_maps_are_drawn_round_the_queries(routed_model, synthetic_root, repo_roo
         score_threshold=2.0,
     )
     assert seen.mean_weights == (1, 0)
-    assert not head.aqr_weight_generator._forward_hooks
+    assert not head.router._forward_hooks
     assert (seen.images.shape, seen.boxes) == ((6, 64, 176, 3), [])
     rows, columns = np.nonzero(seen.lidar.mean)
     metres = 51.2 / CELLS

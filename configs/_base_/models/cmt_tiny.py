@@ -46,7 +46,7 @@ model = dict(
         num_query=120,
         depth_num=32,
         wavelengths=(2.0, 1 / 16),  # the shortest is two BEV cells
-        local_start=dict(lidar=3.0, camera=4.5),
+        init_local_attention=dict(lidar=3.0, camera=4.5),
         branch_channels=32,
         transformer=dict(num_layers=3, num_heads=4, feedforward_channels=256, dropout=0.0),
         denoising=dict(groups=4),

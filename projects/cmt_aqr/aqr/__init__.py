@@ -1,24 +1,21 @@
-"""The Adaptive Query Router: which sensor a query looks at; imports with torch alone."""
+"""The Adaptive Query Router, except for what builds it (:mod:`.router`); needs torch alone."""
 
-from .bias_generator import AttentionBiasGenerator
-from .feature_scaling import FeatureScaling
 from .health import token_health
-from .layout import TokenLayout
-from .reliability import ReliabilityLoss
+from .layout import TokenLayout, Tokens
+from .reliability import reliability_loss
 from .weight_generator import AQRWeightGenerator
 from .weight_maps import WeightMaps, render_weights
 from .windows import Windows, bev_windows, camera_windows
 
 __all__ = [
     'AQRWeightGenerator',
-    'AttentionBiasGenerator',
-    'FeatureScaling',
-    'ReliabilityLoss',
     'TokenLayout',
+    'Tokens',
     'WeightMaps',
     'Windows',
     'bev_windows',
     'camera_windows',
+    'reliability_loss',
     'render_weights',
     'token_health',
 ]

@@ -1,7 +1,8 @@
-"""How much of what a query is to look at is healthy: at its windows, or in the frame.
+"""The healthy share of the input of every token, and of every query's windows.
 
-Sensor failures note the healthy share of their input as maps, 1 where nothing is damaged: of the
-BEV over the point-cloud range, and of every image. They are averaged over the cells of the tokens.
+Sensor failures record the healthy share of their input as maps, 1 where nothing is damaged: over
+the BEV within the point-cloud range, and over every image. The maps are averaged over the cells of
+the tokens.
 
 Shapes: B batch, V cameras, Q queries, K tokens, M token groups, h and w of a health map.
 """
@@ -16,22 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..transfer import to_device
-from ..transformer.token_groups import TokenGroups
 from .layout import TokenLayout
 from .windows import Windows
 
 
 class GroupHealth(NamedTuple):
-    """Of the input of each group of tokens."""
+    """Health of the input of each group of tokens."""
 
     share: Tensor
-    """(B, Q or 1, M): healthy share, 0 to 1; 1 where it is not known"""
+    """(B, Q, M): healthy share, 0 to 1; 1 where it is not known"""
     known: Tensor
-    """(B, Q or 1, M), bool: whether there is any such input"""
-
-    def from_query(self, first: int) -> GroupHealth:
-        """That of this query and of those after it."""
-        return GroupHealth(self.share[:, first:], self.known[:, first:])
+    """(B, Q, M), bool: whether the group has any input there"""
 
 
 def token_health(
@@ -49,13 +45,13 @@ def token_health(
             over the point-cloud range, and ``camera`` (V_b, h, w) over the images, V_b at most V;
             and with images ``img_shape``, their height and width before they were padded.
         layout: of the tokens.
-        bev_extent: what the BEV map spans along y and x, in spans of the range: a grid may be
-            declared smaller than the range. Needed with LiDAR.
+        bev_extent: size of the BEV map along y and x, relative to the range: a grid may be declared
+            smaller than the range. Needed with LiDAR.
         pad_shape: height and width of the padded images, pixels. Needed with cameras.
         like: gives the device.
 
     Returns:
-        (B, K) float32. Cells beyond a map take its edge, those of cameras that are absent are 1.
+        (B, K) float32. Cells beyond a map take the value at its edge, absent cameras have 1.
 
     Raises:
         ValueError: a sample without ``health``, or one that lacks a sensor.
@@ -80,11 +76,12 @@ def window_health(health: Tensor, windows: Sequence[Windows], shape: torch.Size)
 
     Args:
         health: (B, K), of the tokens.
-        windows: of every sensor that is there.
+        windows: of every sensor that is present.
         shape: B, Q, M.
 
     Returns:
-        (B, Q, M); not known for a group without a cell, as cameras for a query that none sees.
+        (B, Q, M); not known for a group without a cell, such as cameras for a query that no camera
+        sees.
     """
     total, count = health.new_zeros(shape), health.new_zeros(shape)
     for part in windows:
@@ -92,29 +89,6 @@ def window_health(health: Tensor, windows: Sequence[Windows], shape: torch.Size)
         healthy = health[part.sample[:, None], part.token] * part.inside
         total.index_put_(place, healthy.sum(dim=1), accumulate=True)
         count.index_put_(place, part.inside.sum(dim=1).to(count), accumulate=True)
-    return _mean(total, count)
-
-
-def frame_health(health: Tensor, groups: TokenGroups, present: Tensor | None) -> GroupHealth:
-    """Mean over all tokens of a group, the same for every query.
-
-    Args:
-        health: (B, K), of the tokens.
-        groups: the M groups of tokens.
-        present: (B, K), bool: tokens that a sample has; ``None`` for all.
-
-    Returns:
-        (B, 1, M); not known for a group without a token.
-    """
-    weight = torch.ones_like(health) if present is None else present.to(health)
-    total, count = (
-        torch.stack([own.sum(dim=1) for own in x.split(groups.sizes, dim=1)], dim=-1)[:, None]
-        for x in (health * weight, weight)
-    )
-    return _mean(total, count)
-
-
-def _mean(total: Tensor, count: Tensor) -> GroupHealth:
     known = count > 0
     return GroupHealth(torch.where(known, total / count.clamp(min=1), 1), known)
 
@@ -124,9 +98,9 @@ def _health_of(meta: Mapping, index: int, like: Tensor) -> dict[str, Tensor]:
     missing = [name for name in ('lidar', 'camera') if name not in (health or {})]
     if missing:
         raise ValueError(
-            f'sample {meta.get("token", f"{index} of the batch")} has no health of {missing}, from '
-            'which aqr.reliability learns: put PackHealth before Pack3DDetInputs and health among '
-            'its meta_keys, or set aqr.reliability=None'
+            f'sample {meta.get("token", f"{index} of the batch")} has no health of {missing}: '
+            'for the reliability loss put PackHealth before Pack3DDetInputs and health in its '
+            'meta_keys, or set aqr.reliability_weight=0'
         )
     return {name: to_device(health[name], like, torch.float32) for name in ('lidar', 'camera')}
 
@@ -137,17 +111,17 @@ def _pool(health: Tensor, cells: tuple[int, int], extent: Sequence[float]) -> Te
         _overlap(count, size, span, like=health)
         for count, size, span in zip(cells, health.shape[-2:], extent, strict=True)
     )
-    with torch.autocast(health.device.type, enabled=False):  # means over thousands follow
+    with torch.autocast(health.device.type, enabled=False):  # means of thousands need the precision
         return rows @ health @ columns.T
 
 
 def _overlap(count: int, size: int, span: float, like: Tensor) -> Tensor:
-    """(count, size): how much of each cell lies in each element of a map, along one axis.
+    """(count, size): share of each cell that lies in each element of a map, along one axis.
 
     Args:
         count: cells.
-        size: elements of the map; the last one goes on as far as there are cells.
-        span: of all cells together, in spans of the map.
+        size: elements of the map; the last one extends to the end of the cells.
+        span: length of all cells, relative to the map.
         like: gives the device.
     """
     edges = torch.linspace(0, span * size, count + 1, device=like.device)[:, None]

@@ -1,4 +1,4 @@
-"""Where the tokens of each sensor lie in the sequence; every size is read from the features.
+"""The tokens of a batch, and where those of each sensor lie in the sequence.
 
 Shapes: B batch, V cameras, K tokens, C channels, M token groups.
 """
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..transformer.token_groups import TokenGroups
 
-GROUPINGS = ('modality', 'camera')
-
 
 class TokenLayout(NamedTuple):
-    """The tokens of a batch: the BEV map row by row, then the map of each camera row by row."""
+    """Order of the tokens: the BEV map row by row, then the map of each camera row by row.
+
+    Every size is read from the features.
+    """
 
     bev: tuple[int, int] | None
     """height and width of the BEV map, cells; ``None`` without LiDAR"""
@@ -36,18 +37,18 @@ class TokenLayout(NamedTuple):
 
     @property
     def lidar_tokens(self) -> int:
-        """Tokens of the BEV map; those of the cameras come after them."""
+        """Number of tokens of the BEV map; those of the cameras come after them."""
         return 0 if self.bev is None else self.bev[0] * self.bev[1]
 
     @property
     def tokens_per_camera(self) -> int:
-        """Tokens of one camera."""
+        """Number of tokens of one camera."""
         return 0 if self.image is None else self.image[0] * self.image[1]
 
     def maps(self, tokens: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """One number for each token (B, K) -> (B, height, width) and (B, V, height, width).
+        """Split (B, K) numbers into maps (B, height, width) and (B, V, height, width).
 
-        Either is ``None`` where its sensor is missing.
+        A map is ``None`` without its sensor.
         """
         lidar, camera = tokens.split([self.lidar_tokens, tokens.shape[1] - self.lidar_tokens], 1)
         return (
@@ -55,8 +56,14 @@ class TokenLayout(NamedTuple):
             None if self.image is None else camera.unflatten(1, (self.num_cameras, *self.image)),
         )
 
+    def token_mask(self, camera_mask: Tensor) -> Tensor:
+        """(B, K), bool, True for LiDAR and for the cameras that a sample has by (B, V)."""
+        lidar = camera_mask.new_ones(len(camera_mask), self.lidar_tokens)
+        images = camera_mask.repeat_interleave(self.tokens_per_camera, dim=1)
+        return torch.cat([lidar, images], dim=1)
+
     def num_groups(self, grouping: str) -> int:
-        """M: LiDAR and camera (``modality``), or LiDAR and each camera (``camera``)."""
+        """M: LiDAR and all cameras (``modality``), or LiDAR and each camera (``camera``)."""
         return 1 + (self.num_cameras if grouping == 'camera' else 1)
 
     def groups(self, grouping: str, device: torch.device) -> TokenGroups:
@@ -67,7 +74,14 @@ class TokenLayout(NamedTuple):
         return TokenGroups.of([self.lidar_tokens, *cameras], device)
 
 
-def check_grouping(grouping: str) -> None:
-    """Raise ``ValueError`` unless it is one of :data:`GROUPINGS`."""
-    if grouping not in GROUPINGS:
-        raise ValueError(f'groups is {grouping!r}; it must be one of {list(GROUPINGS)}')
+class Tokens(NamedTuple):
+    """The tokens that queries attend to."""
+
+    features: Tensor
+    """(B, K, C), LiDAR first"""
+    position: Tensor
+    """(B, K, C), position embedding"""
+    token_mask: Tensor | None
+    """(B, K), bool, True for the tokens that a sample has; ``None`` for all"""
+    layout: TokenLayout
+    """where the tokens of each sensor lie"""

@@ -1,7 +1,7 @@
-"""The weights of queries as maps over the BEV and over every camera, to look at or to scale with.
+"""The weights of queries rendered as maps over the BEV and over every camera.
 
-A query leaves a Gaussian round its place, cut off at its window. The maps are sums over windows,
-Q * W numbers; no map of a single query is kept.
+A query adds a Gaussian around its place, cut off at its window. The maps are sums over windows,
+Q * W numbers; there is no map of a single query.
 
 Shapes: B batch, V cameras, Q queries, K cells of all maps, M token groups, P windows, W cells of a
 window.
@@ -20,36 +20,35 @@ from .windows import Windows
 
 
 class WeightMaps(NamedTuple):
-    """Weights where the queries are."""
+    """Weights at the places of the queries."""
 
     mean: Tensor
-    """(B, K): of the weights of the queries that reach a cell, weighted by their Gaussians there;
-    zero where none does"""
+    """(B, K): mean weight of the queries whose windows contain a cell, weighted by their Gaussians;
+    zero without such a query"""
     coverage: Tensor
-    """(B, K): sum of the Gaussians; 1 at the place of a query that is alone"""
+    """(B, K): sum of the Gaussians; 1 at the place of an isolated query"""
 
     @property
     def faded(self) -> Tensor:
-        """(B, K): the mean, fading to zero where queries are far; alone, a query's Gaussian."""
+        """(B, K): the mean, fading to zero with the distance from queries."""
         return self.mean * self.coverage.clamp(max=1)
 
 
 def render_weights(
     weights: Tensor, windows: Sequence[Windows], layout: TokenLayout, *, sigma: float = 0.25
 ) -> WeightMaps:
-    """Put every query's weights for a sensor on the maps of this sensor.
+    """Render every query's weights for a sensor on the maps of this sensor.
 
-    The cells need not be those of the decoder's tokens: windows and layout of a finer grid give
-    finer maps.
+    The cells need not be the decoder's tokens: windows and layout of a finer grid give finer maps.
 
     Args:
-        weights: (B, Q, M), LiDAR first; of each camera or of all together.
-        windows: of every sensor that is there, none twice.
-        layout: of the cells in which the windows count.
+        weights: (B, Q, M), LiDAR first; of each camera or of all cameras together.
+        windows: of every sensor that is present, each sensor once.
+        layout: of the cells that the windows index.
         sigma: standard deviation of the Gaussian, as a share of the window's side.
 
     Returns:
-        maps in float32; gradients reach the weights.
+        Maps in float32, differentiable with respect to the weights.
     """
     num_cells = layout.lidar_tokens + layout.num_cameras * layout.tokens_per_camera
     with torch.autocast(weights.device.type, enabled=False):  # sums of many need the precision

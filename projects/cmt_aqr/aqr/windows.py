@@ -1,6 +1,6 @@
 """Windows around the projection of each query, on the BEV map and in every camera that sees it.
 
-A window is a list of tokens: Q * W numbers in place of a map over all K tokens.
+A window is a list of tokens: Q * W numbers instead of a map over all K tokens.
 
 Shapes: B batch, V cameras, Q queries, P windows, W cells of a window.
 """
@@ -33,12 +33,8 @@ class Windows(NamedTuple):
     offset: Tensor
     """(P, W, 2): from the query's place to the centre of the cell, columns and rows"""
 
-    def from_query(self, first: int) -> Windows:
-        """The windows without the cells of queries before this one, which count as outside."""
-        return self._replace(inside=self.inside & (self.query >= first)[:, None])
-
     def gaussian(self, sigma: float) -> Tensor:
-        """(P, W): 1 at the query's place, falling with the distance; 0 outside of the map.
+        """(P, W) Gaussian of the distance: 1 at the query's place, 0 outside of the map.
 
         Args:
             sigma: standard deviation, as a share of the window's side.
@@ -75,7 +71,7 @@ def bev_windows(
 
 def camera_windows(
     projection: Projection,
-    present: Tensor,
+    camera_mask: Tensor,
     layout: TokenLayout,
     *,
     size: int,
@@ -85,12 +81,12 @@ def camera_windows(
 
     Args:
         projection: of the B * Q queries into the V cameras.
-        present: (B, V), bool: cameras that a sample has.
+        camera_mask: (B, V), bool: cameras that a sample has.
         layout: of the tokens; with image maps.
         size: cells along each side.
         image_shape: height and width of the padded images, pixels.
     """
-    sample, camera, query = visible_pairs(projection, present)
+    sample, camera, query = visible_pairs(projection, camera_mask)
     pixels = projection.pixels[sample, camera, query]
     index, inside, offset = _window(
         image_cells(pixels, image_shape, layout.image), layout.image, size

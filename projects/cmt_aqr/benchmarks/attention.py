@@ -41,7 +41,7 @@ SIDES = {
 }
 DTYPES = {name: getattr(torch, name) for name in ('float32', 'bfloat16', 'float16')}
 # Tensors of H x Q x K numbers that a dense side keeps for each layer, and holds beside at its peak.
-DENSE_TENSORS = {'add': (3, 1), 'gate': (3, 2), 'mix': (4, 4)}
+DENSE_TENSORS = {'bias': (3, 1), 'gate': (3, 2), 'mix': (4, 4)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

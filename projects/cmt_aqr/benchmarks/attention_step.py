@@ -8,16 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..aqr import (
-    AQRWeightGenerator,
-    AttentionBiasGenerator,
-    TokenLayout,
-    Windows,
-    bev_windows,
-    camera_windows,
-)
+from ..aqr import AQRWeightGenerator, TokenLayout, Windows, bev_windows, camera_windows
 from ..geometry import Projection
-from ..transformer import CmtTransformer
+from ..transformer import BiasRouting, CmtTransformer, GateRouting, MixRouting, RoutingForm
 from .memory import PeakMemory
 from .timing import Stopwatch, Times
 
@@ -51,22 +44,32 @@ class Size(NamedTuple):
         return layout.lidar_tokens + NUM_CAMERAS * layout.tokens_per_camera
 
 
+FORMS = {'bias': BiasRouting, 'gate': GateRouting, 'mix': MixRouting}
+
+
 class Ask(NamedTuple):
-    """What is asked of attention, and of which back end."""
+    """A routing form, and the back end that computes it."""
 
     backend: str
-    form: str = 'add'
+    form: str = 'bias'
+    """one of :data:`FORMS`"""
     scope: str = 'global'
+    """of a bias"""
     groups: str = 'modality'
     router: bool = False
-    """whether the weights come from a router, whose work then counts, or are given"""
+    """whether a router makes the weights, and its work counts, or they are given"""
+
+    def build(self, num_heads: int) -> RoutingForm:
+        """The routing form."""
+        options = {'scope': self.scope} if self.form == 'bias' else {}
+        return FORMS[self.form](num_heads=num_heads, **options)
 
 
 class DecoderStep:
     """The decoder, forward and backward.
 
-    All gradients are computed: of its inputs, its parameters and the router's weights. What is made
-    of the weights in every step is timed; the router's own work only where ``ask`` has a router.
+    All gradients are computed: of its inputs, its parameters and the router's weights. The routing
+    request is timed; the router's own work only if ``ask`` has a router.
 
     Args:
         size: of the tokens.
@@ -101,11 +104,9 @@ class DecoderStep:
             torch.randn(1, n, CHANNELS, device=device, requires_grad=True)
             for n in (NUM_QUERIES, size.num_tokens, size.num_tokens)
         )
-        self._generator = self._router = None
+        self._form = self._router = None
         if ask is not None:
-            self._generator = AttentionBiasGenerator(
-                form=ask.form, scope=ask.scope, num_heads=NUM_HEADS
-            ).to(device)
+            self._form = ask.build(NUM_HEADS).to(device)
             self._layout = size.layout
             self._groups = self._layout.groups(ask.groups, device)
             shape = (1, NUM_QUERIES, self._layout.num_groups(ask.groups))
@@ -139,13 +140,13 @@ class DecoderStep:
         mixed = self._dtype != torch.float32
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=mixed):
             routing = None
-            if self._generator is not None:
-                routing = self._generator(self._route(), groups=self._groups, windows=self._windows)
+            if self._form is not None:
+                routing = self._form(self._weigh(), groups=self._groups, windows=self._windows)
             return self._decoder(
                 self._query_pos, tokens=self._tokens, token_pos=self._token_pos, routing=routing
             )
 
-    def _route(self) -> Tensor:
+    def _weigh(self) -> Tensor:
         """(B, Q, M), weights of the sensors for each query."""
         if self._router is None:
             return self._weights
@@ -167,7 +168,7 @@ def random_windows(
     device: torch.device,
     *,
     num_queries: int = NUM_QUERIES,
-    present: Tensor | None = None,
+    camera_mask: Tensor | None = None,
 ) -> list[Windows]:
     """Windows around random places, seen by as many cameras as those of the real frame are.
 
@@ -177,11 +178,11 @@ def random_windows(
         size: of the tokens.
         device: to put the windows on.
         num_queries: Q.
-        present: (B, V), bool: cameras that a sample has; ``None`` for one sample with all.
+        camera_mask: (B, V), bool: cameras that a sample has; ``None`` for one sample with all.
     """
-    if present is None:
-        present = torch.ones(1, NUM_CAMERAS, dtype=torch.bool)
-    batch_size = len(present)
+    if camera_mask is None:
+        camera_mask = torch.ones(1, NUM_CAMERAS, dtype=torch.bool)
+    batch_size = len(camera_mask)
     bev = bev_windows(
         torch.rand(batch_size, num_queries, 3).to(device),
         size.layout,
@@ -199,7 +200,7 @@ def random_windows(
     )
     cameras = camera_windows(
         projection,
-        present.to(device),
+        camera_mask.to(device),
         size.layout,
         size=size.camera_window,
         image_shape=size.image,

@@ -20,15 +20,15 @@ from .timing import Spread, Times, alternate, summarize, work
 from .training_step import TrainingStep
 
 WITHOUT = 'no router'
-_BIAS = 'model.pts_bbox_head.aqr.bias_generator'
-_ADD = {f'{_BIAS}.form': 'add'}
+_AQR = 'model.pts_bbox_head.aqr'
+_BIAS = {f'{_AQR}.routing.type': 'BiasRouting'}
 FORMS = {
-    'bias': _ADD,
-    'bias per camera': {**_ADD, 'model.pts_bbox_head.aqr.weight_generator.groups': 'camera'},
-    'bias in windows': {**_ADD, f'{_BIAS}.scope': 'local'},
-    'bias with both scopes': {**_ADD, f'{_BIAS}.scope': 'both'},
-    'gate': {f'{_BIAS}.form': 'gate'},
-    'mix': {f'{_BIAS}.form': 'mix'},
+    'bias': _BIAS,
+    'bias per camera': {**_BIAS, f'{_AQR}.weight_generator.groups': 'camera'},
+    'bias in windows': {**_BIAS, f'{_AQR}.routing.scope': 'local'},
+    'bias with both scopes': {**_BIAS, f'{_AQR}.routing.scope': 'both'},
+    'gate': {f'{_AQR}.routing.type': 'GateRouting'},
+    'mix': {f'{_AQR}.routing.type': 'MixRouting'},
 }
 
 

@@ -189,11 +189,14 @@ def _refuse(faults: Mapping[str, list[str]]) -> None:
 
 
 def _check_router(model: nn.Module) -> None:
-    router = getattr(model.pts_bbox_head, 'aqr_weight_generator', None)
-    if router is not None and router.attention.num_heads != _MOME_ROUTER_HEADS:
+    router = getattr(model.pts_bbox_head, 'router', None)
+    if router is None:
+        return
+    num_heads = router.aqr_weight_generator.attention.num_heads
+    if num_heads != _MOME_ROUTER_HEADS:
         raise ConversionError(
             f"the router of MoME has {_MOME_ROUTER_HEADS} heads, the config's has "
-            f'{router.attention.num_heads}: set aqr.weight_generator.num_heads'
+            f'{num_heads}: set aqr.weight_generator.num_heads'
         )
 
 

@@ -14,7 +14,8 @@ from .errors import ConversionError
 
 HEAD = 'pts_bbox_head.'
 BACKBONE = 'img_backbone.'
-WEIGHT_GENERATOR = 'pts_bbox_head.aqr_weight_generator.'
+ROUTER = 'pts_bbox_head.router.'
+WEIGHT_GENERATOR = f'{ROUTER}aqr_weight_generator.'
 
 # What makes up a branch, or the router, beyond what every model has.
 _OPTIONAL = {
@@ -26,11 +27,7 @@ _OPTIONAL = {
         'pts_neck.',
         'pts_bbox_head.shared_conv.',
     ),
-    'router': (
-        WEIGHT_GENERATOR,
-        'pts_bbox_head.attention_bias_generator.',
-        'pts_bbox_head.feature_scaling.',
-    ),
+    'router': (ROUTER,),
 }
 
 # MoME (Park et al., CVPR 2025) has the names of CMT, and a router inside of the transformer.
@@ -134,8 +131,8 @@ def may_be_missing(layout: Layout, name: str, filled: Collection[str]) -> str | 
 
 
 def _part(name: str) -> str:
-    """'pts_bbox_head.aqr_weight_generator.norms.0.weight' -> the first three of these."""
-    return '.'.join(name.split('.')[:3])
+    """'pts_bbox_head.router.aqr_weight_generator.norms.0.weight' -> its first four parts."""
+    return '.'.join(name.split('.')[:4])
 
 
 def _rename(name: str) -> str:

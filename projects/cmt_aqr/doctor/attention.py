@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..aqr import AttentionBiasGenerator, Windows
+from ..aqr import Windows
 from ..benchmarks.attention import SIZES
 from ..benchmarks.attention_step import NUM_CAMERAS, Ask, Size, random_windows
+from ..transformer import RoutingForm, TokenGroups
 from ..transformer.backends import BACKENDS, dense_attention
 from .errors import norm_error, rounding, row_error
 from .result import Comparison, Result
@@ -27,29 +28,28 @@ LIMIT = 5.0
 # Standard deviation of the logits: a few tokens hold most of a query's attention.
 SPREAD = 3.0
 FORMS = {
-    'bias': (Ask('', 'add'), ('dense', 'grouped', 'folded')),
-    'bias per camera': (Ask('', 'add', groups='camera'), ('dense', 'grouped', 'folded')),
-    'bias in windows': (Ask('', 'add', 'local'), ('dense', 'window')),
-    'both scopes': (Ask('', 'add', 'both', 'camera'), ('dense', 'window')),
+    'bias': (Ask('', 'bias'), ('dense', 'grouped', 'folded')),
+    'bias per camera': (Ask('', 'bias', groups='camera'), ('dense', 'grouped', 'folded')),
+    'bias in windows': (Ask('', 'bias', 'local'), ('dense', 'window')),
+    'both scopes': (Ask('', 'bias', 'both', 'camera'), ('dense', 'window')),
     'gate': (Ask('', 'gate'), ('dense', 'grouped')),
     'mix': (Ask('', 'mix', groups='camera'), ('dense', 'grouped')),
 }
-"""What is asked, by name, and of which back ends; those left out refuse it or pass it on."""
+"""Routing forms by name, each with its back ends; the others refuse it or pass it on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Inputs of attention, and what a router asks of it."""
+    """Inputs of attention, and a routing form."""
 
     inputs: dict[str, Tensor]
     """``q`` (B, H, Q, D), ``k``, ``v`` (B, H, K, D), ``weights`` (B, Q, M)"""
     grad: Tensor
     """(B, H, Q, D), gradient of the output"""
-    generator: AttentionBiasGenerator
-    groups: Tensor
-    """(K,)"""
+    form: RoutingForm
+    groups: TokenGroups
     windows: list[Windows]
-    present: Tensor | None
+    token_mask: Tensor | None
     """(B, K), bool"""
 
     @torch.no_grad()
@@ -62,17 +62,18 @@ class Problem:
         return Problem(
             inputs=inputs,
             grad=self.grad.to(dtype),
-            generator=copy.deepcopy(self.generator).to(kept),
+            form=copy.deepcopy(self.form).to(kept),
             groups=self.groups,
             windows=self.windows,
-            present=self.present,
+            token_mask=self.token_mask,
         )
 
     def solve(self, attend: Callable[..., Tensor]) -> dict[str, Tensor]:
         """The output of a back end, and the gradients of all inputs, by name."""
         inputs = {name: x.clone().requires_grad_() for name, x in self.inputs.items()}
-        routing = self.generator(inputs['weights'], groups=self.groups, windows=self.windows)
-        out = attend(inputs['q'], inputs['k'], inputs['v'], routing=routing, present=self.present)
+        routing = self.form(inputs['weights'], groups=self.groups, windows=self.windows)
+        q, k, v = (inputs[name] for name in 'qkv')
+        out = attend(q, k, v, routing=routing, token_mask=self.token_mask)
         grads = torch.autograd.grad(out, list(inputs.values()), self.grad)
         names = (f'gradient of {name}' for name in inputs)
         return {'output': out.detach(), **dict(zip(names, grads, strict=True))}
@@ -143,24 +144,24 @@ def make_problem(
     layout, batch = size.layout, 1 + absent
     cameras = torch.ones(batch, NUM_CAMERAS, dtype=torch.bool)
     cameras[1:, -2:] = False
-    lidar = cameras.new_ones(batch, layout.lidar_tokens)
-    present = torch.cat([lidar, cameras.repeat_interleave(layout.tokens_per_camera, 1)], dim=1)
+    token_mask = layout.token_mask(cameras)
     shapes = [(batch, HEADS, n, WIDTH) for n in (num_queries, *[size.num_tokens] * 2)]
     q, k, v = (torch.randn(shape, generator=random) for shape in shapes)
     weights = torch.rand(batch, num_queries, layout.num_groups(ask.groups), generator=random)
     inputs = {'q': q * SPREAD, 'k': k, 'v': v, 'weights': 2 * weights - 1}
-    generator = AttentionBiasGenerator(
-        form=ask.form, scope=ask.scope, num_heads=HEADS, initial_scale=LIMIT, limit=LIMIT
-    )
-    if generator.temperature is not None:
-        torch.nn.init.uniform_(generator.temperature, 1, 3, generator=random)
+    form = ask.build(HEADS)
+    for name, parameter in form.named_parameters():
+        if name == 'temperature':
+            torch.nn.init.uniform_(parameter, 1, 3, generator=random)
+        else:
+            torch.nn.init.constant_(parameter, LIMIT)
     return Problem(
         inputs={name: x.to(device) for name, x in inputs.items()},
         grad=torch.randn(shapes[0], generator=random).to(device),
-        generator=generator.to(device),
+        form=form.to(device),
         groups=layout.groups(ask.groups, device),
-        windows=random_windows(size, device, num_queries=num_queries, present=cameras),
-        present=present.to(device) if absent else None,
+        windows=random_windows(size, device, num_queries=num_queries, camera_mask=cameras),
+        token_mask=token_mask.to(device) if absent else None,
     )
 
 

@@ -6,10 +6,10 @@ Shapes: B batch, Q queries, K tokens, C channels.
 import torch
 from torch import Tensor, nn
 
-from ..aqr import AQRWeightGenerator, AttentionBiasGenerator, TokenLayout, Windows
+from ..aqr import AQRWeightGenerator, TokenLayout, Windows
 from ..benchmarks.attention import SIZES
 from ..benchmarks.attention_step import random_windows
-from ..transformer import CmtTransformer
+from ..transformer import BiasRouting, CmtTransformer
 from .errors import norm_error, rounding
 from .result import Comparison, Result
 
@@ -44,7 +44,7 @@ class RoutedDecoder(nn.Module):
         # From zero the router's own layers would have no gradient in the first step.
         for linear in self.weight_generator.to_weight.values():
             nn.init.normal_(linear.weight, std=0.05)
-        self.bias_generator = AttentionBiasGenerator(scope=scope)
+        self.form = BiasRouting(num_heads=num_heads, scope=scope)
         self.decoder = CmtTransformer(
             channels, num_layers=2, num_heads=num_heads, dropout=0.0, attention=attention
         )
@@ -57,7 +57,7 @@ class RoutedDecoder(nn.Module):
             query_pos, tokens + token_pos, tokens, layout=self.layout, windows=windows
         )
         groups = self.layout.groups('modality', query_pos.device)
-        routing = self.bias_generator(weights, groups=groups, windows=windows)
+        routing = self.form(weights, groups=groups, windows=windows)
         return self.decoder(query_pos, tokens=tokens, token_pos=token_pos, routing=routing)
 
 

@@ -69,9 +69,9 @@ def _batch(device: torch.device, part: slice = slice(None)) -> list:
     inputs.append(torch.randn(2, BATCH, QUERIES, CHANNELS).movedim(0, -1))
     inputs = [x[part].to(device) for x in inputs]
     inputs[-1] = inputs[-1].movedim(-1, 0)
-    present = torch.ones(BATCH, NUM_CAMERAS, dtype=torch.bool)
+    camera_mask = torch.ones(BATCH, NUM_CAMERAS, dtype=torch.bool)
     windows = []
-    for sensor in random_windows(SIZE, device, num_queries=QUERIES, present=present):
+    for sensor in random_windows(SIZE, device, num_queries=QUERIES, camera_mask=camera_mask):
         first, end, _ = part.indices(BATCH)
         kept = (sensor.sample >= first) & (sensor.sample < end)
         sensor = type(sensor)(*(field[kept] for field in sensor))

@@ -13,7 +13,7 @@ from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult
 
 # Columns of the CSV: of the scores, and of the attention as RoutingLogHook names it.
 _SCORES = ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
-_ATTENTION = ('lidar_mass', 'gap', 'leverage', 'w_lidar', 'w_camera')
+_ATTENTION = ('lidar_share', 'gap', 'leverage', 'w_lidar', 'w_camera')
 _NOTHING = '–'
 
 
@@ -168,9 +168,9 @@ def _attention_table(comparison: Comparison) -> str:
 
 def _attention(record: Record) -> str:
     figures = record.attention
-    if 'lidar_mass' not in figures:
+    if 'lidar_share' not in figures:
         return _NOTHING
-    cells = [f'{figures["lidar_mass"]:.3f}', f'{figures["gap"]:.1f}', f'{figures["leverage"]:.3f}']
+    cells = [f'{figures["lidar_share"]:.3f}', f'{figures["gap"]:.1f}', f'{figures["leverage"]:.3f}']
     if 'w_lidar' in figures:
         cells += [f'{figures["w_lidar"]:+.3f}', f'{figures["w_camera"]:+.3f}']
     return ' / '.join(cells)

@@ -1,25 +1,25 @@
-"""Keep the scales of attention biases in their range."""
+"""Keep the learned scales of routing forms in their range."""
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..aqr import AttentionBiasGenerator
 from ..running_hooks import note_running
+from ..transformer import RoutingForm
 
 
 @HOOKS.register_module()
 class BiasScaleHook(Hook):
-    """Project the scales of every ``AttentionBiasGenerator`` after each training iteration.
+    """Clamps the scales of every routing form to their range after each training iteration.
 
-    A model with learnable scales does not train without it. It runs before the checkpoint hook, so
+    A model with learned scales does not train without it. It runs before the checkpoint hook, so
     that no scale outside its range is ever saved.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Let the model know that its scales are kept in their range."""
+        """Note on the model that the hook runs."""
         note_running(runner.model, BiasScaleHook.__name__)
 
     def after_train_iter(
@@ -29,7 +29,7 @@ class BiasScaleHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Put the scales back, wherever in the model they are."""
+        """Clamp the scales of all routing forms in the model."""
         for module in runner.model.modules():
-            if isinstance(module, AttentionBiasGenerator):
-                module.project_scales()
+            if isinstance(module, RoutingForm):
+                module.clamp_scales_()

@@ -1,25 +1,25 @@
 """The decoder and its attention; imports with torch alone."""
 
 from .attention import CrossAttention, MultiheadAttention
-from .attention_bias import AttentionBias, AttentionGate, AttentionMix, Routing, WindowBias
 from .decoder import CmtTransformer, DecoderLayer
-from .local_start import Position, start_local
+from .init_local_attention import Position, init_local_attention
 from .position import ray_code, sine_embedding
+from .routing import BiasRouting, GateRouting, MixRouting, Routing, RoutingForm
 from .token_groups import TokenGroups
 
 __all__ = [
-    'AttentionBias',
-    'AttentionGate',
-    'AttentionMix',
+    'BiasRouting',
     'CmtTransformer',
     'CrossAttention',
     'DecoderLayer',
+    'GateRouting',
+    'MixRouting',
     'MultiheadAttention',
     'Position',
     'Routing',
+    'RoutingForm',
     'TokenGroups',
-    'WindowBias',
+    'init_local_attention',
     'ray_code',
     'sine_embedding',
-    'start_local',
 ]

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention_bias import Routing
 from .backends import BACKENDS, HALF_PRECISION, choose_backend
-from .dropping import dropping_attention
+from .cpu_dropout_attention import cpu_dropout_attention
 from .kernels import scaled_dot_product_attention
+from .routing import Routing
 from .token_groups import TokenGroups
 
 
@@ -42,30 +42,31 @@ class MultiheadAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None
+        self, query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None = None
     ) -> Tensor:
         """Attend from queries to keys.
 
         Args:
             query: (B, Q, C), with its position embedding added.
-            key: (B, K, C), likewise.
+            key: (B, K, C), with its position embedding added.
             value: (B, K, C).
-            mask: broadcast to (B, H, Q, K); bool, True where a query may look, or float, added
-                to the logits.
+            attn_mask: broadcast to (B, H, Q, K); bool, True where a query may attend, or float,
+                added to the logits.
 
         Returns:
             (B, Q, C).
         """
         q, k, v = self.project(query, key, value)
         dropout = self.dropout if self.training else 0.0
-        if dropout and q.device.type == 'cpu' and not (mask is not None and mask.requires_grad):
-            out = dropping_attention(q, k, v, dropout=dropout, mask=mask)
+        learned_mask = attn_mask is not None and attn_mask.requires_grad
+        if dropout and q.device.type == 'cpu' and not learned_mask:
+            out = cpu_dropout_attention(q, k, v, dropout=dropout, attn_mask=attn_mask)
         else:
-            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+            out = scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def project(self, *inputs: Tensor) -> list[Tensor]:
-        """Query, key and value (B, N, C), or the first of them, each to (B, H, N, C / H)."""
+        """Project query, key and value, or the first of them, from (B, N, C) to (B, H, N, C/H)."""
         weights = self.in_proj_weight.chunk(3)
         biases = self.in_proj_bias.chunk(3)
         return [
@@ -88,7 +89,7 @@ class CrossAttention(MultiheadAttention):
             :data:`~projects.cmt_aqr.transformer.backends.BACKENDS`, or ``auto``.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``embed_dims``, or there is no such back end.
+        ValueError: ``num_heads`` does not divide ``embed_dims``, or an unknown back end.
     """
 
     def __init__(self, embed_dims: int, *, num_heads: int, backend: str = 'auto') -> None:
@@ -106,61 +107,61 @@ class CrossAttention(MultiheadAttention):
         value: Tensor,
         *,
         routing: Routing | None = None,
-        present: Tensor | None = None,
+        token_mask: Tensor | None = None,
         kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Attend from queries to tokens.
 
         Args:
             query: (B, Q, C), with its position embedding added.
-            key: (B, K, C), likewise.
+            key: (B, K, C), with its position embedding added.
             value: (B, K, C).
-            routing: the request of the router; ``None`` for plain attention.
-            present: (B, K), bool: tokens that a sample has; ``None`` for all.
-            kernel_dtype: type in which the kernels compute, where their back end is exact enough
-                in half precision; ``None`` for that of the projected queries.
+            routing: the routing request; ``None`` for plain attention.
+            token_mask: (B, K), bool: tokens that a sample has; ``None`` for all.
+            kernel_dtype: type in which the kernels compute, if their back end is exact enough in
+                half precision; ``None`` for the type of the projected queries.
 
         Returns:
             (B, Q, C).
 
         Raises:
-            ValueError: the back end cannot compute this routing, or dropout was set.
+            ValueError: the back end cannot compute this request, or dropout was set.
         """
         q, k, v = self.project(query, key, value)
-        out = self._attend(q, k, v, routing, present, kernel_dtype)
+        out = self._attend(q, k, v, routing, token_mask, kernel_dtype)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     @torch.no_grad()
-    def mass(
+    def attention_share(
         self,
         query: Tensor,
         key: Tensor,
         groups: TokenGroups,
         *,
         routing: Routing | None = None,
-        present: Tensor | None = None,
+        token_mask: Tensor | None = None,
         kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """How much of each query's attention falls on each group of tokens.
+        """Share of each query's attention on each group of tokens.
 
         Args:
             query: (B, Q, C), with its position embedding added.
-            key: (B, K, C), likewise.
+            key: (B, K, C), with its position embedding added.
             groups: the M groups.
             routing: as in :meth:`forward`.
-            present: as in :meth:`forward`.
+            token_mask: as in :meth:`forward`.
             kernel_dtype: as in :meth:`forward`.
 
         Returns:
-            (B, H, Q, M), with the sum 1, unless a gate scales it.
+            (B, H, Q, M); the sum over the groups is 1, except under a gate.
         """
         q, k = self.project(query, key)
-        membership = groups.one_hot(like=q)  # attention to these values sums up the weights
+        membership = groups.one_hot(like=q)  # attention to these values gives the sums of weights
         num_groups = len(groups.sizes)
         # Fused kernels want values as wide as keys.
         padded = F.pad(membership, (0, max(0, k.shape[-1] - num_groups)))
         value = padded.expand(*k.shape[:2], -1, -1)
-        return self._attend(q, k, value, routing, present, kernel_dtype)[..., :num_groups]
+        return self._attend(q, k, value, routing, token_mask, kernel_dtype)[..., :num_groups]
 
     def _attend(
         self,
@@ -168,7 +169,7 @@ class CrossAttention(MultiheadAttention):
         k: Tensor,
         v: Tensor,
         routing: Routing | None,
-        present: Tensor | None,
+        token_mask: Tensor | None,
         kernel_dtype: torch.dtype | None,
     ) -> Tensor:
         if self.dropout:
@@ -182,8 +183,8 @@ class CrossAttention(MultiheadAttention):
         if kernel_dtype is not None and (routing is None or backend in HALF_PRECISION):
             q, k, v = (x.to(kernel_dtype) for x in (q, k, v))
         if routing is None:
-            mask = None if present is None else present[:, None, None]
-            out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            attn_mask = None if token_mask is None else token_mask[:, None, None]
+            out = scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         else:
-            out = BACKENDS[backend](q, k, v, routing=routing, present=present)
+            out = BACKENDS[backend](q, k, v, routing=routing, token_mask=token_mask)
         return out.to(dtype)

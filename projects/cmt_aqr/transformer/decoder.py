@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import CrossAttention, MultiheadAttention
-from .attention_bias import Routing
+from .routing import Routing
 
 
 class ResidualAttention(nn.Module):
@@ -26,10 +26,10 @@ class ResidualAttention(nn.Module):
         query_pos: Tensor,
         key: Tensor,
         value: Tensor,
-        **limits: Tensor | Routing | torch.dtype | None,
+        **options: Tensor | Routing | torch.dtype | None,
     ) -> Tensor:
-        """``limits`` are the attention's own arguments: what may be looked at, and how much."""
-        out = self.attn(query + query_pos, key, value, **limits)
+        """Attend; ``options`` are the keyword arguments of the attention."""
+        out = self.attn(query + query_pos, key, value, **options)
         return query + self.dropout(out)
 
 
@@ -46,9 +46,9 @@ class FeedForward(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention among queries, cross-attention to tokens, feed-forward; norms after each.
+    """Self-attention among queries, cross-attention to tokens, feed-forward, each then a norm.
 
-    Cross-attention drops no weights: released CMT meant to drop a tenth, but never did.
+    Cross-attention has no dropout of weights: released CMT set it to 0.1, but never applied it.
     """
 
     def __init__(
@@ -78,16 +78,16 @@ class DecoderLayer(nn.Module):
         query_pos: Tensor,
         key: Tensor,
         value: Tensor,
-        self_mask: Tensor | None = None,
+        self_attn_mask: Tensor | None = None,
         routing: Routing | None = None,
-        present: Tensor | None = None,
+        token_mask: Tensor | None = None,
         kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Refine the queries; see :meth:`CmtTransformer.forward` for the arguments."""
         self_attention, cross_attention = self.attentions
         positioned = query + query_pos
         query = self_attention(
-            query, query_pos=query_pos, key=positioned, value=query, mask=self_mask
+            query, query_pos=query_pos, key=positioned, value=query, attn_mask=self_attn_mask
         )
         query = self.norms[0](query)
         query = cross_attention(
@@ -96,7 +96,7 @@ class DecoderLayer(nn.Module):
             key=key,
             value=value,
             routing=routing,
-            present=present,
+            token_mask=token_mask,
             kernel_dtype=kernel_dtype,
         )
         query = self.norms[1](query)
@@ -104,7 +104,7 @@ class DecoderLayer(nn.Module):
 
 
 class CmtTransformer(nn.Module):
-    """A stack of decoder layers; the output of each, normalised, is returned.
+    """A stack of decoder layers that returns the normalised output of each.
 
     Args:
         embed_dims: C.
@@ -157,9 +157,9 @@ class CmtTransformer(nn.Module):
         *,
         tokens: Tensor,
         token_pos: Tensor,
-        self_mask: Tensor | None = None,
-        routing: Routing | list[Routing] | None = None,
-        present: Tensor | None = None,
+        self_attn_mask: Tensor | None = None,
+        routing: Routing | None = None,
+        token_mask: Tensor | None = None,
         kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Decode queries that start from zero.
@@ -168,10 +168,9 @@ class CmtTransformer(nn.Module):
             query_pos: (B, Q, C), query embedding.
             tokens: (B, K, C).
             token_pos: (B, K, C), position embedding of the tokens.
-            self_mask: (Q, Q), bool, True where a query may look at another.
-            routing: what the router asks of cross-attention, in all layers the same, or a list
-                with one for each; ``None`` is plain CMT.
-            present: (B, K), bool: tokens that a sample has; ``None`` for all.
+            self_attn_mask: (Q, Q), bool, True where a query may attend to another.
+            routing: the routing request, the same for all layers; ``None`` is plain CMT.
+            token_mask: (B, K), bool: tokens that a sample has; ``None`` for all.
             kernel_dtype: type in which the kernels of cross-attention compute, see
                 :class:`~projects.cmt_aqr.transformer.attention.CrossAttention`.
 
@@ -180,17 +179,16 @@ class CmtTransformer(nn.Module):
         """
         query = torch.zeros_like(query_pos)
         key = tokens + token_pos
-        by_layer = routing if isinstance(routing, list) else [routing] * len(self.layers)
         outputs = []
-        for layer, asked in zip(self.layers, by_layer, strict=True):
+        for layer in self.layers:
             query = layer(
                 query,
                 query_pos=query_pos,
                 key=key,
                 value=tokens,
-                self_mask=self_mask,
-                routing=asked,
-                present=present,
+                self_attn_mask=self_attn_mask,
+                routing=routing,
+                token_mask=token_mask,
                 kernel_dtype=kernel_dtype,
             )
             outputs.append(self.decoder['post_norm'](query))

@@ -1,15 +1,15 @@
-"""Products of queries and tokens at chosen pairs of them alone, and sums over these pairs.
+"""Products of queries and tokens at chosen pairs only, and weighted sums over these pairs.
 
-These are products with a sparse Q x K matrix. ``embedding_bag`` computes the sums without a copy of
-the gathered rows, and the backward pass of its weights the products.
+These are products with a sparse (Q, K) matrix. ``embedding_bag`` computes the sums without a copy
+of the gathered rows, and the backward pass of its weights computes the products.
 
-Shapes: B batch, H heads, Q queries, K tokens, F channels, N pairs.
+Shapes: B batch, H heads, R rows (queries), K columns (tokens), F channels, N pairs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,143 +20,142 @@ from .kernels import pair_products
 
 
 @dataclass(frozen=True, eq=False)
-class Bags:
-    """The columns that each row is paired with, in every head the same."""
+class SparsePairs:
+    """Pairs of a row and a column within the samples of a batch, sorted by sample and row.
 
+    They are the non-zero places of a sparse matrix in row-major order, the same for all heads.
+    """
+
+    order: Tensor
+    """(N,): position of each pair in the list from which the pairs were sorted"""
     sample: Tensor
     """(N,): sample of each pair, ascending"""
+    row: Tensor
+    """(N,): row of each pair, counted through all samples, ascending"""
     column: Tensor
-    """(N,)"""
-    bag: Tensor
-    """(N,): the row of each pair, counted through all samples, ascending"""
+    """(N,): column of each pair, counted within its sample"""
     offsets: Tensor
-    """(B * rows,): where the bag of each row starts"""
+    """(B * R,): index of the first pair of each row"""
+    transposed: SparsePairs | None = None
+    """the same pairs sorted by sample and column, for gradients with respect to columns"""
     _tables: dict = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, sample: Tensor, row: Tensor, column: Tensor, *, shape: tuple[int, int]) -> Bags:
-        """Bags of pairs (N,) sorted by sample and row; ``shape`` is B, rows."""
+    def of(
+        cls, sample: Tensor, row: Tensor, column: Tensor, *, shape: tuple[int, int, int]
+    ) -> SparsePairs:
+        """Pairs (N,) in any order, rows and columns counted within a sample; shape is B, R, K."""
+        batch_size, num_rows, num_columns = shape
+        order = (sample * num_rows + row).argsort()
+        sample, row, column = sample[order], row[order], column[order]
+        column_order = (sample * num_columns + column).argsort()
+        by_column = (x[column_order] for x in (sample, column, row))
+        transposed = cls._from_sorted(column_order, *by_column, shape=(batch_size, num_columns))
+        return cls._from_sorted(
+            order, sample, row, column, shape=(batch_size, num_rows), transposed=transposed
+        )
+
+    @classmethod
+    def _from_sorted(
+        cls,
+        order: Tensor,
+        sample: Tensor,
+        row: Tensor,
+        column: Tensor,
+        *,
+        shape: tuple[int, int],
+        transposed: SparsePairs | None = None,
+    ) -> SparsePairs:
         batch_size, num_rows = shape
-        bag = sample * num_rows + row
-        offsets = torch.searchsorted(bag, torch.arange(batch_size * num_rows, device=bag.device))
-        return cls(sample, column, bag, offsets)
+        row = sample * num_rows + row
+        offsets = torch.searchsorted(row, torch.arange(batch_size * num_rows, device=row.device))
+        return cls(order, sample, row, column, offsets, transposed)
 
     def by_head(self, num_heads: int, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
-        """As ``embedding_bag`` has them: one bag for each head and row, head by head.
+        """Indices for ``embedding_bag``, with one bag for each head and row, head by head.
 
-        Made once, for all layers of as many heads, of 32-bit integers: half the memory, and a
-        fifth less time than with 64 bits.
+        Made once for all layers with the same number of heads, of 32-bit integers: half the memory
+        and a fifth less time than with 64 bits.
 
         Returns:
-            place of each pair in a table (B * H * columns), (H * N,); where each bag starts,
-            (H * B * rows,); the bag of each pair, (H * N,).
+            Place of each pair in a table (B * H * K), (H * N,); first pair of each bag,
+            (H * B * R,); bag of each pair, (H * N,).
         """
         key = (num_heads, num_columns)
         if key not in self._tables:
-            head = torch.arange(num_heads, device=self.bag.device)[:, None]
+            head = torch.arange(num_heads, device=self.row.device)[:, None]
             place = (self.sample * num_heads + head) * num_columns + self.column
-            offsets = self.offsets + head * len(self.bag)
-            bag = self.bag + head * len(self.offsets)
+            offsets = self.offsets + head * len(self.row)
+            bag = self.row + head * len(self.offsets)
             self._tables[key] = tuple(x.flatten().int() for x in (place, offsets, bag))
         return self._tables[key]
 
 
-class Pairs(NamedTuple):
-    """Pairs of queries and tokens."""
-
-    order: Tensor
-    """(N,): of the pairs as given, sorted by sample and query"""
-    token_order: Tensor
-    """(N,): of the pairs so sorted, sorted by sample and token"""
-    by_query: Bags
-    """tokens of every query"""
-    by_token: Bags
-    """queries of every token"""
-
-    @classmethod
-    def of(
-        cls, sample: Tensor, query: Tensor, token: Tensor, *, shape: tuple[int, int, int]
-    ) -> Pairs:
-        """From sample, query and token (N,) of each pair; ``shape`` is B, Q, K."""
-        batch_size, num_queries, num_tokens = shape
-        order = (sample * num_queries + query).argsort()
-        sample, query, token = sample[order], query[order], token[order]
-        token_order = (sample * num_tokens + token).argsort()
-        return cls(
-            order,
-            token_order,
-            Bags.of(sample, query, token, shape=(batch_size, num_queries)),
-            Bags.of(
-                sample[token_order],
-                token[token_order],
-                query[token_order],
-                shape=(batch_size, num_tokens),
-            ),
-        )
-
-
-def pair_dot(q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
-    """Product of query and key of each pair.
+def pair_dot(q: Tensor, k: Tensor, pairs: SparsePairs) -> Tensor:
+    """Scalar product of the query and the key of each pair.
 
     Args:
-        q: (B, H, Q, F).
+        q: (B, H, R, F).
         k: (B, H, K, F).
-        pairs: N of them.
+        pairs: N pairs.
 
     Returns:
-        (H, N), sorted by sample and query.
+        (H, N), in the order of the pairs.
     """
     return _PairDot.apply(q, k, pairs)
 
 
-def pair_sum(weight: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
-    """Weighted sum of the values of each query's tokens.
+def pair_sum(weight: Tensor, v: Tensor, pairs: SparsePairs) -> Tensor:
+    """Weighted sum of the values that each query is paired with.
 
     Args:
-        weight: (H, N), sorted by sample and query.
+        weight: (H, N), in the order of the pairs.
         v: (B, H, K, F).
-        pairs: N of them.
+        pairs: N pairs.
 
     Returns:
-        (B, H, Q, F), zero for a query in no pair.
+        (B, H, R, F), zero for a query without a pair.
     """
     return _PairSum.apply(weight, v, pairs)
 
 
 class _PairDot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, pairs: Pairs) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, pairs: SparsePairs) -> Tensor:
         ctx.save_for_backward(q, k)
         ctx.pairs = pairs
-        return _dot(q, k, pairs.by_query)
+        return _dot(q, k, pairs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (q, k), pairs = ctx.saved_tensors, ctx.pairs
-        grad_q = _sum(grad, k, pairs.by_query)
-        return grad_q, _sum(grad[:, pairs.token_order], q, pairs.by_token), None
+        return _sum(grad, k, pairs), _transposed_sum(grad, q, pairs), None
 
 
 class _PairSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, v: Tensor, pairs: Pairs) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, v: Tensor, pairs: SparsePairs) -> Tensor:
         ctx.save_for_backward(weight, v)
         ctx.pairs = pairs
-        return _sum(weight, v, pairs.by_query)
+        return _sum(weight, v, pairs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (weight, v), pairs = ctx.saved_tensors, ctx.pairs
-        grad_weight = _dot(grad, v, pairs.by_query)
-        return grad_weight, _sum(weight[:, pairs.token_order], grad, pairs.by_token), None
+        return _dot(grad, v, pairs), _transposed_sum(weight, grad, pairs), None
 
 
-def _sum(weight: Tensor, table: Tensor, bags: Bags) -> Tensor:
-    """Weights (H, N) and (B, H, columns, F) -> (B, H, rows, F)."""
+def _transposed_sum(weight: Tensor, table: Tensor, pairs: SparsePairs) -> Tensor:
+    """Weights (H, N) and rows (B, H, R, F) -> sums for the columns (B, H, K, F)."""
+    return _sum(weight[:, pairs.transposed.order], table, pairs.transposed)
+
+
+def _sum(weight: Tensor, table: Tensor, pairs: SparsePairs) -> Tensor:
+    """Weights (H, N) and columns (B, H, K, F) -> sums for the rows (B, H, R, F)."""
     batch_size, num_heads, num_columns, channels = table.shape
-    place, offsets, _ = bags.by_head(num_heads, num_columns)
+    place, offsets, _ = pairs.by_head(num_heads, num_columns)
     sums = F.embedding_bag(
         place,
         table.reshape(-1, channels),
@@ -167,12 +166,12 @@ def _sum(weight: Tensor, table: Tensor, bags: Bags) -> Tensor:
     return sums.view(num_heads, batch_size, -1, channels).transpose(0, 1)
 
 
-def _dot(rows: Tensor, table: Tensor, bags: Bags) -> Tensor:
-    """(B, H, rows, F) and (B, H, columns, F) -> (H, N)."""
+def _dot(rows: Tensor, table: Tensor, pairs: SparsePairs) -> Tensor:
+    """(B, H, R, F) and (B, H, K, F) -> (H, N)."""
     _, num_heads, num_columns, channels = table.shape
     products = pair_products(
         rows.transpose(0, 1).reshape(-1, channels),
         table.reshape(-1, channels),
-        *bags.by_head(num_heads, num_columns),
+        *pairs.by_head(num_heads, num_columns),
     )
     return products.view(num_heads, -1)

@@ -15,7 +15,7 @@ from torch import Tensor
 class TokenGroups(NamedTuple):
     """Groups of adjacent tokens.
 
-    The sizes are integers of the host, known from the shapes of the feature maps: attention by
+    The sizes are integers on the host, known from the shapes of the feature maps: attention by
     group splits the sequence without waiting for the device.
     """
 
@@ -49,16 +49,13 @@ class TokenGroups(NamedTuple):
         groups = torch.arange(len(self.sizes), device=self.index.device)
         return (self.index[:, None] == groups).to(like)
 
-    def nonempty(self, present: Tensor | None) -> Tensor:
-        """Groups of which a sample has a token.
+    def valid(self, token_mask: Tensor | None) -> Tensor:
+        """(B or 1, 1, 1, M), bool: groups of which a sample has a token.
 
         Args:
-            present: (B, K), bool: tokens that a sample has; ``None`` for all.
-
-        Returns:
-            (B or 1, 1, 1, M), bool.
+            token_mask: (B, K), bool, True for the tokens that a sample has; ``None`` for all.
         """
-        if present is None:
-            present = torch.ones_like(self.index, dtype=torch.bool)[None]
-        there = [own.any(dim=1) for own in present.split(self.sizes, dim=1)]
-        return torch.stack(there, dim=-1)[:, None, None]
+        if token_mask is None:
+            token_mask = torch.ones_like(self.index, dtype=torch.bool)[None]
+        valid = [own.any(dim=1) for own in token_mask.split(self.sizes, dim=1)]
+        return torch.stack(valid, dim=-1)[:, None, None]

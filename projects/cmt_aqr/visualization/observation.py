@@ -1,4 +1,4 @@
-"""One frame as a routed detector sees it: its inputs, its router's weights as maps, its boxes.
+"""One frame with its inputs, the router's weights as maps, and the detected boxes.
 
 Shapes: V cameras, Q queries, h and w of the fine maps.
 """
@@ -18,42 +18,42 @@ from ..geometry import project, unit_to_metres
 from ..head import CmtHead
 from .scene_boxes import Kind, SceneBox
 
-# The maps to look at are finer than those of the tokens: cells along the BEV map and an image.
+# Cells along the side of the BEV map and the width of an image: finer than the tokens.
 CELLS = 160
-# Standard deviation of a query's Gaussian in these cells, such that neighbours just touch.
+# Standard deviation of a query's Gaussian in these cells, so that neighbours just touch.
 BEV_SIGMA, IMAGE_SIGMA = 4, 8
-# A window holds this many standard deviations to each side.
+# A window extends this many standard deviations to each side.
 REACH = 3
 
 
 class WeightMap(NamedTuple):
-    """Weights of one sensor, drawn finely."""
+    """Fine map of the weights of one sensor."""
 
     mean: np.ndarray
     """(h, w) for LiDAR, rows along y and columns along x; (V, h, w) for cameras"""
     coverage: np.ndarray
-    """the same; 0 where no query is near, 1 where one is"""
+    """same shape; 1 at an isolated query, 0 far from every query"""
 
 
 class Observation(NamedTuple):
-    """What goes into the detector and what comes out."""
+    """Inputs and outputs of the detector for one frame."""
 
     points: np.ndarray
     """(N, 3 or more), LiDAR frame, metres"""
     images: np.ndarray
     """(V, H, W, 3) uint8, RGB"""
     cameras: Sequence[str]
-    """name of each"""
+    """name of each camera"""
     lidar2img: np.ndarray
     """(V, 4, 4), to the pixels of the images"""
     boxes: Sequence[SceneBox]
-    """found, LiDAR frame"""
+    """detected boxes, LiDAR frame"""
     lidar: WeightMap
-    """weights for LiDAR, over the whole range"""
+    """weights of LiDAR, over the whole range"""
     camera: WeightMap
-    """weights for cameras, over each image"""
+    """weights of cameras, over each image"""
     mean_weights: tuple[float, float]
-    """over all queries, for LiDAR and cameras"""
+    """of LiDAR and of cameras, over all queries"""
     point_cloud_range: Sequence[float]
     """metres"""
 
@@ -73,19 +73,19 @@ def observe(
         model: with a router, in evaluation mode.
         sample: of the test pipeline: ``inputs`` with ``points`` and ``img`` (V, 3, H, W) in BGR,
             and ``data_samples``.
-        cameras: name of each.
-        classes: by label.
-        score_threshold: least score of a box.
+        cameras: name of each camera.
+        classes: class names by label.
+        score_threshold: lowest score of a box to be drawn.
     """
-    seen = []
-    handle = model.pts_bbox_head.aqr_weight_generator.register_forward_hook(
-        lambda _, inputs, weights: seen.append(weights)
+    outputs = []
+    handle = model.pts_bbox_head.router.register_forward_hook(
+        lambda _, inputs, output: outputs.append(output)
     )
     try:
         (result,) = model.test_step(pseudo_collate([sample]))
     finally:
         handle.remove()
-    weights = seen[0].float()
+    weights = outputs[0].weights.float()
     images = sample['inputs']['img']
     lidar, camera = _maps(model.pts_bbox_head, weights, result.metainfo, images)
     return Observation(
@@ -104,7 +104,7 @@ def observe(
 def _maps(
     head: CmtHead, weights: torch.Tensor, meta: Mapping, images: torch.Tensor
 ) -> tuple[WeightMap, WeightMap]:
-    """Weights (1, Q, M) drawn at the places of the queries."""
+    """Weights (1, Q, M) rendered at the places of the queries."""
     count, _, height, width = images.shape
     layout = TokenLayout((CELLS, CELLS), (round(CELLS * height / width), CELLS), count)
     cameras = batch_cameras([meta], like=weights.new_empty(1, count))
@@ -117,10 +117,14 @@ def _maps(
         point_cloud_range=head.point_cloud_range,
         cell_size=tuple((b - a) / CELLS for a, b in zip(low, high, strict=True)),
     )
-    # The map covers the image, not what it is padded to: pixels are counted from the same corner.
+    # The map covers the image without its padding, which is on the right and below.
     projection = project(points, cameras.lidar2img, (height, width))
     seen = camera_windows(
-        projection, cameras.present, layout, size=_size(IMAGE_SIGMA), image_shape=(height, width)
+        projection,
+        cameras.camera_mask,
+        layout,
+        size=_size(IMAGE_SIGMA),
+        image_shape=(height, width),
     )
     maps = [
         render_weights(weights, [part], layout, sigma=sigma / _size(sigma))
@@ -133,12 +137,12 @@ def _maps(
 
 
 def _size(sigma: int) -> int:
-    """Cells along the side of a window, the one in the middle and as many to each side."""
+    """Cells along the side of a window, an odd number."""
     return 2 * REACH * sigma + 1
 
 
 def _boxes(found, classes: Sequence[str], score_threshold: float) -> list[SceneBox]:
-    """Boxes of at least this score, as the pictures take them."""
+    """Boxes of at least this score."""
     sure = found[found.scores_3d >= score_threshold]
     boxes, _ = output_to_nusc_box(
         {'bboxes_3d': sure.bboxes_3d, 'scores_3d': sure.scores_3d, 'labels_3d': sure.labels_3d}

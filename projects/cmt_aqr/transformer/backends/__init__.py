@@ -1,13 +1,13 @@
 """Back ends of routed cross-attention; all except ``dense`` work without a (Q, K) tensor.
 
-Every back end has the signature of :func:`~.dense.dense_attention`, computes the whole routing or
+Every back end has the signature of :func:`~.dense.dense_attention`, computes the whole request or
 raises, and is tested against it in outputs and gradients.
 """
 
 import torch
 
-from ..attention_bias import AttentionBias, Routing
 from ..kernels import log_once, why_no_log_sum_exp
+from ..routing import Routing
 from .dense import dense_attention
 from .folded import folded_attention
 from .grouped import grouped_attention
@@ -35,16 +35,16 @@ __all__ = [
 
 def choose_backend(routing: Routing, device: torch.device) -> str:
     """The cheapest back end that can compute a routing on a device; logs each choice once."""
-    biased = isinstance(routing, AttentionBias)
-    windows = biased and len(routing.windows) > 0
+    windows = routing.pair_bias is not None
+    foldable = routing.group_bias is not None and not windows
     backend = 'window' if windows else 'grouped'
-    if biased and not windows and device.type == 'cuda':
+    if foldable and device.type == 'cuda':
         backend = 'folded'  # starts one kernel instead of one for each group
     reason = None if backend == 'folded' else why_no_log_sum_exp(device)
-    if reason:  # what is left calls no private kernel
-        backend = 'folded' if biased and not windows else 'dense'
+    if reason:  # these call no private kernel
+        backend = 'folded' if foldable else 'dense'
     scope = 'with windows' if windows else 'by group'
-    name = type(routing).__name__
+    name = type(routing.form).__name__
     because = f', since {reason}' if reason else ''
     log_once(f'cross-attention with {name} {scope} on {device.type}: back end {backend!r}{because}')
     return backend

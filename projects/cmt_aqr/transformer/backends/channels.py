@@ -10,34 +10,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention_bias import AttentionBias
+from ..token_groups import TokenGroups
 
 ABSENT = -1e4
 """Penalty on the logit of an absent token: finite, to keep gradients finite, and far below the
 logits of trained models, which differ by hundreds."""
 
 
-def fold_bias(q: Tensor, k: Tensor, bias: AttentionBias, *, scale: float) -> tuple[Tensor, Tensor]:
-    """Append the bias by group to queries and keys whose products are to be scaled.
+def fold_bias(
+    q: Tensor, k: Tensor, bias: Tensor, groups: TokenGroups, *, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Append the bias (B, Q, M) by group to queries and keys whose products are to be scaled.
 
     Returns:
         (B, H, Q, D + M) and (B, H, K, D + M).
     """
-    return append(q, bias.of_groups() / scale), append(k, bias.groups.one_hot(like=k))
+    return append(q, bias / scale), append(k, groups.one_hot(like=k))
 
 
 def fold_absence(
-    q: Tensor, k: Tensor, present: Tensor | None, *, scale: float
+    q: Tensor, k: Tensor, token_mask: Tensor | None, *, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Append a channel that masks the tokens a sample lacks, by ``present`` (B, K)."""
-    if present is None:
+    """Append a channel that masks the tokens a sample lacks, by ``token_mask`` (B, K)."""
+    if token_mask is None:
         return q, k
-    penalty = max(ABSENT / scale, torch.finfo(q.dtype).min)  # times zero, an infinity is no number
-    return append(q, q.new_full((q.shape[2], 1), penalty)), append(k, ~present[..., None])
+    penalty = max(ABSENT / scale, torch.finfo(q.dtype).min)  # zero times an infinity is NaN
+    return append(q, q.new_full((q.shape[2], 1), penalty)), append(k, ~token_mask[..., None])
 
 
 def append(x: Tensor, channels: Tensor) -> Tensor:
-    """(B, H, N, D) with channels (B, N, more) or (N, more) behind those of every head."""
+    """(B, H, N, D) with channels (B, N, more) or (N, more) appended to those of every head."""
     channels = channels.to(x).expand(len(x), -1, -1)[:, None]
     return torch.cat([x, channels.expand(-1, x.shape[1], -1, -1)], dim=-1)
 

@@ -8,27 +8,28 @@ groups.
 
 from torch import Tensor
 
-from ..attention_bias import AttentionBias, Routing
 from ..kernels import scaled_dot_product_attention
+from ..routing import Routing
 from .channels import equally_wide, fold_absence, fold_bias
 
 
 def folded_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, present: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, token_mask: Tensor | None
 ) -> Tensor:
-    """Attention without a Q x K tensor; see :func:`~.dense.dense_attention`.
+    """Attention without a (Q, K) tensor; see :func:`~.dense.dense_attention`.
 
     Raises:
-        ValueError: a gate, a mix or a bias in windows.
+        ValueError: the form is not a bias on the logits, or has a bias in windows.
     """
-    if not isinstance(routing, AttentionBias):
-        name = type(routing).__name__
-        raise ValueError(f"attention 'folded' cannot honour an {name}; use 'grouped'")
-    if routing.windows:
-        raise ValueError("attention 'folded' cannot honour a bias in windows; use 'window'")
+    bias = routing.group_bias
+    if bias is None:
+        name = type(routing.form).__name__
+        raise ValueError(f"attention 'folded' cannot compute a {name}; use 'grouped'")
+    if routing.pair_bias is not None:
+        raise ValueError("attention 'folded' cannot compute a bias in windows; use 'window'")
     scale = q.shape[-1] ** -0.5
     channels = v.shape[-1]
-    q, k = fold_bias(q, k, routing, scale=scale)
-    q, k = fold_absence(q, k, present, scale=scale)
+    q, k = fold_bias(q, k, bias, routing.groups, scale=scale)
+    q, k = fold_absence(q, k, token_mask, scale=scale)
     out = scaled_dot_product_attention(*equally_wide(q, k, v), scale=scale)
     return out[..., :channels]

@@ -1,7 +1,7 @@
-"""Attention within each group of tokens, and the sum of all by their shares in the output.
+"""Attention within each group of tokens, and the sum of the outputs by their shares.
 
-The shares follow from each group's log-sum-exp, so that a bias, a gate and a mix cost next to
-nothing: the kernels see the same numbers of channels and of tokens as without them.
+The shares follow from each group's log-sum-exp, so that routing costs next to nothing: the kernels
+see the same numbers of channels and of tokens as without it.
 
 Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, E channels of a value, M token
 groups.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..attention_bias import AttentionBias, Routing
+from ..routing import Routing
 from .channels import fold_absence
 from .with_lse import attention_with_lse
 
@@ -25,7 +25,7 @@ class GroupAttention(NamedTuple):
     """of each of the M groups (B, H, Q, E)"""
     lse: Tensor
     """(B, H, Q, M), log-sum-exp of the logits; any finite number for a group without a token"""
-    there: Tensor
+    valid_groups: Tensor
     """(B or 1, 1, 1, M), bool: groups of which a sample has a token"""
 
     def sum(self, shares: Tensor) -> Tensor:
@@ -41,34 +41,34 @@ class GroupAttention(NamedTuple):
 
 
 def grouped_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, present: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, token_mask: Tensor | None
 ) -> Tensor:
-    """Attention without a Q x K tensor; see :func:`~.dense.dense_attention`.
+    """Attention without a (Q, K) tensor; see :func:`~.dense.dense_attention`.
 
     Raises:
         ValueError: a bias in windows.
         RuntimeError: no known kernel gives the log-sum-exp on this device or torch.
     """
-    if isinstance(routing, AttentionBias) and routing.windows:
-        raise ValueError("attention 'grouped' cannot honour a bias in windows; use 'window'")
+    if routing.pair_bias is not None:
+        raise ValueError("attention 'grouped' cannot compute a bias in windows; use 'window'")
     scale = q.shape[-1] ** -0.5
-    q, k = fold_absence(q, k, present, scale=scale)
-    groups = attend_by_group(q, k, v, routing=routing, present=present, scale=scale)
-    return groups.sum(routing.shares(groups.lse, groups.there))
+    q, k = fold_absence(q, k, token_mask, scale=scale)
+    groups = attend_by_group(q, k, v, routing=routing, token_mask=token_mask, scale=scale)
+    return groups.sum(routing.shares(groups.lse, groups.valid_groups))
 
 
 def attend_by_group(
-    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, present: Tensor | None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    routing: Routing,
+    token_mask: Tensor | None,
+    scale: float,
 ) -> GroupAttention:
-    """One attention for each group of tokens.
+    """One attention for each group of tokens; see :func:`~.dense.dense_attention`.
 
-    Args:
-        q: (B, H, Q, D).
-        k: (B, H, K, D), with what keeps queries from absent tokens.
-        v: (B, H, K, E).
-        routing: whose groups.
-        present: (B, K), bool: tokens that a sample has; ``None`` for all.
-        scale: of the logits.
+    Queries and keys are those of :func:`~.channels.fold_absence`; ``scale`` is that of the logits.
 
     Raises:
         RuntimeError: no known kernel gives the log-sum-exp on this device or torch.
@@ -83,4 +83,4 @@ def attend_by_group(
         own_out, own_lse = attention_with_lse(q, own_k, own_v, scale=scale)
         outputs.append(own_out)
         lse.append(own_lse)
-    return GroupAttention(outputs, torch.stack(lse, dim=-1), routing.groups.nonempty(present))
+    return GroupAttention(outputs, torch.stack(lse, dim=-1), routing.groups.valid(token_mask))

@@ -16,40 +16,41 @@ of a query and a token in its window.
 import torch
 from torch import Tensor
 
-from ..attention_bias import AttentionBias, Routing
 from ..pairs import pair_dot, pair_sum
+from ..routing import Routing
 from .channels import fold_absence
 from .grouped import attend_by_group, grouped_attention
 
 
 def window_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, present: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, *, routing: Routing, token_mask: Tensor | None
 ) -> Tensor:
-    """Attention without a Q x K tensor; see :func:`~.dense.dense_attention`.
+    """Attention without a (Q, K) tensor; see :func:`~.dense.dense_attention`.
 
-    Where there are no windows it is :func:`~.grouped.grouped_attention`.
+    Without windows it is :func:`~.grouped.grouped_attention`.
 
     Raises:
         RuntimeError: no known kernel gives the log-sum-exp on this device or torch.
     """
-    if not isinstance(routing, AttentionBias) or not routing.windows:
-        return grouped_attention(q, k, v, routing=routing, present=present)
+    if routing.pair_bias is None:
+        return grouped_attention(q, k, v, routing=routing, token_mask=token_mask)
     with torch.autocast(q.device.type, enabled=False):
-        return _corrected(q.float(), k.float(), v.float(), routing, present).to(v)
+        return _corrected(q.float(), k.float(), v.float(), routing, token_mask).to(v)
 
 
 def _corrected(
-    q: Tensor, k: Tensor, v: Tensor, bias: AttentionBias, present: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, routing: Routing, token_mask: Tensor | None
 ) -> Tensor:
     scale = q.shape[-1] ** -0.5
-    q, k = fold_absence(q, k, present, scale=scale)
-    groups = attend_by_group(q, k, v, routing=bias, present=present, scale=scale)
-    out = groups.sum(bias.shares(groups.lse, groups.there))
-    lse = bias.logits(groups.lse, groups.there).logsumexp(dim=-1)  # (B, H, Q)
+    q, k = fold_absence(q, k, token_mask, scale=scale)
+    groups = attend_by_group(q, k, v, routing=routing, token_mask=token_mask, scale=scale)
+    out = groups.sum(routing.shares(groups.lse, groups.valid_groups))
+    logits = groups.lse + routing.group_bias[:, None]
+    lse = logits.masked_fill(~groups.valid_groups, -torch.inf).logsumexp(dim=-1)  # (B, H, Q)
 
-    pairs, base, further = bias.in_windows
-    lse_there = lse.transpose(0, 1).flatten(1)[:, pairs.by_query.bag]
-    share = (pair_dot(q, k, pairs) * scale + base - lse_there).exp()  # (H, N)
-    added = further.expm1() * share
+    pairs, base, difference = routing.pair_bias
+    lse_of_pairs = lse.transpose(0, 1).flatten(1)[:, pairs.row]
+    share = (pair_dot(q, k, pairs) * scale + base - lse_of_pairs).exp()  # (H, N)
+    added = difference.expm1() * share
     total = 1 + pair_sum(added, v.new_ones(*v.shape[:3], 1), pairs)
     return (out + pair_sum(added, v, pairs)) / total

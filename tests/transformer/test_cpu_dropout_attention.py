@@ -1,11 +1,11 @@
-"""Attention that drops weights, against the formula spelled out with the same weights dropped."""
+"""Attention with dropout of weights, against the formula with the same weights dropped."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from projects.cmt_aqr.transformer import MultiheadAttention
-from projects.cmt_aqr.transformer.dropping import draw_kept, dropping_attention
+from projects.cmt_aqr.transformer.cpu_dropout_attention import cpu_dropout_attention, draw_kept
 
 DROPOUT = 0.25  # steps of 1 / 65,536 hold it exactly
 MASKS = {
@@ -38,7 +38,7 @@ def spelled_out(q, k, v, mask):
 def test_equals_the_formula_with_its_gradients(inputs, mask):
     single = [x.float().detach().requires_grad_() for x in inputs]
     torch.manual_seed(1)
-    out = dropping_attention(*single, dropout=DROPOUT, mask=mask)
+    out = cpu_dropout_attention(*single, dropout=DROPOUT, attn_mask=mask)
     torch.manual_seed(1)
     expected = spelled_out(*inputs, mask)
     torch.testing.assert_close(out, expected.float(), rtol=1e-5, atol=1e-6)
@@ -52,15 +52,15 @@ def test_equals_the_formula_with_its_gradients(inputs, mask):
 def test_is_plain_attention_where_nothing_is_dropped(inputs):
     single = [x.float() for x in inputs]
     torch.testing.assert_close(
-        dropping_attention(*single, dropout=0.0), F.scaled_dot_product_attention(*single)
+        cpu_dropout_attention(*single, dropout=0.0), F.scaled_dot_product_attention(*single)
     )
 
 
-def test_a_query_that_may_look_nowhere_gets_zeros_and_gives_no_gradient(inputs):
+def test_a_query_that_without_any_key_gets_zeros_and_gives_no_gradient(inputs):
     single = [x.float().detach().requires_grad_() for x in inputs]
     mask = torch.ones(5, 6, dtype=torch.bool)
     mask[2] = False
-    out = dropping_attention(*single, dropout=DROPOUT, mask=mask)
+    out = cpu_dropout_attention(*single, dropout=DROPOUT, attn_mask=mask)
     assert (out[:, :, 2] == 0).all()
     out.square().sum().backward()
     assert (single[0].grad[:, :, 2] == 0).all()
@@ -71,7 +71,7 @@ def test_low_precision_comes_back_as_it_went_in(inputs):
     low = [x.to(torch.bfloat16).detach().requires_grad_() for x in inputs]
     torch.manual_seed(1)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        out = dropping_attention(*low, dropout=DROPOUT)
+        out = cpu_dropout_attention(*low, dropout=DROPOUT)
     out.sum().backward()
     assert {out.dtype, *(x.grad.dtype for x in low)} == {torch.bfloat16}
     torch.manual_seed(1)
@@ -89,7 +89,7 @@ def test_keeps_a_byte_a_weight_for_the_backward_pass():
 
     mask = torch.ones(64, 64, dtype=torch.bool)
     with torch.autograd.graph.saved_tensors_hooks(measure, lambda x: x):
-        dropping_attention(q, q, q, dropout=DROPOUT, mask=mask)
+        cpu_dropout_attention(q, q, q, dropout=DROPOUT, attn_mask=mask)
     of_heads, of_all = q.numel() * 4, 2 * 64 * 64  # q, k and v are one here; the output is another
     assert sum(sizes.values()) == 2 * of_heads + of_all + mask.numel() * 4
 
@@ -129,5 +129,5 @@ def test_a_layer_drops_in_training_only_anew_each_time_and_by_the_seed():
 def test_a_mask_that_learns_gets_its_gradient():
     layer = MultiheadAttention(16, num_heads=4, dropout=0.5)
     x, mask = torch.randn(1, 5, 16), torch.zeros(5, 5, requires_grad=True)
-    layer(x, x, x, mask=mask).square().sum().backward()
+    layer(x, x, x, attn_mask=mask).square().sum().backward()
     assert mask.grad.abs().sum() > 0

@@ -1,8 +1,8 @@
-"""An initialisation with which queries look at what lies near them from the first step.
+"""An initialisation with which queries attend to nearby tokens from the first step.
 
-A CMT that starts from random weights looks everywhere: its position embeddings hardly tell places
-apart, and it must learn where to look before it can learn what is there. The released models had
-20 epochs of nuScenes for this; a tiny model on a CPU has minutes.
+A CMT with random weights attends everywhere: its position embeddings hardly distinguish places, and
+it must learn where to look before it can learn what is there. The released models had 20 epochs of
+nuScenes for this; a tiny model on a CPU has minutes.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ class Position(NamedTuple):
     embedding: nn.Sequential
     """network from a position's code to its embedding (C,), with a linear layer last"""
     codes: Tensor
-    """(N, code), codes of positions drawn from all over"""
+    """(N, code), codes of random positions from the whole range"""
     spread: float
-    """standard deviation that embeddings of different positions are to have"""
+    """desired standard deviation of the embeddings of different positions"""
 
 
 @torch.no_grad()
-def start_local(transformer: CmtTransformer, positions: Sequence[Position]) -> None:
-    """Let every cross-attention start local, with a share of the heads for each kind of position.
+def init_local_attention(transformer: CmtTransformer, positions: Sequence[Position]) -> None:
+    """Initialise every cross-attention to be local, with an equal share of heads for each kind.
 
-    Embeddings of each kind take channels of their own, and the heads of a kind read no others.
-    Keys are projected as queries are, so that a query and a token at the same place agree. For an
-    even start the projections of self-attention are made smaller by as much as embeddings grow.
+    Each kind of position gets its own channels of the embedding, and its heads read only those.
+    Keys are projected as queries are, so that a query and a token at the same place agree. The
+    projections of self-attention shrink by the factor by which the embeddings grow.
 
     Args:
         transformer: the decoder.

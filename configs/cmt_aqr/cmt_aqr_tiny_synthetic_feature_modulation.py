@@ -1,9 +1,8 @@
-"""An ablation: the router's weights scale the features, and add no bias to attention."""
+"""An ablation: the router's weights scale the features, and leave attention unchanged."""
 
 _base_ = './cmt_aqr_tiny_synthetic.py'
 
-aqr = dict(_base_.aqr, bias_generator=None, feature_scaling=dict(sigma=0.25))
-model = dict(pts_bbox_head=dict(aqr=aqr))
+model = dict(pts_bbox_head=dict(aqr=dict(type='FeatureModulationRouter', routing=None)))
 optim_wrapper = dict(
     paramwise_cfg=dict(
         _delete_=True,

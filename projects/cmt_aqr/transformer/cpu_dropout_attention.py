@@ -1,10 +1,10 @@
-"""Attention that drops weights, on a CPU.
+"""Attention with dropout of its weights, for a CPU.
 
-PyTorch's kernels for a CPU have no such dropout: ``scaled_dot_product_attention`` then spells all
-weights out and keeps three tensors of H x Q x K numbers for the backward pass, for the six layers
-of CMT a gigabyte on a full frame. Here the backward pass computes the weights again, one head at a
-time, as in FlashAttention (Dao et al., NeurIPS 2022), and what is kept is one byte a weight:
-whether it was dropped.
+PyTorch's CPU kernels have no such dropout: ``scaled_dot_product_attention`` then computes all
+weights explicitly and keeps three tensors of H x Q x K numbers for the backward pass, a gigabyte
+for the six layers of CMT on a full frame. Here the backward pass recomputes the weights, one head
+at a time, as in FlashAttention (Dao et al., NeurIPS 2022), and keeps one byte a weight: whether it
+was dropped.
 
 Shapes: B batch, H heads, Q queries, K keys, D channels of a head.
 """
@@ -16,18 +16,19 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 _LEVELS = 2**16  # a drawn number has sixteen bits
 
 
-def dropping_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, dropout: float, mask: Tensor | None = None
+def cpu_dropout_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, dropout: float, attn_mask: Tensor | None = None
 ) -> Tensor:
-    """Attention of which every weight is dropped by chance, and the others are scaled up for it.
+    """Scaled dot-product attention with dropout on the attention weights.
 
     Args:
         q: (B, H, Q, D).
         k: (B, H, K, D).
         v: (B, H, K, D).
-        dropout: probability of dropping a weight, to a 65,536th.
-        mask: broadcast to (B, H, Q, K); bool, True where a query may look, or float, added to the
-            logits; it gets no gradient. A query that may look nowhere gets zeros.
+        dropout: probability of dropping a weight, rounded to a multiple of 1 / 65,536; the others
+            are scaled up accordingly.
+        attn_mask: broadcast to (B, H, Q, K); bool, True where a query may attend, or float, added
+            to the logits; it gets no gradient. The output of a query without any key is zero.
 
     Returns:
         (B, H, Q, D), in the type of ``v``.
@@ -38,19 +39,19 @@ def dropping_attention(
     shape = (*q.shape[:3], k.shape[2])
     kept, share = draw_kept(shape, dropout=dropout, device=q.device)
     bias = None
-    if mask is not None:
-        bias, blind = _as_bias(mask)
-        kept &= ~blind
+    if attn_mask is not None:
+        bias, keyless = _as_bias(attn_mask)
+        kept &= ~keyless
         bias = bias.expand(shape)
-    return _DroppingAttention.apply(q, k, v, bias, kept, share)
+    return _CpuDropoutAttention.apply(q, k, v, bias, kept, share)
 
 
 def draw_kept(
     shape: tuple[int, ...], *, dropout: float, device: torch.device
 ) -> tuple[Tensor, float]:
-    """Which weights are kept, bool, and the probability of it, in steps of a 65,536th.
+    """A bool tensor of the weights that are kept, and their probability, a multiple of 1 / 65,536.
 
-    Four numbers come from each draw of 64 bits, a quarter of the time of ``bernoulli_``.
+    Each draw of 64 bits gives four numbers, which takes a quarter of the time of ``bernoulli_``.
 
     Raises:
         ValueError: the probability of dropping is not in [0, 1), or rounds to 1.
@@ -65,17 +66,17 @@ def draw_kept(
 
 
 def _as_bias(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A mask in float32, and (..., Q, 1) which queries may look nowhere; those look anywhere."""
+    """The mask as a bias in float32, zero for queries without a key; these queries (..., Q, 1)."""
     bias = mask
     if mask.dtype == torch.bool:
         bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float('-inf'))
     bias = bias.detach().float()
-    blind = bias.isneginf().all(dim=-1, keepdim=True)
-    return bias.masked_fill(blind, 0.0), blind
+    keyless = bias.isneginf().all(dim=-1, keepdim=True)
+    return bias.masked_fill(keyless, 0.0), keyless
 
 
-class _DroppingAttention(torch.autograd.Function):
-    """One head after another: all that is as large as Q x K then fits into the cache."""
+class _CpuDropoutAttention(torch.autograd.Function):
+    """One head after another, so that its (Q, K) tensors fit into the cache."""
 
     @staticmethod
     def forward(
@@ -91,7 +92,7 @@ class _DroppingAttention(torch.autograd.Function):
         out = torch.empty((*q.shape[:3], v.shape[3]), dtype=v.dtype, device=v.device)
         with torch.autocast(q.device.type, enabled=False):
             for head in _heads(q):
-                weights = _weights(q[head], k[head], _of(bias, head))
+                weights = _weights(q[head], k[head], _head_of(bias, head))
                 out[head] = (weights.mul_(kept[head]) @ v[head].float()).div_(share)
         ctx.save_for_backward(q, k, v, bias, kept, out)
         return out
@@ -105,28 +106,28 @@ class _DroppingAttention(torch.autograd.Function):
         for head in _heads(q):
             own_q, own_k, own_v = q[head].float(), k[head].float(), v[head].float()
             own_grad = grad[head].float() / ctx.share
-            weights = _weights(own_q, own_k, _of(bias, head))
-            of_weights = (own_grad @ own_v.T).mul_(kept[head])
+            weights = _weights(own_q, own_k, _head_of(bias, head))
+            grad_weights = (own_grad @ own_v.T).mul_(kept[head])
             grads[2][head] = (weights * kept[head]).T @ own_grad
-            # Of the gradient of a query's weights, as they weigh it.
+            # Mean of the gradient of a query's weights, weighted by these.
             mean = (grad[head].float() * out[head].float()).sum(dim=-1, keepdim=True)
-            of_logits = of_weights.sub_(mean).mul_(weights).mul_(scale)
-            grads[0][head] = of_logits @ own_k
-            grads[1][head] = of_logits.T @ own_q
+            grad_logits = grad_weights.sub_(mean).mul_(weights).mul_(scale)
+            grads[0][head] = grad_logits @ own_k
+            grads[1][head] = grad_logits.T @ own_q
         return *grads, None, None, None
 
 
 def _heads(x: Tensor) -> list[tuple[int, int]]:
-    """The places of all heads of all samples."""
+    """Sample and head of every head of the batch."""
     return [(sample, head) for sample in range(x.shape[0]) for head in range(x.shape[1])]
 
 
-def _of(bias: Tensor | None, head: tuple[int, int]) -> Tensor | None:
+def _head_of(bias: Tensor | None, head: tuple[int, int]) -> Tensor | None:
     return None if bias is None else bias[head]
 
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """(Q, K) in float32, before any is dropped."""
+    """(Q, K) attention weights in float32, before dropout."""
     q, k, scale = q.float(), k.float(), q.shape[-1] ** -0.5
     logits = (q * scale) @ k.T if bias is None else torch.addmm(bias, q, k.T, alpha=scale)
     return logits.softmax(dim=-1)

@@ -1,11 +1,16 @@
-"""With a local start a query's attention is near its own place, in the heads of that sensor."""
+"""After the initialisation each head attends near the query's place, for its own sensor."""
 
 import pytest
 import torch
 from torch import nn
 
 from projects.cmt_aqr.geometry import bev_grid
-from projects.cmt_aqr.transformer import CmtTransformer, Position, sine_embedding, start_local
+from projects.cmt_aqr.transformer import (
+    CmtTransformer,
+    Position,
+    init_local_attention,
+    sine_embedding,
+)
 
 CHANNELS, SIDE, WAVELENGTHS = 32, 16, (2.0, 1 / 8)
 
@@ -26,7 +31,9 @@ def codes(positions):
 
 def start(transformer, embeddings):
     sample = codes(torch.rand(1024, 2))
-    start_local(transformer, [Position(embedding, sample, 4.0) for embedding in embeddings])
+    init_local_attention(
+        transformer, [Position(embedding, sample, 4.0) for embedding in embeddings]
+    )
 
 
 def attention_near_the_query(transformer, embeddings, layer):
