@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from projects.cmt_aqr.datasets.info_files import create_info_files, create_object_database
-from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database
+from projects.cmt_aqr.data_preparation.info_files import create_info_files, create_object_database
+from projects.cmt_aqr.data_preparation.synthetic import DatabaseSettings, make_database
 
 TINY = DatabaseSettings(
     train_scenes=2, val_scenes=2, keyframes=3, sweeps=1, seed=7, ignored_objects=3

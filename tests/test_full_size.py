@@ -21,8 +21,8 @@ from published_files import released_shapes
 from torch import Tensor, nn
 
 from projects.cmt_aqr import entry
+from projects.cmt_aqr.data_preparation.single_frame import make_frame_root
 from projects.cmt_aqr.datasets.failures import DrawIndex
-from projects.cmt_aqr.datasets.single_frame import make_frame_root
 from projects.cmt_aqr.hooks.pipelines import transforms_of
 
 R50 = 'cmt_voxel0100_r50_800x320_cbgs'

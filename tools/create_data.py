@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.cmt_aqr.datasets.info_files import (
+from projects.cmt_aqr.data_preparation.info_files import (
     INFO_SPLITS,
     create_info_files,
     create_object_database,

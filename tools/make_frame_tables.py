@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 
-from projects.cmt_aqr.datasets.single_frame import make_frame_root
+from projects.cmt_aqr.data_preparation.single_frame import make_frame_root
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database
+from projects.cmt_aqr.data_preparation.synthetic import DatabaseSettings, make_database
 
 
 def parse_args() -> argparse.Namespace:

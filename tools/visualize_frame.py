@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from projects.cmt_aqr.datasets.data_root import open_database
+from projects.cmt_aqr.data_preparation.data_root import open_database
 from projects.cmt_aqr.files import replacing
 from projects.cmt_aqr.visualization import load_predictions, render_frame
 

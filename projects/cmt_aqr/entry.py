@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from .datasets.old_infos import is_old
+from .data_preparation.old_infos import is_old
 from .denormals import flush_denormals as flush_denormals
 from .feature_cache import use_feature_cache
 from .old_settings import find_old_settings

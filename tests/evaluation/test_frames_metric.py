@@ -9,7 +9,7 @@ from nuscenes import NuScenes
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
 
-from projects.cmt_aqr.datasets.single_frame import VERSION
+from projects.cmt_aqr.data_preparation.single_frame import VERSION
 from projects.cmt_aqr.evaluation import FramesMetric
 from projects.cmt_aqr.evaluation.match_scores import score
 from projects.cmt_aqr.evaluation.official import OfficialScorer

@@ -8,7 +8,7 @@ from nuscenes import NuScenes
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.detection.utils import category_to_detection_name
 
-from projects.cmt_aqr.datasets.single_frame import VERSION, make_frame_root
+from projects.cmt_aqr.data_preparation.single_frame import VERSION, make_frame_root
 from projects.cmt_aqr.evaluation import PresentClassesMetric
 from projects.cmt_aqr.evaluation.present_classes import scored_classes
 

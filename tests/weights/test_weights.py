@@ -75,8 +75,8 @@ def test_official_score_with_both_sensors_and_without_either(repo_root, weights_
 @pytest.fixture(scope='module')
 def weights_data(tmp_path_factory):
     """Two validation scenes of a seed of their own, with images as large as the model wants."""
-    from projects.cmt_aqr.datasets.info_files import create_info_files
-    from projects.cmt_aqr.datasets.synthetic import DatabaseSettings, make_database
+    from projects.cmt_aqr.data_preparation.info_files import create_info_files
+    from projects.cmt_aqr.data_preparation.synthetic import DatabaseSettings, make_database
 
     settings = DatabaseSettings(train_scenes=1, val_scenes=2, keyframes=10, sweeps=1, seed=7)
     root = make_database(tmp_path_factory.mktemp('weights') / 'data', settings)

@@ -11,8 +11,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
 from projects.cmt_aqr import entry
+from projects.cmt_aqr.data_preparation.single_frame import make_frame_root
 from projects.cmt_aqr.datasets.failures.suite import protocol
-from projects.cmt_aqr.datasets.single_frame import make_frame_root
 
 FAILURES = {
     row.name: list(row.conditions.values())[-1] for row in protocol('all', ann_file='of the data')

@@ -7,8 +7,8 @@ from mmengine.fileio import load
 from nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
 
+from projects.cmt_aqr.data_preparation.object_database import MIN_PATCH_SIZE
 from projects.cmt_aqr.datasets.object_sampling import ObjectDatabase
-from projects.cmt_aqr.datasets.object_sampling.collecting import MIN_PATCH_SIZE
 
 
 @pytest.fixture(scope='module')

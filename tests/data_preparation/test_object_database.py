@@ -13,9 +13,9 @@ import torch
 from mmdet3d.datasets import NuScenesDataset
 from mmengine.fileio import load
 
-from projects.cmt_aqr.datasets import info_files
-from projects.cmt_aqr.datasets.object_sampling import ObjectDatabase, collecting
-from projects.cmt_aqr.datasets.object_sampling.collecting import collect_objects
+from projects.cmt_aqr.data_preparation import info_files, object_database
+from projects.cmt_aqr.data_preparation.object_database import collect_objects
+from projects.cmt_aqr.datasets.object_sampling import ObjectDatabase
 from projects.cmt_aqr.datasets.reading import MissingFileError
 
 
@@ -27,7 +27,7 @@ def infos(synthetic_root) -> list[dict]:
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch) -> None:
     """A shard for each of the six samples."""
-    monkeypatch.setattr(collecting, 'SAMPLES_PER_SHARD', 1)
+    monkeypatch.setattr(object_database, 'SAMPLES_PER_SHARD', 1)
 
 
 @pytest.fixture
@@ -97,13 +97,13 @@ def _collect_in_a_group(*args) -> None:
     os.setsid()
     torch.set_num_threads(1)  # OpenMP hangs in a fork of a process that has used more
     root, folder, infos, workers = args
-    slow = collecting._cut_patches
+    slow = object_database._cut_patches
 
     def cut_slowly(*args):
         time.sleep(0.1)  # so that the kill comes between two shards
         return slow(*args)
 
-    collecting._cut_patches = cut_slowly
+    object_database._cut_patches = cut_slowly
     collect_objects(root, folder, infos, workers=workers)
 
 
@@ -124,19 +124,19 @@ def test_failed_at_the_end_and_called_again(
     synthetic_root, infos, tmp_path, monkeypatch, whole, function
 ):
     """When the index is written, or everything is and only the name is missing."""
-    original = getattr(collecting, function)
+    original = getattr(object_database, function)
 
     def fail(path, *args):
         if path.name in ('index.npy', 'objects.unfinished'):
             raise OSError(28, 'No space left on device')
         return original(path, *args)
 
-    monkeypatch.setattr(collecting, function, fail)
+    monkeypatch.setattr(object_database, function, fail)
     with pytest.raises(OSError, match='No space'):
         collect_objects(synthetic_root, tmp_path / 'objects', infos)
     monkeypatch.undo()
-    monkeypatch.setattr(collecting, '_make_shard', None)  # nothing is made again
-    monkeypatch.setattr(collecting, 'SAMPLES_PER_SHARD', 1)
+    monkeypatch.setattr(object_database, '_make_shard', None)  # nothing is made again
+    monkeypatch.setattr(object_database, 'SAMPLES_PER_SHARD', 1)
     assert collect_objects(synthetic_root, tmp_path / 'objects', infos)
     assert digests(tmp_path / 'objects') == whole
 
@@ -161,7 +161,7 @@ def test_a_missing_file_is_named_and_what_was_made_is_kept(
 
 
 def test_a_finished_database_stays(synthetic_root, infos, tmp_path, whole, monkeypatch):
-    monkeypatch.setattr(collecting, '_make_shard', None)
+    monkeypatch.setattr(object_database, '_make_shard', None)
     assert not collect_objects(synthetic_root, tmp_path / 'whole', infos)
     assert digests(tmp_path / 'whole') == whole
 

@@ -10,7 +10,7 @@ from mmengine.fileio import dump, load
 from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
 
-from projects.cmt_aqr.datasets.single_frame import (
+from projects.cmt_aqr.data_preparation.single_frame import (
     ATTRIBUTES,
     INFO_FILES,
     SCENE,

@@ -24,7 +24,7 @@ from mmengine.fileio import load
 from mmengine.logging import print_log
 
 from .data_root import check_tables, is_made, link_tables
-from .object_sampling.collecting import collect_objects
+from .object_database import collect_objects
 from .old_infos import check_old, is_old
 
 INFO_SPLITS = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from projects.cmt_aqr.datasets.synthetic.raycast import EDGES, Box, cast
+from projects.cmt_aqr.data_preparation.synthetic.raycast import EDGES, Box, cast
 
 ORIGIN = np.zeros(3)
 

@@ -16,7 +16,7 @@ import pytest
 from nuscenes import NuScenes
 from nuscenes.utils import splits
 
-from projects.cmt_aqr.datasets.synthetic import (
+from projects.cmt_aqr.data_preparation.synthetic import (
     CLASSES,
     DatabaseSettings,
     make_database,

@@ -26,15 +26,22 @@ from mmdet3d.datasets import NuScenesDataset
 from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
 
-from ..transforms import (
+from ..datasets.object_sampling.database import (
+    FORMAT,
+    INDEX_FILE,
+    SETTINGS_FILE,
+    SHARD_FILE,
+    UNFINISHED,
+    index_dtype,
+)
+from ..datasets.object_sampling.views import view_boxes
+from ..datasets.transforms import (
     ComputeLidar2Img,
     LoadMultiViewImages,
     LoadPointsOfKeyframe,
     LoadPointsOfSweeps,
 )
-from ..worker_pool import worker_pool
-from .database import FORMAT, INDEX_FILE, SETTINGS_FILE, SHARD_FILE, UNFINISHED, index_dtype
-from .views import view_boxes
+from .worker_pool import worker_pool
 
 SAMPLES_PER_SHARD = 16
 # Sweeps whose points an object gets, as in MMDetection3D's database.

@@ -11,7 +11,7 @@ from nuscenes.eval.common.loaders import add_center_dist, filter_eval_boxes, loa
 from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import NuScenesEval
 
-from projects.cmt_aqr.datasets.synthetic import CLASSES, DatabaseSettings, make_database
+from projects.cmt_aqr.data_preparation.synthetic import CLASSES, DatabaseSettings, make_database
 
 NAMES = [kind.name for kind in CLASSES]
 

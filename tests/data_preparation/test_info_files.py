@@ -12,14 +12,14 @@ from mmdet3d.datasets import NuScenesDataset
 from mmengine.fileio import dump, load
 from nuscenes import NuScenes
 
-from projects.cmt_aqr.datasets import info_files
-from projects.cmt_aqr.datasets.info_files import (
+from projects.cmt_aqr.data_preparation import info_files
+from projects.cmt_aqr.data_preparation.info_files import (
     create_info_files,
     create_object_database,
     update_info_file,
 )
+from projects.cmt_aqr.data_preparation.old_infos import is_old
 from projects.cmt_aqr.datasets.object_sampling import ObjectDatabase
-from projects.cmt_aqr.datasets.old_infos import is_old
 from projects.cmt_aqr.datasets.transforms import LoadPointsOfKeyframe
 
 CMT_CLASSES = [

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from projects.cmt_aqr.datasets.old_infos import check_old, is_old
+from projects.cmt_aqr.data_preparation.old_infos import check_old, is_old
 
 SIZES = {'l, w': [4.6, 1.9, 1.7], 'w, l': [1.9, 4.6, 1.7]}
 

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from nuscenes.eval.detection.utils import category_to_detection_name
 
-from projects.cmt_aqr.datasets.synthetic.taxonomy import CLASSES, IGNORED_CLASSES, LOOK_ALIKES
-from projects.cmt_aqr.datasets.synthetic.world import (
+from projects.cmt_aqr.data_preparation.synthetic.taxonomy import (
+    CLASSES,
+    IGNORED_CLASSES,
+    LOOK_ALIKES,
+)
+from projects.cmt_aqr.data_preparation.synthetic.world import (
     EGO_MIDDLE,
     EGO_SIZE,
     TOP_COUNT,

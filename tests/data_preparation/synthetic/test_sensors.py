@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from projects.cmt_aqr.datasets.synthetic.cameras import (
+from projects.cmt_aqr.data_preparation.synthetic.cameras import (
     Camera,
     PixelCounts,
     View,
     ground_texture,
     make_cameras,
 )
-from projects.cmt_aqr.datasets.synthetic.lidar import BEAMS, Lidar
-from projects.cmt_aqr.datasets.synthetic.raycast import Box, rotate_z
-from projects.cmt_aqr.datasets.synthetic.rig import CAMERAS, LIDAR
-from projects.cmt_aqr.datasets.synthetic.taxonomy import CLASSES
-from projects.cmt_aqr.datasets.synthetic.world import Actor, EgoPath, Scene, Visible
+from projects.cmt_aqr.data_preparation.synthetic.lidar import BEAMS, Lidar
+from projects.cmt_aqr.data_preparation.synthetic.raycast import Box, rotate_z
+from projects.cmt_aqr.data_preparation.synthetic.rig import CAMERAS, LIDAR
+from projects.cmt_aqr.data_preparation.synthetic.taxonomy import CLASSES
+from projects.cmt_aqr.data_preparation.synthetic.world import Actor, EgoPath, Scene, Visible
 
 BARRIER = next(kind for kind in CLASSES if kind.name == 'barrier')
 
