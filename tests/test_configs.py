@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmdet3d.registry import DATASETS, MODELS
+from mmdet3d.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
@@ -332,11 +332,33 @@ def test_failures_at_full_size_are_those_of_the_tiny_model(name, cell_size):
     tiny = read('cmt_tiny_synthetic_failures_finetune').train_dataloader.dataset.pipeline
     assert train[:2] == [dict(type='DrawIndex'), tiny[1]]
     # The rest is that of fine-tuning, except that failures replace the drop of whole sensors.
-    assert train[-2].type == 'PackHealth'
-    assert [*train[2:-2], train[-1]] == [step for step in plain if step.type != 'ModalMask3D']
-    # A BEV token spans eight voxels.
-    voxel_size = control.model.data_preprocessor.voxel_layer.voxel_size
-    assert train[-2].cell_size == pytest.approx(8 * voxel_size[0]) == cell_size
+    assert train[-1].type == 'PackHealth'
+    assert train[2:-1] == plain[2:-1]
+    pack = TRANSFORMS.build(train[-1])
+    assert control.model.data_preprocessor.voxel_layer.voxel_size == train[-1].voxel_size
+    assert pack.settings['cell_size'] == pytest.approx([cell_size] * 2)
+
+
+@pytest.mark.parametrize(
+    ('name', 'lidar', 'camera'),
+    [(R50, 0.25, 0.25), (VOV, 0.25, 0.25), ('cmt_tiny_synthetic', 0.4, 0.2)],
+)
+def test_masked_modal_training_has_the_published_shares(name, lidar, camera):
+    dataset = read(name).train_dataloader.dataset
+    draws, drop = dataset.get('dataset', dataset).pipeline[:2]
+    assert draws == dict(type='DrawIndex')
+    failure = TRANSFORMS.build(drop)
+    kinds = [type(one).__name__ for one in failure.failures]
+    assert [
+        failure.prob * kinds.count(kind) / len(kinds) for kind in ('LidarDrop', 'CameraDrop')
+    ] == [
+        pytest.approx(lidar),
+        pytest.approx(camera),
+    ]
+    samples = [failure(dict(token=str(i), images={'CAM': {}}))['failures'] for i in range(4000)]
+    assert {len(drawn) for drawn in samples} == {0, 1}  # never both
+    whole = sum(not drawn for drawn in samples) / 4000
+    assert whole == pytest.approx(1 - lidar - camera, abs=0.03)
 
 
 def test_what_the_readme_names_exists():

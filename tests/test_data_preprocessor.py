@@ -54,6 +54,20 @@ def test_points_and_images():
     assert [s.metainfo['pad_shape'] for s in out['data_samples']] == [(8, 16)] * 2
 
 
+def test_health_is_batched_and_what_a_sample_lacks_is_healthy():
+    data = batch(views=[images(2), images(1)])
+    data['inputs']['health'] = dict(
+        lidar=[torch.zeros(4, 4), torch.full((4, 4), 0.5)],
+        camera=[torch.zeros(2, 3, 5), torch.zeros(1, 3, 4)],
+    )
+    health = preprocessor()(data)['inputs']['health']
+    assert health['lidar'][:, 0, 0].tolist() == [0, 0.5]
+    assert health['camera'].shape == (2, 2, 3, 5)
+    assert not health['camera'][0].any()
+    assert health['camera'][1, 0, 0].tolist() == [0, 0, 0, 0, 1]
+    assert health['camera'][1, 1].all()
+
+
 def test_bgr_to_rgb():
     view = torch.arange(3, dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 8, 8)
     out = preprocessor(bgr_to_rgb=True, mean=[0] * 3, std=[1] * 3)(batch(views=[view]))

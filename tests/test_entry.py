@@ -99,20 +99,30 @@ def test_missing_checkpoint_is_named(tmp_path):
     entry.check_checkpoint(str(tmp_path / 'some.pth'))
 
 
-def test_a_dropped_sensor_is_taken_right_after_loading(repo_root):
+@pytest.mark.parametrize(
+    ('name', 'failure'),
+    [
+        (entry.DROPS['lidar'], dict(type='LidarDrop', severity=1, seed=0)),
+        (entry.DROPS['camera'], dict(type='CameraDrop', severity=1, seed=0)),
+        ('fog_2', dict(type='Fog', severity=2, seed=0)),
+        ('fog', dict(type='Fog', severity=1, seed=0)),
+    ],
+)
+def test_failures_have_the_names_of_the_robustness_test(repo_root, name, failure):
     cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
-    before = [step.type for step in cfg.test_dataloader.dataset.pipeline]
-    entry.drop_sensor(cfg, 'lidar')
-    after = cfg.test_dataloader.dataset.pipeline
-    place = before.index('LoadMultiViewImages') + 1
-    assert after[place] == dict(type='ModalMask3D', drop='lidar')
-    assert [step.type for step in after[:place] + after[place + 1 :]] == before
+    assert entry.find_failure(cfg, name) == failure
+
+
+def test_an_unknown_failure_is_named_with_the_nearest(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    with pytest.raises(entry.UsageError, match=r'--failure fog_4: .*did you mean fog_\d'):
+        entry.find_failure(cfg, 'fog_4')
 
 
 def test_a_sensor_that_is_not_loaded_cannot_be_dropped(repo_root):
     cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_lidar_voxel0100_cbgs.py')
-    with pytest.raises(entry.UsageError, match=r'--drop camera: .*cbgs\.py loads no camera data'):
-        entry.drop_sensor(cfg, 'camera')
+    with pytest.raises(entry.UsageError, match=r'CameraDrop: .*cbgs\.py loads no camera data'):
+        entry.add_failure(cfg, dict(type='CameraDrop'))
 
 
 def test_a_failure_stands_before_everything_else(repo_root):

@@ -36,7 +36,7 @@ def batch(config: Config, synthetic_root: Path) -> tuple[nn.Module, dict]:
     cfg = copy.deepcopy(config)
     dataset = cfg.train_dataloader.dataset
     dataset.data_root = str(synthetic_root)
-    dataset.pipeline = [step for step in dataset.pipeline if step.type != 'ModalMask3D']
+    dataset.pipeline = dataset.pipeline[len(cfg.drop_sensors) :]
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).train()
     return model, pseudo_collate([DATASETS.build(dataset)[0]])

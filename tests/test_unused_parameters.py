@@ -74,9 +74,9 @@ def make_batch(cfg: Config, samples: list[tuple[int, int]]) -> dict:
         },
         data_samples=[part['data_samples'][0] for part in parts],
     )
-    for sample in batch['data_samples']:
-        health = dict(lidar=torch.rand(32, 32).numpy(), camera=torch.rand(6, 8, 22).numpy())
-        sample.set_metainfo(dict(health=health, img_shape=(64, 176)))
+    batch['inputs']['health'] = dict(
+        lidar=[torch.rand(32, 32) for _ in parts], camera=[torch.rand(6, 8, 22) for _ in parts]
+    )
     return batch
 
 

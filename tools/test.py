@@ -26,8 +26,18 @@ def make_parser() -> argparse.ArgumentParser:
         action='store_true',
         help='score even if the checkpoint lacks weights of the model or has others',
     )
-    parser.add_argument(
-        '--drop', choices=['lidar', 'camera'], help='take this sensor away: no points, black images'
+    failures = parser.add_mutually_exclusive_group()
+    failures.add_argument(
+        '--failure',
+        metavar='NAME[_SEVERITY]',
+        help='score under a sensor failure, such as fog_2; the names are those of '
+        'tools/test_robustness.py --suite all; without a severity, the mildest',
+    )
+    failures.add_argument(
+        '--drop',
+        choices=list(entry.DROPS),
+        help='lose this sensor: short for --failure lidar_drop (no points) and --failure '
+        'view_drop (black images)',
     )
     parser.add_argument(
         '--submission',
@@ -50,8 +60,9 @@ def main() -> None:
         if args.submission:
             entry.format_submission(cfg, args.submission)
         entry.check_data(cfg, 'test_dataloader')
-        if args.drop:
-            entry.drop_sensor(cfg, args.drop)
+        failure = entry.DROPS[args.drop] if args.drop else args.failure
+        if failure:
+            entry.add_failure(cfg, entry.find_failure(cfg, failure))
     except entry.UsageError as error:
         parser.exit(2, f'{parser.prog}: {error}\n')
     entry.start_cpu_processes(cfg)

@@ -112,7 +112,7 @@ def build_dataset(cfg: Config, drop: str | None = None) -> BaseDataset:
     """The test data, with or without a sensor."""
     cfg = copy.deepcopy(cfg)
     if drop is not None:
-        entry.drop_sensor(cfg, drop)
+        entry.add_failure(cfg, entry.find_failure(cfg, entry.DROPS[drop]))
     return DATASETS.build(cfg.test_dataloader.dataset)
 
 

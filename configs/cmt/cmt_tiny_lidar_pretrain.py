@@ -9,7 +9,13 @@ train_pipeline = [
     transform
     for transform in _base_.train_pipeline
     if transform.type
-    not in ('LoadMultiViewImages', 'ComputeLidar2Img', 'ModalMask3D', 'ResizeCropFlipImage')
+    not in (
+        'DrawIndex',
+        'RandomFailure',
+        'LoadMultiViewImages',
+        'ComputeLidar2Img',
+        'ResizeCropFlipImage',
+    )
 ]
 train_pipeline[-1].update(keys=['points', 'gt_bboxes_3d', 'gt_labels_3d'])
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -9,8 +9,9 @@ _base_ = './cmt_tiny_synthetic.py'
 data_root = 'data/real_frame/'
 data_command = 'python tools/make_frame_tables.py ../shared/nuscenes_frame --out data/real_frame'
 point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
+voxel_size = [0.225, 0.225, 0.4]
 image_size = (160, 400)
-pack_health = dict(point_cloud_range=point_cloud_range, cell_size=1.8)
+pack_health = dict(point_cloud_range=point_cloud_range, voxel_size=voxel_size)
 
 train_pipeline = [
     *_base_.load_inputs,
@@ -47,7 +48,7 @@ model = dict(
     data_preprocessor=dict(
         voxel_layer=dict(
             point_cloud_range=point_cloud_range,
-            voxel_size=[0.225, 0.225, 0.4],
+            voxel_size=voxel_size,
             max_voxels=(20000, 20000),
         )
     ),

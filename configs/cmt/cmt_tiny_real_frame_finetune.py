@@ -8,13 +8,15 @@ _base_ = ['./cmt_tiny_real_frame.py', '../_base_/recipes.py']
 
 model = _base_.recipe_a.model
 
-drop_sensors = dict(type='ModalMask3D', lidar_drop_prob=0.25, camera_drop_prob=0.25)
-num_loading = len(_base_.load_inputs) + 1
-train_pipeline = [
-    *_base_.train_pipeline[:num_loading],
-    drop_sensors,
-    *_base_.train_pipeline[num_loading:],
+drop_sensors = [
+    dict(type='DrawIndex', by_epoch=False),
+    dict(
+        type='RandomFailure',
+        prob=0.5,
+        failures=[dict(type='LidarDrop'), dict(type='CameraDrop')],
+    ),
 ]
+train_pipeline = [*drop_sensors, *_base_.train_pipeline]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 max_iters = 300

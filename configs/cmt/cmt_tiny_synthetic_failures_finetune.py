@@ -23,7 +23,6 @@ train_pipeline = [
     dict(type='ObjectNameFilter', classes=_base_.class_names),
     fit_images,
     _base_.pack_health,
-    _base_.train_pipeline[-1],
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 

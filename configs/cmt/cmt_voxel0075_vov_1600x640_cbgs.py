@@ -6,8 +6,9 @@ The released model started from an image backbone that FCOS3D had trained: give 
 
 _base_ = './cmt_voxel0100_r50_800x320_cbgs.py'
 
+voxel_size = [0.075, 0.075, 0.2]
 model = dict(
-    data_preprocessor=dict(voxel_layer=dict(voxel_size=[0.075, 0.075, 0.2])),
+    data_preprocessor=dict(voxel_layer=dict(voxel_size=voxel_size)),
     img_backbone=dict(
         _delete_=True,
         type='VoVNet',
@@ -25,7 +26,7 @@ fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=Fal
 train_pipeline = [*_base_.train_pipeline[:-2], augment_images, _base_.pack_train]
 test_pipeline = [*_base_.test_pipeline[:-2], fit_images, _base_.pack_test]
 train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_pipeline)))
-pack_health = dict(cell_size=0.6)
+pack_health = dict(voxel_size=voxel_size)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 

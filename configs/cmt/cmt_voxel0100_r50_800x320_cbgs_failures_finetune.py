@@ -1,15 +1,15 @@
 """Recipe A under sensor failures, without a router: the backbones are frozen.
 
 The control of `configs/cmt_aqr/cmt_aqr_voxel0100_r50_800x320_cbgs_failures.py`. Failures damage
-the data as they are loaded, before augmentation. They replace `ModalMask3D`, which could take away
-the sensor that a failure has left. No objects are pasted, as in all fine-tuning: they would stand
-whole in a cloud that has lost its beams, and in black images.
+the data as they are loaded, before augmentation. They replace
+masked-modal training, which could take away the sensor that a failure has left. No objects are
+pasted, as in all fine-tuning: they would stand whole in a cloud that has lost its beams.
 
 Give the trained CMT as `load_from`; the run refuses to start from random frozen weights.
 """
 
 _base_ = ['./cmt_voxel0100_r50_800x320_cbgs_finetune.py', '../_base_/failures.py']
 
-*steps, pack = [step for step in _base_.train_pipeline if step['type'] != 'ModalMask3D']
-train_pipeline = [*_base_.draw_failures, *steps, _base_.pack_health, pack]
+*steps, _ = _base_.train_pipeline[len(_base_.drop_sensors) :]
+train_pipeline = [*_base_.draw_failures, *steps, _base_.pack_health]
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))

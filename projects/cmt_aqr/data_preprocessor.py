@@ -6,7 +6,7 @@ most P points with C values each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmdet3d.models import Det3DDataPreprocessor
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .feature_cache import Lookup, lookups_of
+from .samples import sample_name
 from .voxelize import Voxelizer, cloud_of_point
 
 
@@ -68,13 +69,17 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
 
         Args:
             data: ``inputs`` with ``points``, a list of B (n, C), and ``img``, a list of B
-                (V_b, 3, h, w) or None; either may be absent. ``data_samples``, a list of B or None.
+                (V_b, 3, h, w) or None; either may be absent. From
+                :class:`~projects.cmt_aqr.datasets.failures.PackHealth` also ``health`` with
+                ``lidar``, a list of B (h, w), and ``camera``, a list of B (V_b, h, w).
+                ``data_samples``, a list of B or None.
             training: not used; training-time augmentation is done in the pipeline.
 
         Returns:
             ``inputs`` with ``points`` (list of B), ``voxels`` (dict of ``voxels`` (N, P, C),
-            ``num_points`` (N,), ``coors`` (N, 4) as sample, z, y, x) and ``imgs`` (B, V, 3, H, W),
-            the last absent if no sample has a camera; and ``data_samples``, each with the meta
+            ``num_points`` (N,), ``coors`` (N, 4) as sample, z, y, x), ``imgs`` (B, V, 3, H, W),
+            absent if no sample has a camera, and ``health``, if it was packed, with ``lidar``
+            (B, h, w) and ``camera`` (B, V, h, w); and ``data_samples``, each with the meta
             ``pad_shape`` (H, W). With a feature cache also ``lookups``, by branch for each sample;
             B of the other inputs is then the number of samples that are not cached, and what has
             none is absent.
@@ -87,6 +92,8 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         inputs, samples = data['inputs'], data.get('data_samples')
         lookups = lookups_of(samples)
         batch = {'lookups': lookups} if lookups else {}
+        if 'health' in inputs:
+            batch['health'] = _batch_health(inputs['health'])
         clouds, of = _to_compute(inputs.get('points'), samples, lookups.get('lidar'))
         if clouds:
             batch['points'] = self._finite_points(clouds, of)
@@ -114,13 +121,13 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         if not any(dropped):
             return [*clouds]
         first = next(index for index, count in enumerate(dropped) if count)
-        self._warn_once(dropped[first], _name(samples, first))
+        self._warn_once(dropped[first], sample_name(samples[first] if samples else {}))
         return [*points[finite].split(kept)]
 
     def _warn_once(self, count: int, sample: str) -> None:
         if not self._warned:
             self._warned = True
-            message = f'{sample}: dropped {count} points with NaN or infinite values; '
+            message = f'sample {sample}: dropped {count} points with NaN or infinite values; '
             print_log(message + 'later ones are dropped in silence', logger='current', level=30)
 
     def _batch_images(
@@ -162,6 +169,16 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         return (images - self.mean) / self.std if self._enable_normalize else images
 
 
+def _batch_health(health: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    """Maps of B samples -> ``lidar`` (B, h, w), ``camera`` (B, V, h, w), padded with 1."""
+    most = [max(sizes) for sizes in zip(*(maps.shape for maps in health['camera']), strict=True)]
+    camera = []
+    for maps in health['camera']:
+        views, rows, columns = (a - b for a, b in zip(most, maps.shape, strict=True))
+        camera.append(functional.pad(maps, (0, columns, 0, rows, 0, views), value=1.0))
+    return {'lidar': torch.stack([*health['lidar']]), 'camera': torch.stack(camera)}
+
+
 def _to_compute(
     inputs: Sequence | None,
     samples: Sequence[Det3DDataSample] | None,
@@ -178,18 +195,9 @@ def _check_views(
     images: Tensor | None, samples: Sequence[Det3DDataSample] | None, index: int
 ) -> None:
     count = 0 if images is None else len(images)
+    name = sample_name(samples[index] if samples else {})
     if count and (images.dim() != 4 or images.shape[1] != 3):
-        raise ValueError(
-            f'{_name(samples, index)}: images of shape {tuple(images.shape)}, not (V, 3, h, w)'
-        )
+        raise ValueError(f'sample {name}: images of shape {tuple(images.shape)}, not (V, 3, h, w)')
     lidar2img = samples[index].metainfo.get('lidar2img') if samples else None
     if lidar2img is not None and count and len(lidar2img) != count:
-        raise ValueError(
-            f'{_name(samples, index)}: {count} images but {len(lidar2img)} lidar2img matrices'
-        )
-
-
-def _name(samples: Sequence[Det3DDataSample] | None, index: int) -> str:
-    """How a message calls a sample: its token if it has one."""
-    meta = samples[index].metainfo if samples else {}
-    return f'sample {meta.get("token", meta.get("sample_idx", f"{index} of the batch"))}'
+        raise ValueError(f'sample {name}: {count} images but {len(lidar2img)} lidar2img matrices')

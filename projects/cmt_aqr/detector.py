@@ -220,7 +220,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         """
         features = self.extract_feat(batch_inputs_dict)
         try:
-            losses = self.pts_bbox_head.loss(*features, batch_data_samples)
+            health = batch_inputs_dict.get('health')
+            losses = self.pts_bbox_head.loss(*features, batch_data_samples, health=health)
         except FloatingPointError as error:
             samples = ', '.join(sample_names(batch_data_samples))
             raise FloatingPointError(f'{error}\nsamples: {samples}') from error

@@ -7,7 +7,6 @@ anything is built, and raised as ``UsageError`` with what is wrong and what to d
 import argparse
 import atexit
 import difflib
-import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -18,14 +17,22 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from .data_preparation.old_infos import is_old
 from .denormals import flush_denormals as flush_denormals
+from .evaluation.conditions import named_failure
 from .feature_cache import use_feature_cache
 from .old_settings import find_old_settings
 from .usage_error import UsageError
 
 _REPO_ROOT = Path(__file__).resolve().parents[2]
+# Failures by the sensor that they take away.
+DROPS = {'lidar': 'lidar_drop', 'camera': 'view_drop'}
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
-# Loaders of mmdet3d, and those of this project that do the same and apply sensor failures.
+# Failures that lose a whole sensor: how the names of its loaders start, and its name.
+_LOST_SENSORS = {
+    'LidarDrop': ('LoadPoints', 'lidar'),
+    'CameraDrop': ('LoadMultiViewImage', 'camera'),
+}
+# Loaders of mmdet3d, and the loaders of this project that also apply sensor failures.
 _PLAIN_LOADERS = {
     'LoadPointsFromFile': 'LoadPointsOfKeyframe',
     'LoadPointsFromMultiSweeps': 'LoadPointsOfSweeps',
@@ -90,38 +97,45 @@ def _similar_config(path: Path) -> str:
     return f'; did you mean {nearest[0]}?' if nearest else f' (in {Path.cwd()})'
 
 
-def drop_sensor(cfg: Config, sensor: str) -> None:
-    """Let the test run without a sensor: no points, or black images.
+def find_failure(cfg: Config, name: str) -> dict:
+    """Config of a sensor failure by its name, for the test data of a config.
 
-    The sensor is taken right after the data were loaded, before anything else is done to them.
+    Args:
+        cfg: the config.
+        name: ``lidar_drop``, ``view_drop``, ``fog_2``, ...; see
+            :func:`~.evaluation.conditions.named_failure`.
 
     Raises:
-        UsageError: the test pipeline loads no data of this sensor.
+        UsageError: there is no such failure.
     """
-    loaders = {'lidar': 'LoadPoints', 'camera': 'LoadMultiViewImages'}
-    for steps in _lists_of_steps(cfg.test_dataloader.dataset.pipeline):
-        if any(step.type.startswith(loaders[sensor]) for step in steps):
-            loading = [index for index, step in enumerate(steps) if step.type.startswith('Load')]
-            steps.insert(max(loading) + 1, ConfigDict(type='ModalMask3D', drop=sensor))
-            return
-    raise UsageError(f'--drop {sensor}: the test pipeline of {cfg.filename} loads no {sensor} data')
+    dataset = cfg.test_dataloader.dataset
+    try:
+        return named_failure(name, ann_file=str(Path(dataset.data_root, dataset.ann_file)))
+    except ValueError as error:
+        raise UsageError(f'--failure {name}: {error}') from None
 
 
 def add_failure(cfg: Config, failure: dict) -> None:
-    """Let the test run with a sensor failure, put before everything else in the test pipeline.
+    """Puts a sensor failure before everything else in the test pipeline.
 
     Args:
-        cfg: changed in place.
+        cfg: the config, changed in place.
         failure: config of a transform of :mod:`projects.cmt_aqr.datasets.failures`.
 
     Raises:
-        UsageError: the test pipeline loads data with loaders that apply no failure.
+        UsageError: the test pipeline does not load the sensor that is lost, or has loaders that
+            apply no failure.
     """
     pipeline = cfg.test_dataloader.dataset.pipeline
-    loading = itertools.chain.from_iterable(_lists_of_steps(pipeline))
-    deaf = [step.type for step in loading if step.type in _PLAIN_LOADERS]
-    if deaf:
-        remedies = ', '.join(f'{_PLAIN_LOADERS[name]} for {name}' for name in deaf)
+    steps = [step.type for part in _lists_of_steps(pipeline) for step in part]
+    start, sensor = _LOST_SENSORS.get(failure['type'], ('', ''))
+    if not any(step.startswith(start) for step in steps):
+        raise UsageError(
+            f'{failure["type"]}: the test pipeline of {cfg.filename} loads no {sensor} data'
+        )
+    unaffected = [step for step in steps if step in _PLAIN_LOADERS]
+    if unaffected:
+        remedies = ', '.join(f'{_PLAIN_LOADERS[name]} for {name}' for name in unaffected)
         raise UsageError(
             f'{failure["type"]}: the test pipeline of {cfg.filename} has loaders that apply no '
             f'failure; put in their place: {remedies}'
@@ -155,7 +169,7 @@ def format_submission(cfg: Config, folder: str) -> None:
 
 
 def _lists_of_steps(pipeline: list[dict]) -> Iterator[list[dict]]:
-    """A pipeline, and those within its steps, such as that of `CachedFeatures`."""
+    """A pipeline and the pipelines nested in its steps, such as that of `CachedFeatures`."""
     yield pipeline
     for step in pipeline:
         yield from _lists_of_steps(step.get('transforms', []))

@@ -325,11 +325,15 @@ class CmtHead(BaseModule):
         bev: Tensor | None,
         images: Tensor | None,
         batch_data_samples: Sequence[Det3DDataSample],
+        health: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Losses of every decoder layer, the last without a prefix, and of the router.
 
-        See :meth:`forward` for the inputs, and
-        :meth:`~projects.cmt_aqr.aqr.router.AdaptiveQueryRouter.loss` for what the router needs.
+        See :meth:`forward` for the other inputs.
+
+        Args:
+            health: maps of the healthy share of the input, for the router's reliability loss; see
+                :func:`~projects.cmt_aqr.aqr.health.token_health`.
         """
         metas = [sample.metainfo for sample in batch_data_samples]
         truth = self.ground_truth(batch_data_samples)
@@ -339,7 +343,7 @@ class CmtHead(BaseModule):
         outputs = self(bev, images, metas, denoising)
         losses = self.losses(outputs.tasks, truth, denoising)
         if self.router is not None:
-            losses.update(self.router.loss(outputs.router, metas))
+            losses.update(self.router.loss(outputs.router, health))
         return losses
 
     def losses(

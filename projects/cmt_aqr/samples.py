@@ -1,16 +1,22 @@
-"""What messages call the samples of a batch."""
+"""Names of samples in messages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from mmengine.structures import BaseDataElement
 
 
-def sample_names(samples: Sequence[BaseDataElement]) -> list[str]:
-    """Token of each sample, or its index where the dataset gives no token."""
-    names = []
-    for sample in samples:
-        metainfo = getattr(sample, 'metainfo', {})
-        names.append(str(metainfo.get('token', metainfo.get('sample_idx', 'unnamed'))))
-    return names
+def sample_name(sample: BaseDataElement | Mapping) -> str:
+    """Token of a sample, or its index in the dataset where there is no token.
+
+    Args:
+        sample: as a pipeline has it, or packed.
+    """
+    meta = getattr(sample, 'metainfo', sample)
+    return str(meta.get('token', meta.get('sample_idx', 'unnamed')))
+
+
+def sample_names(samples: Iterable[BaseDataElement | Mapping]) -> list[str]:
+    """Name of each sample."""
+    return [sample_name(sample) for sample in samples]

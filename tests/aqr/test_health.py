@@ -1,6 +1,5 @@
 """Health of tokens and windows by hand."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,74 +10,61 @@ LAYOUT = TokenLayout(bev=(2, 2), image=(1, 2), num_cameras=2)  # tokens 0-3, 4-5
 LIKE = torch.zeros(1)
 
 
-def meta(lidar=None, camera=None, **others):
-    lidar = np.ones((2, 2)) if lidar is None else np.array(lidar)
-    camera = np.ones((2, 1, 2)) if camera is None else np.array(camera)
-    return {'health': {'lidar': lidar, 'camera': camera}, 'img_shape': (8, 16), **others}
+def tokens(lidar=None, camera=None, layout=LAYOUT, bev_extent=(1.0, 1.0)):
+    health = {
+        'lidar': torch.ones(1, 2, 2) if lidar is None else torch.tensor([lidar]),
+        'camera': torch.ones(1, 2, 1, 2) if camera is None else torch.tensor([camera]),
+    }
+    return token_health(health, layout, bev_extent=bev_extent)
 
 
-def tokens(*metas, layout=LAYOUT, bev_extent=(1.0, 1.0), pad_shape=(8, 16)):
-    return token_health(metas, layout, bev_extent=bev_extent, pad_shape=pad_shape, like=LIKE)
-
-
-def test_a_map_of_the_tokens_own_size_is_taken_as_it_is():
-    sample = meta([[0.0, 0.25], [0.5, 1.0]], [[[0.1, 0.2]], [[0.3, 0.4]]])
-    expected = torch.tensor([[0, 0.25, 0.5, 1, 0.1, 0.2, 0.3, 0.4]])
-    torch.testing.assert_close(tokens(sample), expected)
-
-
-def test_finer_maps_are_averaged_and_coarser_ones_spread():
-    fine = np.zeros((4, 6))
-    fine[:2, :3] = 1  # the upper left cell
-    fine[3, 5] = 1  # one of six elements of the lower right cell
-    sample = meta(fine, [[[0.5]], [[0.25]]])
-    expected = torch.tensor([[1, 0, 0, 1 / 6, 0.5, 0.5, 0.25, 0.25]])
-    torch.testing.assert_close(tokens(sample), expected)
-
-
-def test_sizes_need_not_divide_each_other():
-    sample = meta([[1.0, 0.0, 0.0]])  # three elements for two cells, one row for two
-    torch.testing.assert_close(tokens(sample)[0, :4], torch.tensor([2 / 3, 0, 2 / 3, 0]))
+def test_each_token_has_the_health_of_its_cell():
+    found = tokens([[0.0, 0.25], [0.5, 1.0]], [[[0.1, 0.2]], [[0.3, 0.4]]])
+    torch.testing.assert_close(found, torch.tensor([[0, 0.25, 0.5, 1, 0.1, 0.2, 0.3, 0.4]]))
 
 
 def test_a_bev_map_may_span_less_than_the_range():
-    # Two cells over half of the range along x: the left two of four elements.
-    sample = meta([[0.0, 0.5, 1.0, 1.0]])
-    half = tokens(sample, bev_extent=(1.0, 0.5))
-    torch.testing.assert_close(half[0, :4], torch.tensor([0, 0.5, 0, 0.5]))
+    # Two of three cells along x: the third is beyond the declared grid.
+    half = tokens([[0.0, 0.5, 1.0], [0.1, 0.2, 0.3]], bev_extent=(1.0, 0.7))
+    torch.testing.assert_close(half[0, :4], torch.tensor([0, 0.5, 0.1, 0.2]))
 
 
-def test_padding_takes_the_edge_of_the_image():
-    layout = LAYOUT._replace(image=(1, 4))
-    sample = meta(camera=[[[0.0, 0.5]], [[1.0, 0.0]]])
-    wide = tokens(sample, layout=layout, pad_shape=(8, 32))  # the image fills the left half
-    torch.testing.assert_close(wide[0, 4:], torch.tensor([0, 0.5, 0.5, 0.5, 1, 0, 0, 0]))
-
-
-def test_samples_stand_apart_and_absent_cameras_are_healthy():
-    both = tokens(meta(camera=np.zeros((1, 1, 2))), meta(lidar=np.zeros((2, 2))))
-    assert both.tolist() == [[1, 1, 1, 1, 0, 0, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]]
+def test_padding_of_images_is_healthy():
+    wide = tokens(
+        camera=[[[0.0, 0.5, 0.5]], [[1.0, 0.0, 0.5]]], layout=LAYOUT._replace(image=(1, 4))
+    )
+    torch.testing.assert_close(wide[0, 4:], torch.tensor([0, 0.5, 0.5, 1, 1, 0, 0.5, 1]))
 
 
 def test_without_a_sensor_its_tokens_are_left_out():
-    cameras = tokens(meta(), layout=LAYOUT._replace(bev=None), bev_extent=None)
-    lidar = tokens(meta(), layout=TokenLayout((2, 2), None, 0), pad_shape=None)
+    cameras = tokens(layout=LAYOUT._replace(bev=None), bev_extent=None)
+    lidar = tokens(layout=TokenLayout((2, 2), None, 0))
     assert cameras.shape == lidar.shape == (1, 4)
 
 
+def test_missing_health_is_named_with_the_remedy():
+    with pytest.raises(ValueError, match='pack the samples with PackHealth'):
+        token_health(None, LAYOUT, bev_extent=(1.0, 1.0))
+
+
 @pytest.mark.parametrize(
-    ('sample', 'message'),
+    ('maps', 'message'),
     [
-        ({'token': 'abc'}, r"sample abc has no health of \['lidar', 'camera'\]: for the rel"),
         (
-            {'health': {'lidar': np.ones((1, 1))}},
-            r"sample 0 of the batch has no health of \['camera'\]: .* put PackHealth before",
+            dict(lidar=[[1.0] * 4] * 4),
+            r'BEV health map has \[4, 4\] cells for \[2, 2\] tokens: give P',
         ),
+        (dict(lidar=[[1.0]]), r'BEV health map has \[1, 1\] cells'),
+        (
+            dict(camera=[[[1.0] * 3] * 2] * 2),
+            r'image health map has \[2, 3\] cells for \[1, 2\] tok',
+        ),
+        (dict(camera=[[[1.0]]] * 2), r'image health map has \[1, 1\] cells'),
     ],
 )
-def test_missing_health_is_named_with_the_remedy(sample, message):
+def test_cells_of_another_size_than_the_tokens_are_refused(maps, message):
     with pytest.raises(ValueError, match=message):
-        tokens(sample)
+        tokens(**maps)
 
 
 def make_windows(sample, query, group, token, inside=None):

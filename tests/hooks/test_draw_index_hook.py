@@ -84,8 +84,12 @@ def test_a_run_that_counts_no_epochs_is_refused(tmp_path):
         collate_fn=dict(type='default_collate'),
     )
     runner._train_loop = IterBasedTrainLoop(runner, runner._train_dataloader, max_iters=2)
-    with pytest.raises(ValueError, match='by the epoch, which IterBasedTrainLoop does not count'):
+    with pytest.raises(ValueError, match='IterBasedTrainLoop does not count; set by_epoch=False'):
         runner.train()
+
+
+def test_random_draws_need_no_epochs(tmp_path):
+    assert len({draw for _, draws in train(tmp_path, by_epoch=False) for draw in draws}) == 18
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -52,8 +52,10 @@ class SeenSamples(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         (index,) = transforms_of(runner.train_dataloader.dataset, DrawIndex)
         epoch = self.epochs.setdefault(runner.epoch, dict(draw=int(index._epoch), health={}))
-        for sample in data_batch['data_samples']:
-            epoch['health'][sample.token] = sample.sensor_health
+        health = data_batch['inputs']['health']
+        for index, sample in enumerate(data_batch['data_samples']):
+            means = [float(maps[index].mean()) for maps in health.values()]
+            epoch['health'][sample.token] = means
 
     def after_train(self, runner):
         Path(runner.work_dir, 'seen.json').write_text(json.dumps(self.epochs))

@@ -16,6 +16,15 @@ data_command = (
 image_size = (320, 800)
 
 # The stages of the pipelines, for variants to put together anew.
+# Masked-modal training: a quarter of the samples loses the LiDAR, another quarter all cameras.
+drop_sensors = [
+    dict(type='DrawIndex'),
+    dict(
+        type='RandomFailure',
+        prob=0.5,
+        failures=[dict(type='LidarDrop'), dict(type='CameraDrop')],
+    ),
+]
 load_points = [
     dict(type='LoadPointsOfKeyframe', coord_type='LIDAR', load_dim=5, use_dim=5),
     dict(type='LoadPointsOfSweeps', sweeps_num=10, use_dim=[0, 1, 2, 3, 4]),
@@ -61,28 +70,30 @@ filter_boxes = [
     dict(type='ObjectNameFilter', classes=_base_.class_names),
 ]
 augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.47, 0.625))
-# Before packing, for variants that learn from what was damaged; of the size of the tokens.
-pack_health = dict(
-    type='PackHealth',
-    point_cloud_range=_base_.point_cloud_range,
-    cell_size=0.8,
-    patch_size=16,
-    samples=2,
-)
 fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
 pack_train = dict(
     type='Pack3DDetInputs',
     keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
     meta_keys=_base_.meta_keys,
 )
+# In place of pack_train, for variants that learn from what was damaged.
+pack_health = dict(
+    pack_train,
+    type='PackHealth',
+    point_cloud_range=_base_.point_cloud_range,
+    voxel_size=_base_.voxel_size,
+    bev_stride=8,
+    image_stride=16,
+    samples=2,
+)
 pack_test = dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=_base_.meta_keys)
 
 train_pipeline = [
+    *drop_sensors,
     *load_points,
     *load_images,
     load_boxes,
     paste_objects,
-    dict(type='ModalMask3D', lidar_drop_prob=0.25, camera_drop_prob=0.25),
     *move_scene,
     filter_points,
     *filter_boxes,

@@ -19,17 +19,33 @@ load_inputs = [
     dict(type='LoadMultiViewImages'),
     dict(type='ComputeLidar2Img'),
 ]
-# Before packing, for variants that learn from what was damaged; of the size of the tokens.
+# Masked-modal training: 0.4 of the samples lose the LiDAR, 0.2 all cameras.
+drop_sensors = [
+    dict(type='DrawIndex'),
+    dict(
+        type='RandomFailure',
+        prob=0.6,
+        failures=[dict(type='LidarDrop'), dict(type='LidarDrop'), dict(type='CameraDrop')],
+    ),
+]
+pack_train = dict(
+    type='Pack3DDetInputs',
+    keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
+    meta_keys=_base_.meta_keys,
+)
+# In place of pack_train, for variants that learn from what was damaged.
 pack_health = dict(
+    pack_train,
     type='PackHealth',
     point_cloud_range=_base_.point_cloud_range,
-    cell_size=1.6,
-    patch_size=8,
+    voxel_size=_base_.voxel_size,
+    bev_stride=8,
+    image_stride=8,
 )
 train_pipeline = [
+    *drop_sensors,
     *load_inputs,
     dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
-    dict(type='ModalMask3D', lidar_drop_prob=0.4, camera_drop_prob=0.2),
     dict(
         type='GlobalRotScaleTransAll',
         rot_range=[-0.785, 0.785],
@@ -47,11 +63,7 @@ train_pipeline = [
         resize_lim=(0.48, 0.56),
         rand_flip=False,
     ),
-    dict(
-        type='Pack3DDetInputs',
-        keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
-        meta_keys=_base_.meta_keys,
-    ),
+    pack_train,
 ]
 test_pipeline = [
     load_inputs[0],

@@ -7,10 +7,11 @@ released weights are to be loaded into it.
 _base_ = './cmt_r50.py'
 
 point_cloud_range = [-25.6, -25.6, -3.0, 25.6, 25.6, 3.0]
+voxel_size = [0.2, 0.2, 0.3]
 model = dict(
     data_preprocessor=dict(
         voxel_layer=dict(
-            voxel_size=[0.2, 0.2, 0.3],
+            voxel_size=voxel_size,
             point_cloud_range=point_cloud_range,
             max_voxels=(12000, 12000),
         )

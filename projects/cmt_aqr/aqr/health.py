@@ -1,14 +1,14 @@
 """The healthy share of the input of every token, and of every query's windows.
 
-Sensor failures record the healthy share of their input as maps, 1 where nothing is damaged: over
-the BEV within the point-cloud range, and over every image. The maps are averaged over the cells of
-the tokens.
+A batch whose samples went through sensor failures has maps of the healthy share of its input, with
+cells of the size of a token: one of the BEV over the point-cloud range, and one of every image.
 
 Shapes: B batch, V cameras, Q queries, K tokens, M token groups, h and w of a health map.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..transfer import to_device
 from .layout import TokenLayout
 from .windows import Windows
 
@@ -31,44 +30,43 @@ class GroupHealth(NamedTuple):
 
 
 def token_health(
-    metas: Sequence[Mapping],
+    health: Mapping[str, Tensor] | None,
     layout: TokenLayout,
     *,
     bev_extent: tuple[float, float] | None,
-    pad_shape: Sequence[int] | None,
-    like: Tensor,
 ) -> Tensor:
     """Healthy share of the input of every token.
 
     Args:
-        metas: of each sample ``health``, with ``lidar`` (h, w), rows along y and columns along x
-            over the point-cloud range, and ``camera`` (V_b, h, w) over the images, V_b at most V;
-            and with images ``img_shape``, their height and width before they were padded.
+        health: ``lidar`` (B, h, w), rows along y and columns along x over the point-cloud range,
+            and ``camera`` (B, V, h, w) over the images; cells and patches of the size of a token.
         layout: of the tokens.
-        bev_extent: size of the BEV map along y and x, relative to the range: a grid may be declared
-            smaller than the range. Needed with LiDAR.
-        pad_shape: height and width of the padded images, pixels. Needed with cameras.
-        like: gives the device.
+        bev_extent: extent of the BEV map along y and x, relative to the point-cloud range: a grid
+            may be declared smaller than the range. Needed with LiDAR.
 
     Returns:
-        (B, K) float32. Cells beyond a map take the value at its edge, absent cameras have 1.
+        (B, K) float32; tokens beyond a map are healthy.
 
     Raises:
-        ValueError: a sample without ``health``, or one that lacks a sensor.
+        ValueError: there are no maps, or maps with cells of another size than the tokens'.
     """
-    samples = []
-    for index, meta in enumerate(metas):
-        health = _health_of(meta, index, like)
-        parts = []
-        if layout.bev is not None:
-            parts.append(_pool(health['lidar'], layout.bev, bev_extent))
-        if layout.image is not None:
-            extent = [a / b for a, b in zip(pad_shape[:2], meta['img_shape'][:2], strict=True)]
-            cameras = _pool(health['camera'], layout.image, extent)
-            absent = layout.num_cameras - len(cameras)
-            parts.append(F.pad(cameras, (0, 0, 0, 0, 0, absent), value=1.0))
-        samples.append(torch.cat([part.flatten() for part in parts]))
-    return torch.stack(samples)
+    if health is None:
+        raise ValueError(
+            'the batch has no health, from which the reliability loss learns: pack the samples '
+            'with PackHealth, or set aqr.reliability_weight=0'
+        )
+    parts = []
+    if layout.bev is not None:
+        # A hair less, for rounding: as many cells as span the range.
+        whole = [math.ceil(n / e - 1e-6) for n, e in zip(layout.bev, bev_extent, strict=True)]
+        _check_cells('BEV', health['lidar'], layout.bev, list(health['lidar'].shape[1:]) == whole)
+        parts.append(_resize(health['lidar'], layout.bev).flatten(1))
+    if layout.image is not None:
+        sizes = [*zip(health['camera'].shape[2:], layout.image, strict=True)]
+        padded_only = all(n <= tokens < 1.5 * n for n, tokens in sizes)
+        _check_cells('image', health['camera'], layout.image, padded_only)
+        parts.append(_resize(health['camera'], layout.image).flatten(1))
+    return torch.cat(parts, dim=1)
 
 
 def window_health(health: Tensor, windows: Sequence[Windows], shape: torch.Size) -> GroupHealth:
@@ -93,39 +91,15 @@ def window_health(health: Tensor, windows: Sequence[Windows], shape: torch.Size)
     return GroupHealth(torch.where(known, total / count.clamp(min=1), 1), known)
 
 
-def _health_of(meta: Mapping, index: int, like: Tensor) -> dict[str, Tensor]:
-    health = meta.get('health')
-    missing = [name for name in ('lidar', 'camera') if name not in (health or {})]
-    if missing:
+def _check_cells(name: str, maps: Tensor, tokens: Sequence[int], match: bool) -> None:
+    if not match:
         raise ValueError(
-            f'sample {meta.get("token", f"{index} of the batch")} has no health of {missing}: '
-            'for the reliability loss put PackHealth before Pack3DDetInputs and health in its '
-            'meta_keys, or set aqr.reliability_weight=0'
+            f'the {name} health map has {list(maps.shape[-2:])} cells for {list(tokens)} tokens: '
+            f'give PackHealth the voxel_size and the strides of the model'
         )
-    return {name: to_device(health[name], like, torch.float32) for name in ('lidar', 'camera')}
 
 
-def _pool(health: Tensor, cells: tuple[int, int], extent: Sequence[float]) -> Tensor:
-    """Mean of maps (..., h, w) over cells, (..., rows, columns), of any size and extent."""
-    rows, columns = (
-        _overlap(count, size, span, like=health)
-        for count, size, span in zip(cells, health.shape[-2:], extent, strict=True)
-    )
-    with torch.autocast(health.device.type, enabled=False):  # means of thousands need the precision
-        return rows @ health @ columns.T
-
-
-def _overlap(count: int, size: int, span: float, like: Tensor) -> Tensor:
-    """(count, size): share of each cell that lies in each element of a map, along one axis.
-
-    Args:
-        count: cells.
-        size: elements of the map; the last one extends to the end of the cells.
-        span: length of all cells, relative to the map.
-        like: gives the device.
-    """
-    edges = torch.linspace(0, span * size, count + 1, device=like.device)[:, None]
-    start = torch.arange(size, device=like.device)
-    end = torch.where(start == size - 1, torch.inf, start + 1)
-    overlap = (torch.minimum(edges[1:], end) - torch.maximum(edges[:-1], start)).clamp(min=0)
-    return overlap / overlap.sum(dim=1, keepdim=True)
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (..., h, w) cut off, or continued by healthy cells, to (..., rows, columns)."""
+    rows, columns = maps.shape[-2:]
+    return F.pad(maps, (0, size[1] - columns, 0, size[0] - rows), value=1.0)

@@ -60,7 +60,7 @@ class AdaptiveQueryRouter(nn.Module):
             unchanged, for a subclass that uses the weights otherwise.
         reliability_weight: factor of the reliability loss, see
             :func:`~projects.cmt_aqr.aqr.reliability.reliability_loss`. 0 trains without it; else
-            samples need ``health``, see :func:`~projects.cmt_aqr.aqr.health.token_health`.
+            batches need ``health``, see :func:`~projects.cmt_aqr.aqr.health.token_health`.
 
     Raises:
         ValueError: malformed windows, no voxel grid, or a negative weight of the loss.
@@ -164,22 +164,17 @@ class AdaptiveQueryRouter(nn.Module):
             )
         return windows
 
-    def loss(self, output: RouterOutput, metas: Sequence[Mapping]) -> dict[str, Tensor]:
+    def loss(self, output: RouterOutput, health: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The reliability loss, if it has a weight.
 
         Args:
             output: of :meth:`forward`.
-            metas: of each sample, with ``health``, see :func:`.health.token_health`.
+            health: maps of the batch, see :func:`.health.token_health`.
         """
         if not self.reliability_weight:
             return {}
-        health = token_health(
-            metas,
-            output.tokens.layout,
-            bev_extent=self._bev_extent(output.tokens.layout),
-            pad_shape=metas[0].get('pad_shape'),
-            like=output.tokens.features,
-        )
+        layout = output.tokens.layout
+        health = token_health(health, layout, bev_extent=self._bev_extent(layout))
         return {'loss_reliability': self.reliability_weight * self.reliability_loss(output, health)}
 
     def reliability_loss(self, output: RouterOutput, health: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ _RANDOM_STEPS = (
     'DrawIndex',
     'RandomFailure',
     'JointObjectSample',
-    'ModalMask3D',
     'GlobalRotScaleTransAll',
     'RandomFlip3DAll',
     'PointShuffle',

@@ -1,35 +1,37 @@
-"""Errors of samples whose files cannot be read: they name the sample and the file."""
+"""Errors of samples whose files cannot be read, which name the sample and the file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from ..samples import sample_name
+
 
 class SampleError(Exception):
-    """A file of a sample is missing or damaged; one of the two below."""
+    """Base class: a file of a sample is missing or damaged."""
 
 
 class MissingFileError(SampleError, FileNotFoundError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class DamagedFileError(SampleError, ValueError):
-    """The file is there and is not what it should be, or the disk gives an error."""
+    """The file exists but is not what it should be, or the disk returns an error."""
 
 
 @contextmanager
 def reading(results: Mapping, path: str, what: str) -> Iterator[None]:
-    """Name the sample and the file in errors of what is done inside.
+    """Adds the names of the sample and of the file to errors raised in the block.
 
     Args:
-        results: the sample as a pipeline has it.
-        path: file that is read.
-        what: what the file holds.
+        results: the sample.
+        path: the file.
+        what: the content of the file, such as 'cloud'.
 
     Raises:
         MissingFileError: the file does not exist.
-        DamagedFileError: it could not be read, or what was read makes no sense.
+        DamagedFileError: the file could not be read or decoded.
     """
     start = f'sample {sample_name(results)}: {what} {path}'
     try:
@@ -38,8 +40,3 @@ def reading(results: Mapping, path: str, what: str) -> Iterator[None]:
         raise MissingFileError(f'{start} does not exist') from error
     except (OSError, ValueError) as error:
         raise DamagedFileError(f'{start} cannot be read: {error}') from error
-
-
-def sample_name(results: Mapping) -> object:
-    """How messages call a sample: its token if it has one."""
-    return results.get('token', results.get('sample_idx', 'without a token'))

@@ -1,23 +1,24 @@
-"""Which rows and severities of a protocol are tested."""
+"""Choice of the failures and severities of a protocol, by name."""
 
 import dataclasses
 import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from ..datasets.failures.suite import Row
+from ..datasets.failures.suite import Row, protocol
 from .robustness import CLEAN
 
 
 def choose_rows(rows: Sequence[Row], names: Sequence[str] | None) -> list[Row]:
-    """The named failures and severities, in the order of the protocol.
+    """Returns the rows of the named failures and severities, in the order of the protocol.
 
     Args:
-        rows: of the protocol.
-        names: of failures, with all their severities, or of single conditions; None for all.
+        rows: rows of the protocol.
+        names: names of failures, for all their severities, or of single conditions such as
+            ``fog_2``; None for all rows.
 
     Raises:
-        ValueError: a name that the protocol does not have.
+        ValueError: the protocol does not have a name.
     """
     if names is None:
         return list(rows)
@@ -27,8 +28,9 @@ def choose_rows(rows: Sequence[Row], names: Sequence[str] | None) -> list[Row]:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'did you mean {near[0]}?' if near else ''
             raise ValueError(
-                f'no condition {name!r}; there are {", ".join(row.name for row in rows)}, each '
-                f'with _1, _2, ... for one severity; {hint}'.rstrip('; ')
+                f'no condition {name!r}; it must be one of '
+                f'{", ".join(row.name for row in rows)}, with _1, _2, ... for one severity; '
+                f'{hint}'.rstrip('; ')
             )
     chosen = [
         dataclasses.replace(
@@ -45,8 +47,22 @@ def choose_rows(rows: Sequence[Row], names: Sequence[str] | None) -> list[Row]:
 
 
 def conditions_of(rows: Sequence[Row]) -> dict[str, dict[str, Any] | None]:
-    """Config of the failure by the name of the condition; the first is without a failure."""
+    """Maps the name of each condition to the config of its failure, clean first."""
     conditions: dict[str, dict[str, Any] | None] = {CLEAN: None}
     for row in rows:
         conditions.update(row.conditions)
     return conditions
+
+
+def named_failure(name: str, *, ann_file: str) -> dict[str, Any]:
+    """Returns the config of one failure, such as ``fog_2``; without a severity, of the mildest.
+
+    Args:
+        name: name of a condition or of a failure of the protocol ``all``.
+        ann_file: info file of the dataset, see :func:`~.suite.protocol`.
+
+    Raises:
+        ValueError: there is no such failure.
+    """
+    (row,) = choose_rows(protocol('all', ann_file=ann_file), [name])
+    return next(iter(row.conditions.values()))

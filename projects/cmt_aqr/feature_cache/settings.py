@@ -34,7 +34,6 @@ _BESIDE = (
     of_mmdet3d.ObjectNameFilter,
     of_mmdet3d.ObjectRangeFilter,
     of_mmdet3d.Pack3DDetInputs,
-    failures.PackHealth,
 )
 _REMEDY = 'leave {step} out of the pipeline, or leave feature_cache out of the config'
 
@@ -121,8 +120,6 @@ def _part(step: Mapping[str, Any]) -> str:
     _check_no_chance(step, cls)
     if issubclass(cls, _DRAWS):
         return 'draws'
-    if issubclass(cls, transforms.ModalMask3D):
-        return step['drop']
     for branch, classes in _LOADS.items():
         if issubclass(cls, classes):
             return branch
@@ -141,8 +138,6 @@ def _check_no_chance(step: Mapping[str, Any], cls: type) -> None:
         remedy = 'set training=False'
     elif issubclass(cls, of_mmdet3d.LoadPointsFromMultiSweeps) and not step.get('test_mode'):
         remedy = 'set test_mode=True, which takes the latest sweeps'
-    elif issubclass(cls, transforms.ModalMask3D) and not step.get('drop'):
-        remedy = 'put LidarDrop and CameraDrop into a RandomFailure at the head of the pipeline'
     elif issubclass(cls, failures.DrawIndex) and step.get('variants') is None:
         remedy = 'set variants, the number of draws of each sample that are kept'
     if remedy:

@@ -12,7 +12,7 @@ from mmdet3d.evaluation.metrics.nuscenes_metric import output_to_nusc_box
 from mmdet3d.registry import TRANSFORMS
 from mmengine.dataset import BaseDataset, Compose
 
-from ..datasets.failures import PackHealth
+from ..datasets.failures import health_maps
 from .scene_boxes import Kind, SceneBox
 
 LOADERS = ('LoadPointsOfKeyframe', 'LoadPointsOfSweeps', 'LoadMultiViewImages', 'ComputeLidar2Img')
@@ -62,13 +62,13 @@ def load_damaged(
     boxes = _boxes(info, dataset.metainfo['classes'])
     steps = [*([] if failure is None else [failure]), *copy.deepcopy(list(loaders))]
     results = Compose(steps)(info)
-    pack = PackHealth(
+    health = health_maps(
+        results,
         point_cloud_range=point_cloud_range,
-        cell_size=(point_cloud_range[3] - point_cloud_range[0]) / CELLS,
+        cell_size=[(point_cloud_range[3] - point_cloud_range[0]) / CELLS] * 2,
         patch_size=max(1, results['img_shape'][0] // PATCHES),
         samples=1,
     )
-    health = pack(results)['health']
     names = results['camera_names']
     return DamagedFrame(
         points=results['points'].tensor.numpy(),

@@ -46,7 +46,7 @@ def test_two_in_a_row_can_damage_both_sensors():
     [
         (dict(prob=1.5, failures=KINDS), 'prob is 1.5'),
         (dict(prob=0.5, failures=[]), 'failures is empty'),
-        (dict(prob=0.5, failures=[dict(type='ModalMask3D')]), 'ModalMask3D.* is no sensor failure'),
+        (dict(prob=0.5, failures=[dict(type='DrawIndex')]), 'DrawIndex.* is not a sensor failure'),
     ],
 )
 def test_wrong_arguments(arguments, message):
@@ -66,8 +66,16 @@ def test_draws_are_numbered_by_the_epoch(variants, draws):
     assert found == draws
 
 
+@pytest.mark.parametrize(('variants', 'most'), [(3, 3), (None, 2**31)])
+def test_draws_may_be_numbered_at_random(variants, most):
+    index = DrawIndex(variants=variants, by_epoch=False)
+    found = {index({})['draw'] for _ in range(50)}
+    assert max(found) < most
+    assert len(found) == min(most, 50)
+
+
 def test_no_sample_before_the_epoch_is_known():
-    with pytest.raises(RuntimeError, match=r'told no epoch.*; to read .*, call set_epoch\(0\)'):
+    with pytest.raises(RuntimeError, match=r'has no epoch.*; to read .*, call set_epoch\(0\)'):
         DrawIndex()({})
 
 

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from projects.cmt_aqr.datasets.failures import DrawnFailure, LimitedFieldOfView, PackHealth
+from projects.cmt_aqr.datasets.failures import (
+    DrawnFailure,
+    LimitedFieldOfView,
+    PackHealth,
+    health_maps,
+)
 from projects.cmt_aqr.datasets.transforms import (
     GlobalRotScaleTransAll,
-    ModalMask3D,
     RandomFlip3DAll,
     ResizeCropFlipImage,
 )
@@ -54,22 +58,23 @@ def loaded(sample) -> dict:
     return sample
 
 
-def pack(results: dict, **options) -> dict:
-    options = dict(dict(point_cloud_range=RANGE, cell_size=5, patch_size=10), **options)
-    return PackHealth(**options)(results)
+def health_of(results: dict, cell_size: float = 5, patch_size: int = 10) -> dict:
+    cells = dict(cell_size=[cell_size] * 2, patch_size=patch_size)
+    return health_maps(results, **{'point_cloud_range': RANGE, **cells})
 
 
 def test_rows_are_y_and_columns_x(loaded):
-    results = pack(dict(loaded, failures=[Corner()]))
+    health = health_of(dict(loaded, failures=[Corner()]))
     lidar = np.ones((4, 8))
     lidar[3, 6:] = 0
-    assert results['health']['lidar'].tolist() == lidar.tolist()
-    assert results['health']['lidar'].dtype == results['health']['camera'].dtype == np.float32
-    assert results['sensor_health'] == dict(lidar=30 / 32, A=pytest.approx(0.75, abs=0.05), B=1.0)
+    assert health['lidar'].tolist() == lidar.tolist()
+    assert health['lidar'].dtype == health['camera'].dtype == np.float32
+    assert health['camera'][0].mean() == pytest.approx(0.75, abs=0.05)
+    assert health['camera'][1].min() == 1
 
 
 def test_cells_may_be_damaged_in_part_and_reach_over_the_range(loaded):
-    lidar = pack(dict(loaded, failures=[Corner()]), cell_size=8)['health']['lidar']
+    lidar = health_of(dict(loaded, failures=[Corner()]), cell_size=8)['lidar']
     # The fourth column goes from 4 to 12 m, the third row from 6 to 14 m.
     assert lidar.shape == (3, 5)
     expected = np.ones((3, 5))
@@ -78,15 +83,14 @@ def test_cells_may_be_damaged_in_part_and_reach_over_the_range(loaded):
 
 
 def test_without_failures_all_is_healthy(loaded):
-    for results in (pack(loaded), pack(dict(loaded, failures=[]))):
-        assert results['health']['lidar'].shape == (4, 8)
-        assert results['health']['camera'].shape == (2, 9, 16)
-        assert all(map(np.all, (m == 1 for m in results['health'].values())))
-        assert results['sensor_health'] == dict(lidar=1.0, A=1.0, B=1.0)
+    for health in (health_of(loaded), health_of(dict(loaded, failures=[]))):
+        assert health['lidar'].shape == (4, 8)
+        assert health['camera'].shape == (2, 9, 16)
+        assert all(np.all(maps == 1) for maps in health.values())
 
 
 def test_shares_of_several_failures_multiply(loaded):
-    lidar = pack(dict(loaded, failures=[Corner(), Half(), Half()]))['health']['lidar']
+    lidar = health_of(dict(loaded, failures=[Corner(), Half(), Half()]))['lidar']
     assert np.unique(lidar).tolist() == [0, 0.25]
     assert (lidar == 0).sum() == 2
 
@@ -97,8 +101,11 @@ def test_the_map_moves_with_the_scene(loaded, seed):
     np.random.seed(seed)
     ranges = dict(rot_range=[-0.8, 0.8], scale_ratio_range=[0.8, 1.2], translation_std=[2.0] * 3)
     results = RandomFlip3DAll()(GlobalRotScaleTransAll(**ranges)(loaded))
-    wide = dict(point_cloud_range=[-30, -30, -3, 30, 30, 3], cell_size=0.5)
-    lidar = pack(dict(results, failures=[Corner()]), **wide)['health']['lidar']
+    wide = [-30, -30, -3, 30, 30, 3]
+    results['failures'] = [Corner()]
+    lidar = health_maps(results, point_cloud_range=wide, cell_size=[0.5] * 2, patch_size=10)[
+        'lidar'
+    ]
     x, y = np.meshgrid(np.arange(8.0, 17, 0.5), np.arange(3.0, 8, 0.5))
     before = np.stack([x, y, np.zeros_like(x), np.ones_like(x)], axis=-1).reshape(-1, 4)
     after = (before @ results['lidar_aug_matrix'].T)[:, :2]
@@ -121,7 +128,7 @@ def test_the_patches_move_with_the_images(loaded):
         if i == 0:
             image[: image.shape[0] // 2, : image.shape[1] // 2] = 128
     results = augment(loaded)
-    camera = pack(dict(results, failures=[Corner()]), patch_size=2)['health']['camera']
+    camera = health_of(dict(results, failures=[Corner()]), patch_size=2)['camera']
     assert camera.shape == (2, 30, 50)
     assert camera[1].min() == 1
     # Where four pixels of a patch show the same, it is lost exactly if they show the lost part.
@@ -133,45 +140,52 @@ def test_the_patches_move_with_the_images(loaded):
     assert (camera[0][kept] > 0.5).all()
 
 
-@pytest.mark.parametrize(('lost', 'left'), [('lidar', 'camera'), ('camera', 'lidar')])
-def test_a_dropped_sensor_is_not_healthy(loaded, lost, left):
-    health = pack(ModalMask3D(drop=lost)(loaded))['health']
-    assert not health[lost][0].any()
-    assert health[left].all()
-
-
 def test_no_cameras():
-    results = dict(token='a', failures=[LimitedFieldOfView().draw({}, None)])
-    health = pack(results)['health']
+    health = health_of(dict(token='a', failures=[LimitedFieldOfView().draw({}, None)]))
     assert health['camera'].shape[0] == 0
     assert health['lidar'].mean() == 0.5
 
 
 def test_images_of_another_loader_are_refused(sample):
     with pytest.raises(KeyError, match='LoadMultiViewImages of this project'):
-        pack(sample)
-
-
-@pytest.mark.parametrize(
-    'options', [dict(cell_size=0), dict(patch_size=0), dict(samples=0)], ids=lambda o: next(iter(o))
-)
-def test_sizes_that_make_no_sense(options):
-    with pytest.raises(ValueError, match=rf'PackHealth: .*{next(iter(options))}=0'):
-        PackHealth(point_cloud_range=RANGE, **options)
+        health_of(sample)
 
 
 def test_patches_that_reach_over_the_image_are_as_healthy_as_what_is_in_them(loaded):
     """The image of 90 x 160 has less than four patches of 25 pixels along its height."""
-    results = pack(ModalMask3D(drop='camera')(loaded), patch_size=25)
-    assert results['health']['camera'].shape == (2, 4, 7)
-    assert not results['health']['camera'][0].any()
-    assert results['sensor_health']['A'] == 0
+    health = health_of(dict(loaded, failures=[Gone()]), patch_size=25)
+    assert health['camera'].shape == (2, 4, 7)
+    assert not health['camera'][0].any()
 
 
-def test_what_does_not_come_from_the_image_is_healthy_and_counts_for_nothing(loaded):
+def test_what_does_not_come_from_the_image_is_healthy(loaded):
     """Shrunk to 54 x 96 pixels, the rest of 80 x 160 is black in any case."""
     matrices = np.array([np.diag([0.6, 0.6, 1])] * 2)
     loaded.update(img_shape=(80, 160), img_aug_matrix=matrices, failures=[Gone()])
-    results = pack(loaded, patch_size=40)
-    assert results['health']['camera'][0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
-    assert results['sensor_health']['A'] == 0
+    camera = health_of(loaded, patch_size=40)['camera']
+    assert camera[0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
+
+
+SIZES = dict(voxel_size=[1.0, 2.0, 4.0], bev_stride=5, image_stride=10)
+
+
+def packer(**changes) -> PackHealth:
+    options = dict(keys=['points', 'gt_labels_3d'], meta_keys=('token',), point_cloud_range=RANGE)
+    return PackHealth(**{**options, **SIZES, **changes})
+
+
+def test_maps_are_packed_as_inputs_of_the_size_of_tokens(loaded):
+    del loaded['img']  # of two sizes
+    packed = packer()(dict(loaded, token='a', failures=[Corner()]))
+    inputs = packed['inputs']
+    assert inputs.keys() == {'points', 'health'}
+    assert inputs['health']['lidar'].tolist() == [[1] * 8, [1, 1, 1, 1, 1, 1, 0.5, 0.5]]
+    assert inputs['health']['camera'].shape == (2, 9, 16)
+    assert packed['data_samples'].metainfo == {'token': 'a'}
+    assert len(packed['data_samples'].gt_instances_3d) == 3
+
+
+@pytest.mark.parametrize('name', ['bev_stride', 'image_stride', 'samples'])
+def test_sizes_that_make_no_sense(name):
+    with pytest.raises(ValueError, match=f'PackHealth: .*{name}=0'):
+        packer(**{name: 0})

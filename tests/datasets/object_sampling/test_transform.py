@@ -9,6 +9,7 @@ import torch
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import LiDARInstance3DBoxes, LiDARPoints
 
+from projects.cmt_aqr.datasets.failures import BeamReduction, CameraDrop, LidarDrop
 from projects.cmt_aqr.datasets.object_sampling import JointObjectSample
 from projects.cmt_aqr.datasets.object_sampling.views import view_boxes
 
@@ -135,9 +136,34 @@ def test_a_wrong_rate(make, rate):
         make(mixup_rate=rate)
 
 
-def test_failures_and_pasted_objects_do_not_go_together(make, sample):
-    with pytest.raises(ValueError, match=r"\['fog'\] were drawn for sample t.* take JointObject"):
-        make()(dict(sample, failures=['fog']))
+def test_partial_failures_and_pasted_objects_do_not_go_together(make, sample):
+    failures = [BeamReduction().draw({}, None)]
+    with pytest.raises(
+        ValueError, match=r'BeamReduction.* drawn for sample t, .* take JointObject'
+    ):
+        make()(dict(sample, failures=failures))
+
+
+def test_pasted_objects_are_not_in_a_dropped_cloud(make, sample):
+    sample['failures'] = [LidarDrop().draw({}, None)]
+    sample['points'] = sample['points'][:0]
+    images = make()(copy.deepcopy({**sample, 'failures': []}))['img']
+    for drop_hidden in (False, True):
+        results = make(drop_hidden=drop_hidden)(copy.deepcopy(sample))
+        assert results['points'].tensor.shape == (0, 5)
+    results = make()(sample)
+    assert len(results['gt_bboxes_3d']) == 4  # the cameras see them
+    assert all(map(np.array_equal, results['img'], images))
+
+
+def test_pasted_objects_are_not_in_dropped_cameras(make, sample):
+    cameras = {'images': dict.fromkeys(sample['camera_names'])}
+    sample['failures'] = [CameraDrop().draw(cameras, None)]
+    sample['img'] = [np.zeros_like(image) for image in sample['img']]
+    points = make()(copy.deepcopy({**sample, 'failures': []}))['points']
+    results = make()(sample)
+    assert not any(image.any() for image in results['img'])
+    assert results['points'].tensor.equal(points.tensor)
 
 
 def test_the_transform_that_is_missing_is_named(make, sample):

@@ -14,16 +14,16 @@ from projects.cmt_aqr.data_preprocessor import CmtDataPreprocessor
 
 RANGE = [-20.0, -20.0, -3.0, 20.0, 20.0, 3.0]
 CLASSES = ['car', 'pedestrian']
-META_KEYS = ('token', 'lidar2img', 'img_shape', 'box_type_3d', 'dropped_modality')
+META_KEYS = ('token', 'lidar2img', 'img_shape', 'box_type_3d')
 
 
-def train_pipeline(mask: dict) -> list[dict]:
+def train_pipeline(*failures: dict) -> list[dict]:
     return [
-        dict(type='LoadPointsFromFile', coord_type='LIDAR', load_dim=5, use_dim=5),
+        *failures,
+        dict(type='LoadPointsOfKeyframe', coord_type='LIDAR', load_dim=5, use_dim=5),
         dict(type='LoadMultiViewImages'),
         dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
         dict(type='ComputeLidar2Img'),
-        dict(type='ModalMask3D', **mask),
         dict(type='GlobalRotScaleTransAll'),
         dict(type='RandomFlip3DAll'),
         dict(type='PointsRangeFilter', point_cloud_range=RANGE),
@@ -88,9 +88,9 @@ KINDS = ('whole', 'no boxes', 'no points', 'NaN points', 'fewer cameras')
 
 @pytest.mark.parametrize('dropped', [None, 'lidar', 'camera'])
 def test_batch_of_all_kinds(info, dropped):
-    mask = dict(drop=dropped) if dropped else dict(lidar_drop_prob=0, camera_drop_prob=0)
+    failures = dict(lidar=[dict(type='LidarDrop')], camera=[dict(type='CameraDrop')])
     with DefaultScope.overwrite_default_scope('mmdet3d'):
-        pipeline = Compose(train_pipeline(mask))
+        pipeline = Compose(train_pipeline(*failures.get(dropped, ())))
         batch = pseudo_collate([pipeline(changed(info, kind)) for kind in KINDS])
     module = CmtDataPreprocessor(
         voxel_layer=dict(
@@ -122,7 +122,6 @@ def test_batch_of_all_kinds(info, dropped):
         assert sample.pad_shape == (32, 64)
         assert sample.lidar2img.shape == (2 if kind == 'fewer cameras' else 3, 4, 4)
         assert len(sample.gt_instances_3d) == (0 if kind == 'no boxes' else 2)
-        assert sample.dropped_modality == dropped
 
 
 def test_same_seed_same_sample(info):
@@ -132,7 +131,7 @@ def test_same_seed_same_sample(info):
         return pipeline(copy.deepcopy(info))
 
     with DefaultScope.overwrite_default_scope('mmdet3d'):
-        pipeline = Compose(train_pipeline({}))
+        pipeline = Compose(train_pipeline())
     first, second = run(), run()
     assert first['inputs']['img'].equal(second['inputs']['img'])
     assert first['inputs']['points'].equal(second['inputs']['points'])

@@ -4,7 +4,7 @@ from .base import DrawnFailure, SensorFailure, random_stream
 from .camera import CameraDrop, Darkness, MotionBlur, Occlusion, RandomCameraLoss
 from .draws import DrawIndex, RandomFailure
 from .fog import Fog
-from .health import PackHealth
+from .health import PackHealth, health_maps
 from .lidar import BeamReduction, LidarDrop, LimitedFieldOfView, ObjectFailure, PointsDrop
 from .misalignment import Misalignment
 from .stale import StaleFrame
@@ -28,5 +28,6 @@ __all__ = [
     'RandomFailure',
     'SensorFailure',
     'StaleFrame',
+    'health_maps',
     'random_stream',
 ]

@@ -1,17 +1,17 @@
-"""What every sensor failure has in common.
+"""Base classes of the sensor failures.
 
 A failure is drawn first and applied later. It stands at the head of a pipeline, before any loader,
-and only decides what is damaged: a `DrawnFailure` at the end of ``results['failures']``. The
-project's loaders then apply what was drawn, in this order, to each cloud and to each image as read
-from its file. So health is known without any data, and a feature that was stored under what was
-drawn can be looked up before anything is loaded.
+and only decides what is damaged: it appends a `DrawnFailure` to ``results['failures']``. The
+project's loaders then apply all drawn failures, in this order, to each cloud and each image as read
+from its file. So the health of the sensors is known without any data, and features that were cached
+under the same failures can be looked up before anything is loaded.
 
-Of a sample, failures and loaders read and leave:
+Keys of a sample that failures and loaders share:
 
-- ``draw``: which draw of a sample this is; 0 without `DrawIndex`, in training the epoch;
+- ``draw``: number of this draw of the sample; 0 without `DrawIndex`, in training the epoch;
 - ``failures``: list of `DrawnFailure`;
-- ``camera_names``, ``loaded_shapes``: name, and (height, width) in pixels, of each image in the
-  order of ``img``, as read from its file; the loader of images leaves them.
+- ``camera_names``, ``loaded_shapes``: name and (height, width) in pixels of each image as read from
+  its file, in the order of ``img``; set by the loader of images.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from mmcv.transforms import BaseTransform
 
 
 class DrawnFailure:
-    """What was drawn for one sample; subclasses are frozen dataclasses that can be pickled.
+    """Failure drawn for one sample; subclasses are frozen dataclasses that can be pickled.
 
-    Each method returns what it got, or full health, unless a subclass says otherwise. Inputs are
-    never changed in place. Random numbers come from `random_stream` with a number that was drawn,
-    so that they do not depend on the order in which clouds and images are loaded.
+    The methods here change nothing and report full health; a subclass overrides what it damages.
+    Inputs are never changed in place. Random numbers come from `random_stream` with a number that
+    was drawn, so that they do not depend on the order in which clouds and images are loaded.
     """
+
+    reaches_pasted_objects: ClassVar[bool] = False
+    """Whether the same damage can be done to objects pasted into the sample after loading."""
 
     @property
     def key(self) -> str:
-        """Name and every field, arrays as hashes: equal keys mean equal damage of a sample."""
+        """Name and fields, arrays as hashes; equal keys mean equal damage of a sample."""
         fields = (
             f'{field.name}={_spell(getattr(self, field.name))}'
             for field in dataclasses.fields(self)
@@ -42,17 +45,16 @@ class DrawnFailure:
         return f'{type(self).__name__}({", ".join(fields)})'
 
     def alter(self, results: dict) -> None:
-        """Change calibration or file names of the sample; called once, when it has been drawn."""
+        """Changes calibration or file names of the sample; called once, after the draw."""
 
     def damage_points(self, points: np.ndarray, to_keyframe: np.ndarray, age: float) -> np.ndarray:
-        """One cloud as read from its file, before sweeps are merged.
+        """Returns the damaged cloud; called for each cloud as read, before sweeps are merged.
 
         Args:
             points: (N, 5) float32: x, y, z in metres in the cloud's own LiDAR frame, intensity,
                 ring from 0, the lowest.
-            to_keyframe: (4, 4) float64, from the cloud's frame to the LiDAR frame of the keyframe;
-                the identity for the keyframe itself.
-            age: seconds by which the cloud is older than the keyframe; 0 for the keyframe itself.
+            to_keyframe: (4, 4) float64, from the cloud's frame to the LiDAR frame of the keyframe.
+            age: age of the cloud relative to the keyframe, seconds.
 
         Returns:
             (M, 5) float32; M may be 0.
@@ -60,11 +62,11 @@ class DrawnFailure:
         return points
 
     def damage_image(self, image: np.ndarray, camera: str) -> np.ndarray:
-        """One image as read from its file, (H, W, 3) uint8 BGR -> the same shape and type."""
+        """Returns the damaged image; (H, W, 3) uint8 BGR, as read -> the same shape and type."""
         return image
 
     def lidar_health(self, xy: np.ndarray) -> np.ndarray:
-        """Healthy share of the LiDAR at places on the ground.
+        """Returns the healthy share of the LiDAR at places on the ground.
 
         Args:
             xy: (..., 2), metres, LiDAR frame of the keyframe before any augmentation.
@@ -75,11 +77,11 @@ class DrawnFailure:
         return np.ones(xy.shape[:-1], dtype=np.float32)
 
     def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
-        """Healthy share of each patch of a camera's image.
+        """Returns the healthy share of each patch of a camera's image.
 
         Args:
-            camera: name, such as ``CAM_FRONT``.
-            shape: (h, w), equal patches over the whole image as read from its file.
+            camera: name of the camera.
+            shape: number of patches (h, w) that divide the image as read from its file.
 
         Returns:
             (h, w) float32 from 0 to 1.
@@ -88,22 +90,21 @@ class DrawnFailure:
 
 
 class SensorFailure(BaseTransform):
-    """Draws one kind of failure for a sample; a transform that stands before any loader.
+    """Base class of transforms that draw a failure for a sample; they stand before any loader.
 
-    What is drawn depends on the kind, the seed, the token of the sample and its ``draw`` alone, and
-    not on the severity: severities of a kind damage the same frames, unless their probabilities
-    differ.
+    A draw depends only on the class, the seed, the token of the sample and its ``draw``, not on the
+    severity: all severities of a class damage the same frames, unless their probabilities differ.
 
     Args:
-        severity: from 1, the mildest, to the number of entries in the kind's `SEVERITIES`.
-        seed: another one gives other draws.
+        severity: from 1, the mildest, to the number of entries in `SEVERITIES`.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: for a severity that the kind does not have.
+        ValueError: the class does not have this severity.
     """
 
     SEVERITIES: ClassVar[tuple[Any, ...]] = (None,)
-    """Value of the parameter at each severity, as the docstring of the kind tells."""
+    """Parameters of each severity."""
 
     def __init__(self, *, severity: int = 1, seed: int = 0) -> None:
         if severity not in range(1, len(self.SEVERITIES) + 1):
@@ -116,19 +117,19 @@ class SensorFailure(BaseTransform):
 
     @property
     def level(self) -> Any:
-        """The entry of `SEVERITIES`."""
+        """Entry of `SEVERITIES`."""
         return self.SEVERITIES[self.severity - 1]
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnFailure | None:
-        """What happens to this sample, or None for nothing; must not change the sample."""
+        """Returns the failure of this sample, or None; must not change the sample."""
         raise NotImplementedError
 
     def transform(self, results: dict) -> dict:
-        """Appends what was drawn to ``failures``.
+        """Appends the drawn failure to ``failures``.
 
         Raises:
-            ValueError: if points or images are already loaded.
-            KeyError: for a sample without a token.
+            ValueError: points or images are already loaded.
+            KeyError: the sample has no token.
         """
         name = type(self).__name__
         loaded = [key for key in ('points', 'img') if key in results]
@@ -148,27 +149,27 @@ class SensorFailure(BaseTransform):
 
 
 def draw_of(results: dict) -> tuple[str, int]:
-    """Token of a sample and the number of this draw of it.
+    """Returns the token of a sample and the number of its draw.
 
     Raises:
-        KeyError: for a sample without a token.
+        KeyError: the sample has no token.
     """
     if 'token' not in results:
         raise KeyError(
-            'a sample has no token, from which its failures are drawn; info files of '
-            "mmdet3d's nuScenes converter have one"
+            'a sample has no token, which seeds the draw of its failures; the info file of the '
+            'dataset must give each sample one'
         )
     return results['token'], results.get('draw', 0)
 
 
 def random_stream(*parts: object) -> np.random.Generator:
-    """Random numbers that depend on these parts, as they print, in any process on any machine."""
+    """Returns a generator seeded by the printed parts, the same in any process on any machine."""
     digest = hashlib.sha256('/'.join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], 'big'))
 
 
 def _spell(value: object) -> str:
-    """A field in a key; arrays by a hash of what they hold."""
+    """Text of a field in a key; a hash of the content for an array."""
     if not isinstance(value, np.ndarray):
         return repr(value)
     content = f'{value.dtype}{value.shape}'.encode() + value.tobytes()

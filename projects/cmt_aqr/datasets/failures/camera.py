@@ -98,6 +98,7 @@ class RandomCameraLoss(SensorFailure):
 class DrawnCameraDrop(DrawnFailure):
     """Cameras without a signal."""
 
+    reaches_pasted_objects: ClassVar = True
     cameras: tuple[str, ...]
 
     def damage_image(self, image: np.ndarray, camera: str) -> np.ndarray:

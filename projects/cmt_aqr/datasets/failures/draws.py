@@ -1,9 +1,10 @@
-"""Failures at random in training: which draw of a sample it is, and one failure out of several."""
+"""Random failures in training: the number of the draw, and one failure of several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
@@ -11,33 +12,38 @@ from mmdet3d.registry import TRANSFORMS
 from .base import SensorFailure, draw_of, random_stream
 
 _UNSET = -1
+_RANDOM_DRAWS = 2**31
 
 
 @TRANSFORMS.register_module()
 class DrawIndex(BaseTransform):
-    """Numbers the draws of a sample by the epoch; stands before the failures.
+    """Number of the current draw of a sample, from which its failures are drawn.
 
-    The epoch lies in shared memory, where workers that live on from epoch to epoch see it. The
-    `DrawIndexHook` sets it, see :mod:`projects.cmt_aqr.hooks.draw_index_hook`. Without it every
-    epoch would repeat the same failures, so there is no sample before the epoch is set. Code that
-    reads samples without a Runner calls :meth:`set_epoch` itself.
+    It stands before the failures, and numbers draws by the epoch. The epoch lies in shared memory,
+    which persistent workers see. The `DrawIndexHook` sets it, see
+    :mod:`projects.cmt_aqr.hooks.draw_index_hook`. Without the hook every epoch would repeat the
+    same failures, so the transform raises until the epoch is set. Code that reads samples without a
+    Runner calls :meth:`set_epoch` itself.
 
     Args:
-        variants: draws of a sample that differ, after which they begin anew; so that features of
-            damaged samples can be kept. None for a new draw every epoch.
+        variants: number of different draws of a sample, after which they repeat, so that features
+            of damaged samples can be cached; None for a new draw in every epoch.
+        by_epoch: whether draws are numbered by the epoch; otherwise the number is random, from
+            NumPy's global generator, for training loops that count iterations.
 
     Raises:
-        ValueError: for fewer than one variant.
+        ValueError: ``variants`` is below 1.
     """
 
-    def __init__(self, *, variants: int | None = None) -> None:
+    def __init__(self, *, variants: int | None = None, by_epoch: bool = True) -> None:
         if variants is not None and variants < 1:
             raise ValueError(f'DrawIndex: variants is {variants}; it must be None or at least 1')
         self.variants = variants
+        self.by_epoch = by_epoch
         self._epoch = torch.full((1,), _UNSET, dtype=torch.int64)
 
     def set_epoch(self, epoch: int) -> None:
-        """Number the draws that begin from now on, in all workers."""
+        """Sets the number of the draws from now on, in all workers."""
         # Shared here, before the first workers start: a copy of the dataset would lose it.
         self._epoch.share_memory_().fill_(epoch)
 
@@ -47,10 +53,13 @@ class DrawIndex(BaseTransform):
         Raises:
             RuntimeError: no epoch was set.
         """
+        if not self.by_epoch:
+            results['draw'] = int(np.random.randint(self.variants or _RANDOM_DRAWS))
+            return results
         epoch = int(self._epoch)
         if epoch == _UNSET:
             raise RuntimeError(
-                'DrawIndex was told no epoch, so that every epoch would repeat the same failures; '
+                'DrawIndex has no epoch, so that every epoch would repeat the same failures; '
                 "to train, add dict(type='DrawIndexHook') to the custom_hooks of the config; to "
                 'read single samples, call set_epoch(0)'
             )
@@ -58,24 +67,26 @@ class DrawIndex(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(variants={self.variants})'
+        return f'{type(self).__name__}(variants={self.variants}, by_epoch={self.by_epoch})'
 
 
 @TRANSFORMS.register_module()
 class RandomFailure(BaseTransform):
-    """One failure of a list, each as likely as the others, or none; for training.
+    """One failure of a list, with equal probabilities, or none; for training.
 
-    Deterministic in the same way as each failure: the draw depends on the seed, the sample's token
-    and its ``draw``. Two of them in a row, with seeds of their own, can damage both sensors.
+    A failure that is listed twice is twice as likely. Over `LidarDrop` and `CameraDrop` this is the
+    masked-modal training of CMT (Yan et al., ICCV 2023, section 3.4), which never drops both.
+    The draw depends on the seed, the sample's token and its ``draw``. Two of these transforms in a
+    row, with different seeds, can damage both sensors.
 
     Args:
         prob: probability that one of the failures is drawn. It may still spare the sample, as
             `ObjectFailure` spares half of the frames.
-        failures: their configs.
-        seed: of the choice.
+        failures: configs of the failures.
+        seed: seed of the choice.
 
     Raises:
-        ValueError: for a probability outside of [0, 1], an empty list, or a transform that is no
+        ValueError: the probability is outside of [0, 1], the list is empty, or a transform is not a
             failure.
     """
 
@@ -89,10 +100,10 @@ class RandomFailure(BaseTransform):
         self.seed = seed
         for failure in self.failures:
             if not isinstance(failure, SensorFailure):
-                raise ValueError(f'RandomFailure: {failure} is no sensor failure')
+                raise ValueError(f'RandomFailure: {failure} is not a sensor failure')
 
     def transform(self, results: dict) -> dict:
-        """Appends what was drawn, if anything, to ``failures``."""
+        """Appends the drawn failure, if any, to ``failures``."""
         rng = random_stream(type(self).__name__, self.seed, *draw_of(results))
         results.setdefault('failures', [])
         if rng.random() >= self.prob:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -75,8 +76,9 @@ class BeamReduction(SensorFailure):
 
 @dataclass(frozen=True)
 class DrawnLidarDrop(DrawnFailure):
-    """No cloud is left."""
+    """Cloud lost as a whole."""
 
+    reaches_pasted_objects: ClassVar = True
     mode: str
 
     def damage_points(self, points, to_keyframe, age):

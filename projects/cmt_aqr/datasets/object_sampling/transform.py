@@ -11,6 +11,8 @@ from mmdet3d.datasets.transforms import ObjectSample
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import BaseInstance3DBoxes
 
+from ...samples import sample_name
+from ..failures.base import DrawnFailure
 from .database import StoredObject
 from .occlusion import hidden_boxes, hidden_points
 from .painting import paint
@@ -63,17 +65,17 @@ class JointObjectSample(BaseTransform):
         """Modifies ``points``, ``gt_bboxes_3d``, ``gt_labels_3d`` and, if they are there, ``img``.
 
         Raises:
-            ValueError: sensor failures were drawn for the sample, of which pasted objects would
-                show nothing.
+            ValueError: failures that pasted objects would not show were drawn for the sample.
             KeyError: there are images, but no ``lidar2img``.
             SampleError: a file of the database is missing or damaged.
         """
         if self._stopped:
             return results
-        if results.get('failures'):
+        partial = [drawn for drawn in _failures(results) if not drawn.reaches_pasted_objects]
+        if partial:
             raise ValueError(
-                f'failures {results["failures"]} were drawn for sample {results.get("token")}, and '
-                'pasted objects would not show them: take JointObjectSample out of the pipeline'
+                f'failures {partial} were drawn for sample {sample_name(results)}, and pasted '
+                'objects would not show them: take JointObjectSample out of the pipeline'
             )
         objects = self.db_sampler.draw(results['gt_bboxes_3d'].numpy(), results['gt_labels_3d'])
         if len(objects) and self.drop_hidden and 'img' in results:
@@ -114,13 +116,20 @@ class JointObjectSample(BaseTransform):
                 if camera in item.patches
             }
             if patches:
-                results['img'][index] = paint(results['img'][index], view, patches, self.mixup_rate)
+                image = paint(results['img'][index], view, patches, self.mixup_rate)
+                for drawn in _failures(results):
+                    image = drawn.damage_image(image, camera)
+                results['img'][index] = image
 
     def _load(self, results: dict, row: np.void, views: Sequence[View], box: int) -> StoredObject:
         """An object with the patches of the cameras that see its box."""
         names = results['camera_names'] if views else ()
         cameras = [name for name, view in zip(names, views, strict=True) if view.seen[box]]
-        return self.db_sampler.load(row, cameras, results)
+        item = self.db_sampler.load(row, cameras, results)
+        points = item.points
+        for drawn in _failures(results):
+            points = drawn.damage_points(points, np.eye(4), age=0.0)
+        return item._replace(points=points)
 
     def _views(self, results: dict, objects: np.ndarray) -> list[View]:
         """All boxes in every camera; a pasted one is seen where there is a patch of it."""
@@ -143,6 +152,10 @@ class JointObjectSample(BaseTransform):
             f'{type(self).__name__}(database={str(self.db_sampler.database.folder)!r}, '
             f'mixup_rate={self.mixup_rate}, drop_hidden={self.drop_hidden})'
         )
+
+
+def _failures(results: dict) -> Sequence[DrawnFailure]:
+    return results.get('failures', ())
 
 
 def _join(real: BaseInstance3DBoxes, objects: np.ndarray) -> BaseInstance3DBoxes:

@@ -14,7 +14,6 @@ from .calibration import ComputeLidar2Img
 from .image_augmentation import ResizeCropFlipImage
 from .loading import LoadMultiViewImages
 from .loading_points import LoadPointsOfKeyframe, LoadPointsOfSweeps
-from .modal_mask import ModalMask3D
 from .scene_augmentation import GlobalRotScaleTransAll, RandomFlip3DAll
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     'LoadMultiViewImages',
     'LoadPointsOfKeyframe',
     'LoadPointsOfSweeps',
-    'ModalMask3D',
     'RandomFlip3DAll',
     'ResizeCropFlipImage',
 ]

@@ -11,7 +11,8 @@ from mmdet3d.registry import TRANSFORMS
 from mmengine.fileio import get
 from mmengine.logging import print_log
 
-from ..reading import DamagedFileError, MissingFileError, SampleError, reading, sample_name
+from ...samples import sample_name
+from ..reading import DamagedFileError, MissingFileError, SampleError, reading
 
 
 @TRANSFORMS.register_module()
