@@ -109,7 +109,7 @@ def test_draws_and_annotations_that_change_nothing_keep_the_keys():
 @pytest.mark.parametrize(
     ('failure', 'same'),
     [
-        (DrawnBeamReduction((1, 2)), (False, True)),
+        (DrawnBeamReduction((1, 2), 32), (False, True)),
         (CameraFailure(0.5), (True, False)),
         (AlteringFailure(), (False, False)),
     ],

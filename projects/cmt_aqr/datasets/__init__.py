@@ -1,4 +1,4 @@
-"""Data side of the plugin; importing it registers the transforms and the wrapper of datasets."""
+"""Datasets and transforms; importing the package registers them."""
 
 from . import failures, object_sampling, transforms
 from .skip_unreadable import SkipUnreadable

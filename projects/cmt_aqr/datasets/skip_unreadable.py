@@ -1,4 +1,4 @@
-"""Training that goes on where files of a few samples are missing or damaged."""
+"""Training that continues when files of a few samples are missing or damaged."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from .reading import SampleError
 
 @DATASETS.register_module()
 class SkipUnreadable(Dataset):
-    """Puts the next sample in the place of one that cannot be read, and counts.
+    """Dataset wrapper that replaces a sample that cannot be read by the next one.
 
-    Without it, such a sample stops the run. It goes round all other datasets, for training alone::
+    Without it, such a sample stops the run. It wraps all other datasets, in training only::
 
         plain = _base_.train_dataloader.dataset
         train_dataloader = dict(dataset=dict(_delete_=True, type='SkipUnreadable', dataset=plain))
 
-    Each time is a warning in the log with sample, file and the number so far. The number is that
-    of a process that trains, its workers together, over all epochs.
+    Each replacement is logged as a warning with the sample, the file and the number of replacements
+    so far, which counts all epochs and all workers of one training process.
 
     Args:
         dataset: config of the dataset.
-        max_skipped: more than these stop the run after all: a disk that is gone is no few samples.
+        max_skipped: number of replacements after which the run stops: the disk may be gone.
 
     Raises:
         ValueError: `max_skipped` is below 1, or the dataset is for testing, where every sample is
             scored.
-        RuntimeError: when reading, for more than `max_skipped` samples.
+        RuntimeError: more than `max_skipped` samples could not be read.
     """
 
     def __init__(self, *, dataset: Mapping, max_skipped: int = 100) -> None:
         if max_skipped < 1:
-            raise ValueError(f'max_skipped is {max_skipped}; it starts at 1')
+            raise ValueError(f'max_skipped is {max_skipped}; it must be at least 1')
         self.dataset = DATASETS.build(dataset)
         if _is_for_testing(self.dataset):
-            raise ValueError('SkipUnreadable is for training: a test scores every sample')
+            raise ValueError('SkipUnreadable is for training only: a test scores every sample')
         self.max_skipped = max_skipped
-        # Workers share it, however they are started.
+        # Shared by the workers, however they are started.
         self._skipped = Value('l', 0)
 
     @property
     def metainfo(self) -> dict:
-        """That of the dataset."""
+        """Metainfo of the dataset."""
         return self.dataset.metainfo
 
     def full_init(self) -> None:
-        """Read the annotations, if that was put off."""
+        """Reads the annotations, if the dataset was built lazily."""
         self.dataset.full_init()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict:
-        """The sample of this index, or the next that can be read."""
+        """Returns the sample of this index, or the next one that can be read."""
         for candidate in itertools.count(index):
             try:
                 return self.dataset[candidate % len(self)]
@@ -83,7 +83,7 @@ class SkipUnreadable(Dataset):
 
 
 def _is_for_testing(dataset: Dataset) -> bool:
-    """Of the dataset inside of all wrappers."""
+    """Whether the dataset inside all wrappers is in test mode."""
     while hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
     return getattr(dataset, 'test_mode', False)

@@ -1,4 +1,4 @@
-"""Sensor failures: drawn at the head of a pipeline, applied by the project's loaders."""
+"""Sensor failures, drawn at the head of a pipeline and applied by the project's loaders."""
 
 from .base import DrawnFailure, SensorFailure, random_stream
 from .camera import CameraDrop, Darkness, MotionBlur, Occlusion, RandomCameraLoss

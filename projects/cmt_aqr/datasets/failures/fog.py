@@ -1,4 +1,4 @@
-"""Fog, which dims both sensors with distance."""
+"""Fog, which attenuates both sensors with distance."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .base import DrawnFailure, SensorFailure, random_stream
 
 # Brightness of the fog itself, of 255.
 _GREY = 190
-# Metres at which all stands that no ray to the ground reaches sooner: the far end of nuScenes'
-# scored boxes.
+# Largest distance to the ground, and the distance of everything above the horizon, metres; about
+# the farthest distance at which nuScenes scores boxes.
 _FAR = 50.0
-# Pixels along each side of a cell in which the fog of an image is computed.
+# Pixels along each side of the cells for which the fog of an image is computed.
 _CELL = 8
 
 
 @TRANSFORMS.register_module()
 class Fog(SensorFailure):
-    """Fog of an extinction coefficient α, in every sample and for both sensors.
+    """Fog with an extinction coefficient α, in every sample and for both sensors.
 
     | severity | α in 1/m | half the contrast is gone at |
     |----------|----------|------------------------------|
@@ -31,29 +31,28 @@ class Fog(SensorFailure):
     | 2        | 0.03     | 23 m                         |
     | 3        | 0.06     | 12 m                         |
 
-    The coefficients are those of MultiCorrupt (Beemelmanns et al., 2024), the model is simpler:
+    The coefficients are those of MultiCorrupt (Beemelmanns et al., 2024); the model is simpler:
 
-    - LiDAR: a return at R metres is dimmed by exp(-2 α R) and is lost with the probability
-      1 - exp(-2 α R). The published fog (Hahner et al., 2021) loses no return: where the fog's own
-      echo is stronger, it takes the place of the return, nearer to the sensor.
-    - Cameras: what is d metres away keeps exp(-α d) of its light, the rest is grey (Koschmieder's
-      law). There is no map of depth, so d is the distance to a flat ground, at most 50 m, which
-      also stands for all above the horizon; things that stand on the ground get the fog of the
-      ground behind them. The published fog is a picture of noise, with a coefficient of its own.
+    - LiDAR: a return at R metres is attenuated by exp(-2 α R) and lost with the probability
+      1 - exp(-2 α R). The published fog (Hahner et al., 2021) loses no return: where the echo of
+      the fog itself is stronger, it replaces the return, nearer to the sensor.
+    - Cameras: an object d metres away keeps exp(-α d) of its light, the rest is grey (Koschmieder's
+      law). There is no depth map, so d is the distance to a flat ground, at most 50 m, and 50 m
+      above the horizon; objects on the ground get the fog of the ground behind them. The published
+      fog is an image of noise with a coefficient of its own.
 
     Args:
         severity: from 1 to 3.
-        seed: of the choice of returns that are lost.
+        seed: seed of the choice of lost returns.
     """
 
     SEVERITIES: ClassVar = (0.02, 0.03, 0.06)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnFog:
-        """The same fog in every sample.
+        """Returns the same fog for every sample.
 
         Raises:
-            KeyError: for a camera without ``cam2img`` or ``cam2ego``, which mmdet3d's nuScenes
-                converter gives it.
+            KeyError: a camera has no ``cam2img`` or ``cam2ego``.
         """
         cameras = results.get('images', {})
         poses = np.array([camera['cam2ego'] for camera in cameras.values()]).reshape(-1, 4, 4)
@@ -70,7 +69,7 @@ class Fog(SensorFailure):
 
 @dataclass(frozen=True)
 class DrawnFog(DrawnFailure):
-    """Fog, and what it needs to know of V cameras."""
+    """Fog, with the calibration of V cameras."""
 
     alpha: float
     noise: int
@@ -78,12 +77,12 @@ class DrawnFog(DrawnFailure):
     intrinsics: np.ndarray
     """(V, 3, 3): from the camera's frame to pixels of the image as read"""
     upwards: np.ndarray
-    """(V, 3): the upward direction in the camera's frame"""
+    """(V, 3): upward direction in the camera's frame"""
     heights: np.ndarray
-    """(V,): of the camera above the ground, metres"""
+    """(V,): height of the camera above the ground, metres"""
 
     def damage_points(self, points: np.ndarray, to_keyframe: np.ndarray, age: float) -> np.ndarray:
-        """Dims the intensities and removes returns, the more the farther."""
+        """Attenuates the intensities and removes returns, increasingly with distance."""
         left = self._echo_left(points[:, :3])
         rng = random_stream(self.noise, zlib.crc32(points.tobytes()))
         kept = rng.random(len(points)) < left
@@ -92,21 +91,21 @@ class DrawnFog(DrawnFailure):
         return points
 
     def damage_image(self, image: np.ndarray, camera: str) -> np.ndarray:
-        """Grey over all, the more the farther."""
+        """Blends grey into the image, increasingly with distance."""
         height, width = image.shape[:2]
         shape = (-(-height // _CELL), -(-width // _CELL))
         clear = cv2.resize(self._light_left(camera, shape, (height, width)), (width, height))
         return cv2.blendLinear(image, np.full_like(image, _GREY), clear, 1 - clear)
 
     def lidar_health(self, xy: np.ndarray) -> np.ndarray:
-        """The share of returns that are left."""
+        """Returns the share of returns that are left."""
         return self._echo_left(xy)
 
     def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
-        """The share of light that comes through.
+        """Returns the share of the light that is left.
 
-        The size of the image is not known here: its middle is taken to be the camera's principal
-        point, from which nuScenes' images differ by up to a twentieth of their height.
+        The size of the image is not known here; it is taken as twice the principal point, which is
+        off by up to a twentieth of the height in nuScenes.
         """
         column, row = self.intrinsics[self.cameras.index(camera)][:2, 2]
         return self._light_left(camera, shape, (2 * row, 2 * column))
@@ -118,18 +117,20 @@ class DrawnFog(DrawnFailure):
     def _light_left(
         self, camera: str, shape: tuple[int, int], image_shape: tuple[float, float]
     ) -> np.ndarray:
-        """exp(-α d) in the middle of (h, w) cells that divide an image (height, width), float32."""
+        """(h, w) float32: exp(-α d) at the centres of the cells that divide an image."""
         distance = self._ground_distance(camera, shape, image_shape)
         return np.exp(-self.alpha * np.minimum(distance, _FAR)).astype(np.float32)
 
     def _ground_distance(
         self, camera: str, shape: tuple[int, int], image_shape: tuple[float, float]
     ) -> np.ndarray:
-        """Metres to the ground along the ray through the middle of each cell; inf above it."""
+        """Metres to the ground along the ray through the centre of each cell; inf above the horizon."""
         index = self.cameras.index(camera)
         v, u = ((np.arange(n) + 0.5) * size / n for n, size in zip(shape, image_shape, strict=True))
         pixels = np.stack([*np.meshgrid(u, v), np.ones(shape)], axis=-1)
         rays = pixels @ np.linalg.inv(self.intrinsics[index]).T
-        fall = -rays @ self.upwards[index] / np.linalg.norm(rays, axis=-1)  # a metre along the ray
+        fall = (
+            -rays @ self.upwards[index] / np.linalg.norm(rays, axis=-1)
+        )  # per metre along the ray
         distance = np.full(shape, np.inf)
         return np.divide(self.heights[index], fall, out=distance, where=fall > 0)

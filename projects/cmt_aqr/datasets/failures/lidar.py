@@ -1,4 +1,4 @@
-"""Failures of the LiDAR; each acts on the keyframe and on every sweep before they are merged."""
+"""Failures of the LiDAR, applied to the keyframe and to every sweep before they are merged."""
 
 from __future__ import annotations
 
@@ -14,64 +14,71 @@ from mmdet3d.registry import TRANSFORMS
 
 from .base import DrawnFailure, SensorFailure, random_stream
 
-NUM_RINGS = 32
 BEVFUSION_RINGS = (18, 20, 22, 24)
-"""BEVFusion's elevation bins {13, 11, 9, 7} from above hold these rings of nuScenes' LiDAR."""
+"""Rings of nuScenes' LiDAR in BEVFusion's elevation bins {13, 11, 9, 7}, counted from above."""
 
 
 @dataclass(frozen=True)
 class DrawnBeamReduction(DrawnFailure):
-    """These rings are left."""
+    """Cloud reduced to some rings."""
 
     rings: tuple[int, ...]
+    num_rings: int
 
     def damage_points(self, points, to_keyframe, age):
         """Removes the points of all other rings."""
         return points[np.isin(points[:, 4], self.rings)]
 
     def lidar_health(self, xy):
-        """The share of rings that are left, everywhere."""
-        return np.full(xy.shape[:-1], len(self.rings) / NUM_RINGS, dtype=np.float32)
+        """Returns the share of rings that are left, everywhere."""
+        return np.full(xy.shape[:-1], len(self.rings) / self.num_rings, dtype=np.float32)
 
 
 @TRANSFORMS.register_module()
 class BeamReduction(SensorFailure):
     """Fewer beams: most rings of the LiDAR are lost.
 
-    | severity | rings left of 32         |
-    |----------|--------------------------|
-    | 1        | 16: every second, from 1 |
-    | 2        | 8: 1, 5, 9, …, 29        |
-    | 3        | 4: 1, 9, 17, 25          |
+    | severity | rings left   | of 32 rings        |
+    |----------|--------------|--------------------|
+    | 1        | every second | 16: 1, 3, 5, …, 31 |
+    | 2        | every fourth | 8: 1, 5, 9, …, 29  |
+    | 3        | every eighth | 4: 1, 9, 17, 25    |
 
     Severity 3 has the rings of MultiCorrupt (Beemelmanns et al., 2024). BEVFusion (Liu et al.,
-    2023) keeps four neighbouring bins of elevation instead, `BEVFUSION_RINGS`, which see far more
-    of the objects; those of MoME (Park et al., 2025) are not published.
+    2023) keeps four neighbouring elevation bins instead, `BEVFUSION_RINGS`, which see far more of
+    the objects; the rings of MoME (Park et al., 2025) are not published.
 
     Args:
         severity: from 1 to 3.
         seed: not used, all samples lose the same rings.
-        rings: the rings left, from 0, the lowest, to 31, in place of the severity's.
+        rings: the rings left, counted from 0, the lowest, in place of those of the severity.
+        num_rings: number of rings of the LiDAR; 32 in nuScenes.
 
     Raises:
-        ValueError: for rings that the LiDAR does not have.
+        ValueError: the LiDAR does not have one of the rings.
     """
 
-    SEVERITIES = tuple(tuple(range(1, NUM_RINGS, NUM_RINGS // count)) for count in (16, 8, 4))
+    SEVERITIES = (2, 4, 8)
 
     def __init__(
-        self, *, severity: int = 1, seed: int = 0, rings: Sequence[int] | None = None
+        self,
+        *,
+        severity: int = 1,
+        seed: int = 0,
+        rings: Sequence[int] | None = None,
+        num_rings: int = 32,
     ) -> None:
         super().__init__(severity=severity, seed=seed)
-        self.rings = self.level if rings is None else tuple(rings)
-        if not set(self.rings) <= set(range(NUM_RINGS)):
+        self.rings = tuple(range(1, num_rings, self.level) if rings is None else rings)
+        self.num_rings = num_rings
+        if not set(self.rings) <= set(range(num_rings)):
             raise ValueError(
-                f'BeamReduction: rings is {list(self.rings)}; they go from 0 to {NUM_RINGS - 1}'
+                f'BeamReduction: rings is {list(self.rings)}; they go from 0 to {num_rings - 1}'
             )
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnBeamReduction:
-        """The same rings for every sample."""
-        return DrawnBeamReduction(self.rings)
+        """Returns the same rings for every sample."""
+        return DrawnBeamReduction(self.rings, self.num_rings)
 
 
 @dataclass(frozen=True)
@@ -90,25 +97,25 @@ class DrawnLidarDrop(DrawnFailure):
         return zeros
 
     def lidar_health(self, xy):
-        """0 everywhere."""
+        """Returns 0 everywhere."""
         return np.zeros(xy.shape[:-1], dtype=np.float32)
 
 
 @TRANSFORMS.register_module()
 class LidarDrop(SensorFailure):
-    """The LiDAR gives nothing at all.
+    """Loss of the whole LiDAR; one severity.
 
-    One severity. Published code multiplies all points by zero instead, which leaves an occupied
-    voxel at the origin (CMT, Yan et al., 2023, and those that build on it, MoME among them):
-    ``mode='zeros'``, where points of sweeps keep their time.
+    The published code of CMT (Yan et al., 2023) and of its successors, such as MoME, multiplies all
+    points by zero instead, which leaves an occupied voxel at the origin: ``mode='zeros'``, in which
+    points of sweeps keep their time.
 
     Args:
         severity: 1.
         seed: not used.
-        mode: 'empty' removes the points, 'zeros' puts them into the keyframe's origin.
+        mode: 'empty' removes the points, 'zeros' moves them to the origin of the keyframe.
 
     Raises:
-        ValueError: for another mode.
+        ValueError: ``mode`` is another word.
     """
 
     def __init__(self, *, severity: int = 1, seed: int = 0, mode: str = 'empty') -> None:
@@ -118,33 +125,37 @@ class LidarDrop(SensorFailure):
         self.mode = mode
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnLidarDrop:
-        """The same for every sample."""
+        """Returns the same failure for every sample."""
         return DrawnLidarDrop(self.mode)
 
 
 @dataclass(frozen=True)
 class DrawnLimitedFieldOfView(DrawnFailure):
-    """The LiDAR sees forward only."""
+    """Cloud of a LiDAR that sees only a sector."""
 
     half_angle: float
     """degrees"""
+    forward: float
+    """degrees, counter-clockwise from +x"""
 
     def damage_points(self, points, to_keyframe, age):
-        """Removes the points outside of the field of view, in the cloud's own frame."""
+        """Removes the points outside of the sector, in the cloud's own frame."""
         return points[self._seen(points[:, :2])]
 
     def lidar_health(self, xy):
-        """1 in the field of view and 0 outside."""
+        """Returns 1 in the sector and 0 outside."""
         return self._seen(xy).astype(np.float32)
 
     def _seen(self, xy: np.ndarray) -> np.ndarray:
-        azimuth = np.arctan2(xy[..., 0], xy[..., 1])  # from +y, which is forward
-        return np.abs(azimuth) <= np.deg2rad(self.half_angle)
+        turn = np.deg2rad(self.forward)
+        ahead = xy[..., 0] * np.cos(turn) + xy[..., 1] * np.sin(turn)
+        left = xy[..., 1] * np.cos(turn) - xy[..., 0] * np.sin(turn)
+        return np.abs(np.arctan2(left, ahead)) <= np.deg2rad(self.half_angle)
 
 
 @TRANSFORMS.register_module()
 class LimitedFieldOfView(SensorFailure):
-    """The LiDAR sees only a sector round the forward direction, +y.
+    """LiDAR that sees only a sector around the forward direction.
 
     | severity | azimuths left |
     |----------|---------------|
@@ -156,65 +167,71 @@ class LimitedFieldOfView(SensorFailure):
     Args:
         severity: 1 or 2.
         seed: not used.
+        forward: forward direction in the LiDAR frame, degrees counter-clockwise from +x; 90 in
+            nuScenes, 0 in most other datasets.
     """
 
     SEVERITIES = (90.0, 60.0)
 
+    def __init__(self, *, severity: int = 1, seed: int = 0, forward: float = 90.0) -> None:
+        super().__init__(severity=severity, seed=seed)
+        self.forward = forward
+
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnLimitedFieldOfView:
-        """The same for every sample."""
-        return DrawnLimitedFieldOfView(self.level)
+        """Returns the same sector for every sample."""
+        return DrawnLimitedFieldOfView(self.level, self.forward)
 
 
 @dataclass(frozen=True)
 class DrawnObjectFailure(DrawnFailure):
-    """The LiDAR sees none of these objects."""
+    """Cloud without the points of some objects."""
 
     boxes: np.ndarray
-    """(N, 7) float32: x, y, z of the bottom's centre, length, width, height in metres, yaw in
-    radians; LiDAR frame of the keyframe"""
+    """(N, 7) float32: x, y, z of the bottom centre, length, width, height in metres, yaw in radians;
+    LiDAR frame of the keyframe"""
     velocity: np.ndarray
-    """(N, 2) float32: metres a second along x and y, 0 where it is not known"""
+    """(N, 2) float32: metres per second along x and y, 0 where unknown"""
 
     def damage_points(self, points, to_keyframe, age):
-        """Removes the points in the boxes, each moved back to where it was at the cloud's time."""
+        """Removes the points in the boxes, each moved back to its place at the time of the cloud."""
         places = points[:, :3] @ to_keyframe[:3, :3].T + to_keyframe[:3, 3]
         boxes = self.boxes.copy()
         boxes[:, :2] -= self.velocity * age
         return points[~_in_any_box(places, boxes)]
 
     def lidar_health(self, xy):
-        """0 on the ground under the boxes, 1 elsewhere."""
+        """Returns 0 on the ground below the boxes, 1 elsewhere."""
         places = np.concatenate([xy, np.zeros_like(xy[..., :1])], axis=-1).reshape(-1, 3)
         columns = self.boxes.copy()
-        columns[:, 2], columns[:, 5] = -1.0, 2.0  # round the height of the places
+        columns[:, 2], columns[:, 5] = -1.0, 2.0  # around the height of the places
         return (~_in_any_box(places, columns)).reshape(xy.shape[:-1]).astype(np.float32)
 
 
 @TRANSFORMS.register_module()
 class ObjectFailure(SensorFailure):
-    """The LiDAR loses all points in annotated boxes, in some of the frames.
+    """Loss of all points in annotated boxes, in some of the frames.
 
     | severity | frames |
     |----------|--------|
     | 1        | 50 %   |
 
-    As in MoME (Park et al., 2025). Boxes are those of the keyframe; for a sweep each is moved back
-    along its velocity by the sweep's age, so that a moving object vanishes from its own place.
-    Objects that the dataset leaves out, such as those without a LiDAR point, stay; those of classes
-    that are annotated but not detected vanish too.
+    As in MoME (Park et al., 2025). The boxes are those of the keyframe; for a sweep each is moved
+    back along its velocity by the age of the sweep, so that a moving object vanishes from its own
+    place. Objects that the dataset filters out, such as those without a LiDAR point, stay; objects
+    of classes that are annotated but not detected vanish too.
 
     Args:
         severity: 1.
-        seed: of the choice of frames.
+        seed: seed of the choice of frames.
     """
 
     SEVERITIES = (0.5,)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnObjectFailure | None:
-        """The annotated boxes of the sample, or None in a frame that is spared.
+        """Returns the annotated boxes of the sample, or None in a frame that is spared.
 
         Raises:
-            KeyError: for a sample without annotations.
+            KeyError: the sample has no annotations.
         """
         if rng.random() >= self.level:
             return None
@@ -222,7 +239,7 @@ class ObjectFailure(SensorFailure):
 
 
 def _annotated(results: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (N, 7) and velocities (N, 2) of a sample, in training or at test time."""
+    """Returns boxes (N, 7) and velocities (N, 2) of a sample, in training or at test time."""
     info = results.get('ann_info') or results.get('eval_ann_info')
     if info is None:
         raise KeyError(
@@ -235,7 +252,7 @@ def _annotated(results: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_any_box(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Whether each of N points (N, 3) is in one of the boxes (M, 7)."""
+    """(N,) bool: whether each of the points (N, 3) is in one of the boxes (M, 7)."""
     if not len(points) or not len(boxes):
         return np.zeros(len(points), dtype=bool)
     batch = (torch.from_numpy(np.ascontiguousarray(a, np.float32))[None] for a in (points, boxes))
@@ -244,24 +261,24 @@ def _in_any_box(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DrawnPointsDrop(DrawnFailure):
-    """Each point is lost with the same probability."""
+    """Cloud that has lost each point with the same probability."""
 
     share: float
     noise: int
 
     def damage_points(self, points, to_keyframe, age):
-        """Removes the share of points, other ones in every cloud."""
+        """Removes the share of points, by a draw of its own for every cloud."""
         rng = random_stream(self.noise, zlib.crc32(points.tobytes()))
         return points[rng.random(len(points)) >= self.share]
 
     def lidar_health(self, xy):
-        """The share of points that are left, everywhere."""
+        """Returns the share of points that are left, everywhere."""
         return np.full(xy.shape[:-1], 1 - self.share, dtype=np.float32)
 
 
 @TRANSFORMS.register_module()
 class PointsDrop(SensorFailure):
-    """The LiDAR loses points at random.
+    """Loss of points at random.
 
     | severity | points lost |
     |----------|-------------|
@@ -269,16 +286,16 @@ class PointsDrop(SensorFailure):
     | 2        | 80 %        |
     | 3        | 90 %        |
 
-    As MultiCorrupt's points reducing (Beemelmanns et al., 2024), but drawn for each point on its
-    own, and for each sweep apart.
+    As MultiCorrupt's points reducing (Beemelmanns et al., 2024), but drawn for each point and for
+    each sweep independently.
 
     Args:
         severity: from 1 to 3.
-        seed: of the choice of points.
+        seed: seed of the choice of points.
     """
 
     SEVERITIES = (0.7, 0.8, 0.9)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnPointsDrop:
-        """A number from which the points of each cloud are chosen."""
+        """Returns the share and the seed from which the points of each cloud are chosen."""
         return DrawnPointsDrop(self.level, int(rng.integers(2**32)))

@@ -23,7 +23,7 @@ _UNITS = ('camera', 'each_camera', 'lidar')
 
 @TRANSFORMS.register_module()
 class StaleFrame(SensorFailure):
-    """In some samples a sensor repeats its previous keyframe.
+    """Repetition of the previous keyframe by a sensor, in some samples.
 
     | severity | probability |
     |----------|-------------|
@@ -31,28 +31,27 @@ class StaleFrame(SensorFailure):
     | 2        | 0.4         |
     | 3        | 0.6         |
 
-    Pose, calibration, time and labels stay those of the sample, as where a driver hands out its
-    last message again. So the ego's own motion since then, half a second of it in nuScenes, is not
-    compensated for. A repeated cloud comes with its own sweeps, as old as they were for it.
+    Pose, calibration, time and labels stay those of the sample, as if a driver published its last
+    message again, so the ego motion since then (half a second in nuScenes) is not compensated. A
+    repeated cloud comes with its own sweeps, as old as they were for it.
 
-    The probabilities are those of MultiCorrupt's temporal misalignment (Beemelmanns et al., 2024).
-    That one draws for the LiDAR and for each camera on its own, and takes the entry before in the
-    info file, even where that is of another scene.
+    The probabilities are those of MultiCorrupt's temporal misalignment (Beemelmanns et al., 2024),
+    which draws for the LiDAR and for each camera independently, and repeats the previous entry of
+    the info file, even one of another scene.
 
-    The previous keyframe is the latest one of the same log, or scene in the synthetic database,
-    which file names begin with, less than a second before. A sample without one stays as it is: the
-    first of its scene. How many those are is logged.
+    The previous keyframe is the latest one of the same log, less than a second before. A sample
+    without a previous keyframe, the first of its scene, is unchanged; the number of these samples
+    is logged. The log is the ``scene_token`` of an info, if it has one, or else the start of its
+    file name (``LOG__CHANNEL__TIME`` in nuScenes; the scene in the synthetic database).
 
     Args:
-        ann_file: info file of the dataset, which is searched for previous keyframes; read once a
-            process.
-        sensor: 'camera' for all cameras together, 'each_camera' for each on its own, or 'lidar'.
+        ann_file: info file of the dataset, searched for previous keyframes; read once per process.
+        sensor: 'camera' for all cameras together, 'each_camera' for each independently, or 'lidar'.
         severity: from 1 to 3.
-        seed: of the choice of samples.
+        seed: seed of the choice of samples.
 
     Raises:
-        ValueError: for another sensor, and for an info file whose files are not named as in
-            nuScenes.
+        ValueError: ``sensor`` is another word, or the info file does not tell the log of a sample.
         FileNotFoundError: the info file does not exist.
     """
 
@@ -71,10 +70,10 @@ class StaleFrame(SensorFailure):
     def draw(
         self, results: dict, rng: np.random.Generator
     ) -> DrawnStaleCameras | DrawnStaleLidar | None:
-        """What repeats itself; None where nothing does, or nothing came before.
+        """Returns the repetition; None without one, or without a previous keyframe.
 
         Raises:
-            ValueError: for a sample that is not in the info file.
+            ValueError: the sample is not in the info file.
         """
         previous = self._find(results['token'])
         names = sorted(results['images']) if self.sensor == 'each_camera' else [self.sensor]
@@ -104,7 +103,7 @@ class StaleFrame(SensorFailure):
 
 @dataclass(frozen=True)
 class PreviousFrame:
-    """A keyframe by its files, as the info file names them; known by its token."""
+    """Files of a keyframe, as named in the info file; identified by its token."""
 
     token: str
     timestamp: float = field(repr=False)
@@ -112,13 +111,13 @@ class PreviousFrame:
     images: dict[str, str] = field(repr=False)
     cloud: str = field(repr=False)
     sweeps: list[dict] | None = field(repr=False)
-    """``lidar_sweeps`` of the info file; None where that has none, or where they are not wanted"""
+    """``lidar_sweeps`` of the info file; None if it has none, or if they are not needed"""
 
 
 def _stale_cameras(
     results: dict, cameras: Iterable[str], previous: PreviousFrame
 ) -> DrawnStaleCameras | None:
-    """Those of the cameras that have an image now and had one before."""
+    """Repetition by those of the cameras that have an image in both keyframes."""
     images = results['images']
     able = sorted(c for c in cameras if 'img_path' in images[c] and c in previous.images)
     return DrawnStaleCameras(tuple(able), previous) if able else None
@@ -126,7 +125,7 @@ def _stale_cameras(
 
 @dataclass(frozen=True)
 class DrawnStaleCameras(DrawnFailure):
-    """Cameras that show the previous keyframe."""
+    """Cameras that repeat the previous keyframe."""
 
     cameras: tuple[str, ...]
     previous: PreviousFrame
@@ -140,27 +139,27 @@ class DrawnStaleCameras(DrawnFailure):
         results['images'] = images
 
     def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
-        """0 for a camera that repeats itself."""
+        """Returns 0 for a camera that repeats its image."""
         return np.full(shape, camera not in self.cameras, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class DrawnStaleLidar(DrawnFailure):
-    """A LiDAR that gives the cloud of the previous keyframe."""
+    """LiDAR that repeats the cloud of the previous keyframe."""
 
     previous: PreviousFrame
 
     def alter(self, results: dict) -> None:
         """Changes ``lidar_path`` and ``lidar_sweeps``."""
-        here = results['lidar_points']['lidar_path']
-        path = _beside(here, self.previous.cloud)
+        own = results['lidar_points']['lidar_path']
+        path = _beside(own, self.previous.cloud)
         results['lidar_points'] = {**results['lidar_points'], 'lidar_path': path}
         results['lidar_path'] = path
         if self.previous.sweeps is not None:
             results['lidar_sweeps'] = self._sweeps(results)
 
     def _sweeps(self, results: dict) -> list[dict]:
-        """The previous keyframe's sweeps, dated so that they are as old as they were for it."""
+        """The sweeps of the previous keyframe, as old for this sample as they were for it."""
         delay = results['timestamp'] - self.previous.timestamp
         return [
             {
@@ -175,51 +174,48 @@ class DrawnStaleLidar(DrawnFailure):
         ]
 
     def lidar_health(self, xy: np.ndarray) -> np.ndarray:
-        """0 everywhere."""
+        """Returns 0 everywhere."""
         return np.zeros(xy.shape[:-1], dtype=np.float32)
 
 
 def _beside(path: str, name: str) -> str:
-    """A file of an info file, in the folder of one that the dataset has found already."""
+    """Path of a file of an info file, in the folder of a file with a full path."""
     return str(Path(path).with_name(Path(name).name))
 
 
 def _sweep_path(results: dict, name: str) -> str:
-    """Where a sweep lies: among the keyframes, or beside the sample's own sweeps.
+    """Path of a sweep: among the keyframes, or beside the sample's own sweeps.
 
     Raises:
-        ValueError: the sample has no sweep whose folder would tell.
+        ValueError: the sample has no sweep that shows the folder.
     """
     keyframe = results['lidar_points']['lidar_path']
-    if 'samples' in Path(name).parts:  # sweeps may be keyframes; mmdet3d tells them by this
+    if 'samples' in Path(name).parts:  # a sweep that is a keyframe, as mmdet3d recognises it
         return _beside(keyframe, name)
     own = [sweep['lidar_points']['lidar_path'] for sweep in results.get('lidar_sweeps', ())]
     others = [path for path in own if Path(path).parent != Path(keyframe).parent]
     if not others:
         raise ValueError(
-            f'StaleFrame: sample {results["token"]} has no sweeps of its own, beside which {name} '
-            'would lie'
+            f'StaleFrame: sample {results["token"]} has no sweeps of its own, which would show the '
+            f'folder of {name}'
         )
     return _beside(others[0], name)
 
 
 @functools.lru_cache(maxsize=4)
 def find_previous_frames(ann_file: str, *, sweeps: bool) -> Mapping[str, bytes | None]:
-    """Previous keyframe of every sample of an info file, by token.
-
-    mmdet3d's info files do not link frames, and tell of a frame's log only in the names of its
-    files (``LOG__CHANNEL__TIME``).
+    """Finds the previous keyframe of every sample of an info file.
 
     Args:
         ann_file: info file of mmdet3d's v1.1 format.
-        sweeps: keep the sweeps of the frames, which are most of the memory.
+        sweeps: whether to keep the sweeps of the frames, which take most of the memory.
 
     Returns:
-        A pickled `PreviousFrame`, which takes less memory than the objects and is shared by worker
-        processes, or None where there is none.
+        By token, a pickled `PreviousFrame`, which takes less memory than the object and is shared
+        by worker processes, or None.
 
     Raises:
-        ValueError: the clouds of a sample are not named in nuScenes' way.
+        ValueError: the info of a sample does not tell its log.
     """
     logs = defaultdict(list)
     for info in load(ann_file)['data_list']:
@@ -232,19 +228,21 @@ def find_previous_frames(ann_file: str, *, sweeps: bool) -> Mapping[str, bytes |
             previous[info['token']] = _pack(before, sweeps) if gap < _LONGEST_GAP else None
     print_log(
         f'StaleFrame: {sum(frame is None for frame in previous.values())} of {len(previous)} '
-        f'samples of {ann_file} have no keyframe less than {_LONGEST_GAP:g} s before them and stay '
-        'as they are',
+        f'samples of {ann_file} have no keyframe less than {_LONGEST_GAP:g} s before them and are '
+        'unchanged',
         logger='current',
     )
     return previous
 
 
 def _log_name(info: dict) -> str:
+    if 'scene_token' in info:
+        return info['scene_token']
     name = Path(info['lidar_points']['lidar_path']).name
     if name.count('__') != 2:
         raise ValueError(
-            f'StaleFrame: cloud {name} of sample {info["token"]} is not named LOG__CHANNEL__TIME '
-            'as in nuScenes, so that frames of one log cannot be told'
+            f'StaleFrame: the log of sample {info["token"]} is unknown: its info has no '
+            f'scene_token, and its cloud {name} is not named LOG__CHANNEL__TIME'
         )
     return name.split('__')[0]
 

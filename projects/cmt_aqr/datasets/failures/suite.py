@@ -1,10 +1,10 @@
-"""Which failures a robustness test runs: the protocols by name, and where each row departs.
+"""Protocols of robustness tests: their failures, and the departures from what was published.
 
-- ``mome``: the failures of MoME's table (Park et al., CVPR 2025), each at one severity.
-- ``multicorrupt``: MultiCorrupt (Beemelmanns et al., IV 2024) without its snow and its brightness.
+- ``mome``: the failures of MoME's table (Park et al., CVPR 2025), one severity each.
+- ``multicorrupt``: MultiCorrupt (Beemelmanns et al., IV 2024) without snow and brightness.
 - ``all``: every failure of this project at every severity.
 
-Scores of a row compare with published ones only as far as its departure allows.
+Scores of a row are comparable with published ones only as far as its departure allows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .lidar import BEVFUSION_RINGS
 
 PROTOCOLS = ('mome', 'multicorrupt', 'all')
 UNSEEN = ('fog', 'misalignment', 'stale_frame')
-"""Failures that the project's configs do not train with."""
+"""Failures that no config of the project trains with."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Row:
 
     name: str
     failure: dict
-    """config of the transform, without its severity"""
+    """config of the transform without a severity"""
     severities: tuple[int, ...]
     departure: str = ''
-    """from what the protocol published; empty in what is this project's own"""
+    """departure from the published protocol; empty in the project's own"""
 
     @property
     def conditions(self) -> dict[str, dict]:
-        """Config at each severity, by the condition's name: the failure's, and its severity."""
+        """Config at each severity, by the name of the condition: ``NAME_SEVERITY``."""
         return {
             f'{self.name}_{severity}': dict(self.failure, severity=severity)
             for severity in self.severities
@@ -39,16 +39,15 @@ class Row:
 
 
 def protocol(name: str, *, ann_file: str, seed: int = 0) -> tuple[Row, ...]:
-    """The rows of a protocol.
+    """Returns the rows of a protocol.
 
     Args:
         name: one of `PROTOCOLS`.
-        ann_file: info file of the dataset that is tested, in which `StaleFrame` finds the frames
-            before.
-        seed: of all failures.
+        ann_file: info file of the test data, in which `StaleFrame` finds the previous keyframes.
+        seed: seed of all failures.
 
     Raises:
-        ValueError: for another name.
+        ValueError: there is no such protocol.
     """
     if name not in PROTOCOLS:
         raise ValueError(f'suite is {name!r}; it must be one of {list(PROTOCOLS)}')
@@ -68,13 +67,13 @@ _MOME = (
         'beam_reduction',
         dict(type='BeamReduction', rings=BEVFUSION_RINGS),
         (3,),
-        'MoME does not say which 4 of 32 beams it keeps; these are those of BEVFusion.',
+        'MoME does not say which 4 of 32 beams it keeps; here those of BEVFusion.',
     ),
     Row(
         'lidar_drop',
         dict(type='LidarDrop'),
         (1,),
-        'The cloud is empty. Published code multiplies it by zero, which leaves an occupied voxel '
+        'The cloud is empty; published code multiplies it by zero, which leaves an occupied voxel '
         "at the origin: LidarDrop with mode='zeros'.",
     ),
     Row('limited_fov', dict(type='LimitedFieldOfView'), (2,), 'None known: ±60°.'),
@@ -82,16 +81,15 @@ _MOME = (
         'object_failure',
         dict(type='ObjectFailure'),
         (1,),
-        'Boxes move back along their velocity for the sweeps; the frames of the half that loses '
-        'its objects are other ones.',
+        'Boxes move back along their velocity for the sweeps; another half of the frames loses its '
+        'objects.',
     ),
     Row('view_drop', dict(type='CameraDrop'), (1,), 'None known: all six cameras black.'),
     Row(
         'occlusion',
         dict(type='Occlusion'),
         (2,),
-        "Made-up mud over 35 % of each image; MoME's masks of lens dirt are WoodScape's, which "
-        'cannot be had everywhere.',
+        "Generated mud over 35 % of each image; MoME uses WoodScape's masks of lens dirt.",
     ),
 )
 _MULTICORRUPT = (
@@ -100,48 +98,48 @@ _MULTICORRUPT = (
         'points_drop',
         dict(type='PointsDrop'),
         (1, 2, 3),
-        'Drawn for each point and cloud on its own; published: the same places of all clouds of '
-        'one size.',
+        'Drawn for each point and cloud independently; published: the same indices in all clouds '
+        'of one size.',
     ),
     Row(
         'camera_loss',
         dict(type='RandomCameraLoss'),
         (1, 2, 3),
-        'Other cameras are lost in other frames.',
+        'Another draw of frames and cameras.',
     ),
     Row(
         'misalignment',
         dict(type='Misalignment'),
         (1, 2, 3),
-        'The calibration is wrong and points stay true; published: the points move, also from '
+        'The calibration is wrong and the points are right; published: the points move away from '
         'their boxes.',
     ),
     Row(
         'stale_frame',
         dict(type='StaleFrame', sensor='camera'),
         (1, 2, 3),
-        'All cameras repeat their previous keyframe together; published: LiDAR and each camera on '
-        'their own, across scenes where a scene begins.',
+        'All cameras repeat their previous keyframe together; published: LiDAR and each camera '
+        'independently, also across scenes.',
     ),
     Row(
         'fog',
         dict(type='Fog'),
         (1, 2, 3),
-        'Returns are lost with exp(-2 α R) instead of moved by the echo of the fog; grey by the '
-        'distance to a flat ground instead of a picture of noise.',
+        'Returns are lost by exp(-2 α R) instead of replaced by the echo of the fog; grey by the '
+        'distance to a flat ground instead of an image of noise.',
     ),
     Row(
         'darkness',
         dict(type='Darkness'),
         (1, 2, 3),
-        'A factor with noise that is equally strong everywhere; published: also a gamma, and noise '
-        'that grows with the brightness.',
+        'A factor and noise of one strength; published: also a gamma, and noise that grows with '
+        'the brightness.',
     ),
     Row(
         'motion_blur',
         dict(type='MotionBlur'),
         (1, 2, 3),
-        'Images alone; published: also jitters the points.',
+        'Images only; published: also jitters the points.',
     ),
 )
 _ALL = (

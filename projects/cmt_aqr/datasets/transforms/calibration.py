@@ -1,4 +1,4 @@
-"""From mmdet3d's per-camera calibration to one LiDAR-to-pixel matrix per view."""
+"""LiDAR-to-pixel matrices from mmdet3d's calibration of each camera."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mmdet3d.registry import TRANSFORMS
 class ComputeLidar2Img(BaseTransform):
     """Adds ``lidar2img`` = ``cam2img`` @ ``lidar2cam`` for every view.
 
-    mmdet3d's multi-view loader leaves ``cam2img`` (3 x 3 in nuScenes) and ``lidar2cam`` (4 x 4) as
-    lists and computes no product. All three become float64 arrays (V, 4, 4): at 60 m, float32 would
-    lose a hundredth of a pixel with every augmentation.
+    mmdet3d's multi-view loader leaves ``cam2img`` (3 x 3 or 4 x 4) and ``lidar2cam`` (4 x 4) as
+    lists and computes no product. All three become float64 arrays (V, 4, 4): float32 would lose a
+    hundredth of a pixel at 60 m with every augmentation.
 
     Raises:
-        KeyError: if the calibration is missing.
-        ValueError: if the two lists differ in length.
+        KeyError: the calibration is missing.
+        ValueError: the two lists differ in length.
     """
 
     def transform(self, results: dict) -> dict:
@@ -37,7 +37,7 @@ class ComputeLidar2Img(BaseTransform):
 
 
 def _homogeneous(matrix: np.ndarray | list) -> np.ndarray:
-    """A matrix of up to 4 x 4 in the upper left of a 4 x 4 identity, float64."""
+    """Pads a matrix of up to 4 x 4 to 4 x 4 float64 with the identity."""
     matrix = np.asarray(matrix, dtype=np.float64)
     padded = np.eye(4)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix

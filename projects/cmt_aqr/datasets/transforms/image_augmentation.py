@@ -1,4 +1,4 @@
-"""Resizing, cropping, mirroring and rotating of all views, with the cameras' matrices kept true."""
+"""Image augmentation that keeps the cameras' matrices consistent with the images."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from mmdet3d.registry import TRANSFORMS
 
 
 class Draw(NamedTuple):
-    """Random numbers of one augmentation, free of any image size."""
+    """Random numbers of one augmentation, independent of the image size."""
 
-    resize: float | None  # None: as large as the final size needs
-    bottom_cut: float  # share of the resized image's height cut off below
+    resize: float | None  # None: fill the final size
+    bottom_cut: float  # share of the resized image's height cut off at the bottom
     left: float  # where the crop starts, from 0 (left end) to 1 (right end)
     flip: bool
-    rotation: float  # degrees, counter-clockwise as seen
+    rotation: float  # degrees, counter-clockwise
 
 
 @TRANSFORMS.register_module()
 class ResizeCropFlipImage(BaseTransform):
     """The image augmentation of PETR and CMT: resize, crop, mirror, rotate.
 
-    The crop takes the lower part of the resized image, which holds the road; what the resized image
-    does not reach stays black, above and to the right. Without training, the image is resized so
-    that it fills the final size, and cropped in the middle of its width. Everything is derived from
-    each image's own size, and the matrices follow the size in whole pixels that the image got, not
-    the factor that was asked for.
+    The crop takes the lower part of the resized image, which shows the road; the area above and to
+    the right that the resized image does not cover is black. Without training, the image is resized
+    to fill the final size and cropped at the centre of its width. Everything is derived from the
+    size of each image, and the matrices follow the resized size in whole pixels rather than the
+    requested factor.
 
     Args:
         final_dim: (height, width) of the result, pixels.
         resize_lim: limits of the factor in training, relative to the loaded image.
-        bot_pct_lim: limits of the share cut off at the bottom; without training, their mean.
-        rot_lim: limits of the rotation about the image's centre in training, degrees.
-        rand_flip: mirror half of the samples in training.
-        training: draw at random, or take the deterministic form.
-        per_view: a draw for every camera, in place of one for the sample.
+        bot_pct_lim: limits of the share cut off at the bottom; their mean without training.
+        rot_lim: limits of the rotation about the image centre in training, degrees.
+        rand_flip: whether to mirror half of the samples in training.
+        training: whether to augment at random.
+        per_view: whether to draw for each camera rather than once per sample.
 
     Raises:
-        ValueError: for a final size or limits that make no sense.
+        ValueError: invalid final size or limits.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class ResizeCropFlipImage(BaseTransform):
         self.per_view = per_view
 
     def transform(self, results: dict) -> dict:
-        """Modifies ``img``, ``lidar2img``, ``cam2img``; adds ``img_aug_matrix`` (V, 3, 3).
+        """Modifies ``img``, ``lidar2img`` and ``cam2img``; adds ``img_aug_matrix`` (V, 3, 3).
 
-        The added matrix takes a pixel (u, v, 1) of the loaded image to the augmented one.
+        The added matrix takes a pixel (u, v, 1) of the loaded image to the augmented image.
         """
         images, matrices, draw = [], [], None
         for image in results['img']:
@@ -102,7 +102,7 @@ class ResizeCropFlipImage(BaseTransform):
         )
 
     def _augment(self, image: np.ndarray, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """An image (H, W, 3) -> the augmented one (final_dim, 3) and its pixel matrix (3, 3)."""
+        """(H, W, 3) -> the augmented image (*final_dim, 3) and its pixel matrix (3, 3)."""
         height, width = image.shape[:2]
         final_h, final_w = self.final_dim
         resize = draw.resize or max(final_h / height, final_w / width)
@@ -130,7 +130,7 @@ class ResizeCropFlipImage(BaseTransform):
 
 
 def _crop(image: np.ndarray, left: int, top: int, height: int, width: int) -> np.ndarray:
-    """Cut a window out of an image; what lies outside the image is black."""
+    """Crops a window; pixels outside of the image are black."""
     inside = image[max(0, top) : top + height, left : left + width]
     if inside.shape[:2] == (height, width):
         return inside
@@ -141,10 +141,10 @@ def _crop(image: np.ndarray, left: int, top: int, height: int, width: int) -> np
 
 
 def _rotate(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """Turn an image about its centre; returns it and the matrix (3, 3) of its coordinates."""
+    """Rotates an image about its centre; returns it and the matrix (3, 3) of its coordinates."""
     height, width = image.shape[:2]
     rotation = np.eye(3)
-    # cv2 counts from the centre of the first pixel, our coordinates from its corner.
+    # cv2 counts from the centre of the first pixel, these coordinates from its corner.
     rotation[:2] = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     turned = cv2.warpAffine(image, rotation[:2], (width, height))
     rotation[:2, 2] += 0.5 - rotation[:2, :2] @ (0.5, 0.5)

@@ -1,4 +1,4 @@
-"""Loading of any number of camera images, with errors that name the file and the sample."""
+"""Loader of any number of camera images, with errors that name the file and the sample."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ from ..reading import DamagedFileError, MissingFileError, SampleError, reading
 
 @TRANSFORMS.register_module()
 class LoadMultiViewImages(BaseTransform):
-    """Loads the images of one sample, whatever the number of cameras and their sizes.
+    """Loads the images of one sample and applies its ``failures`` to each.
 
-    Leaves the keys of mmdet3d's `LoadMultiViewImageFromFiles`, and differs in three ways: an image
-    that is missing or cannot be decoded is reported with its file, camera and sample; it may be
-    left out (``missing='skip'``), so that the sample has one camera less; and images are not
-    stacked into one array and cut apart again, which costs more than decoding them.
-
-    What `SensorFailure` transforms have drawn for the sample is done to each image as read, in the
-    order in which it was drawn.
+    The cameras and their order are those of the sample; their number and sizes are free. The keys
+    are those of mmdet3d's `LoadMultiViewImageFromFiles`, with three differences: an error for an
+    image that is missing or cannot be decoded names its file, camera and sample; such an image can
+    be left out (``missing='skip'``), which leaves the sample with one camera less; and images are
+    not stacked into one array and split again, which costs more than decoding them.
 
     Args:
-        missing: 'error', or 'skip' to go on with the cameras that are there, with a warning.
+        missing: 'error', or 'skip' to continue with the other cameras and a warning.
         color_type: mmcv's flag for decoding; 'color' gives three channels, BGR.
-        backend_args: mmengine's file backend.
+        backend_args: arguments of mmengine's file backend.
 
     Raises:
-        ValueError: for another value of `missing`.
-        MissingFileError: for a missing image, or when no camera is left.
-        DamagedFileError: for a file that is not an image.
+        ValueError: ``missing`` is another word.
+        MissingFileError: an image is missing, or no camera is left.
+        DamagedFileError: a file is not an image.
     """
 
     def __init__(
@@ -52,9 +50,9 @@ class LoadMultiViewImages(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Adds ``img`` (list of (H, W, 3) uint8), ``cam2img``, ``lidar2cam`` and their like.
+        """Adds ``img`` (list of (H, W, 3) uint8), its calibration, and names and sizes of images.
 
-        In the same order, ``camera_names`` and ``loaded_shapes``, each image's (height, width).
+        ``camera_names`` and ``loaded_shapes``, (height, width), are in the order of ``img``.
         """
         images, cameras, names = [], [], []
         for name, camera in results['images'].items():
@@ -101,7 +99,7 @@ class LoadMultiViewImages(BaseTransform):
             content = get(path, backend_args=self.backend_args)
             image = mmcv.imfrombytes(content, flag=self.color_type) if content else None
             if image is None:
-                raise DamagedFileError('it is no image')
+                raise DamagedFileError('it is not an image')
         return image
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Loading of clouds, with what was drawn for the LiDAR applied to each as read from its file."""
+"""Loaders of clouds that apply sensor failures to each cloud as read from its file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..reading import reading
 
 @TRANSFORMS.register_module()
 class LoadPointsOfKeyframe(LoadPointsFromFile):
-    """mmdet3d's loader of the keyframe's cloud, which then applies ``failures``.
+    """Loads the cloud of the keyframe with mmdet3d's loader and applies ``failures`` to it.
 
     Takes the arguments of `LoadPointsFromFile`.
 
     Raises:
-        MissingFileError: if the file does not exist.
-        DamagedFileError: if it is no cloud of `load_dim` channels.
-        ValueError: if there are failures to apply and `use_dim` leaves out the ring, channel 4.
+        MissingFileError: the file does not exist.
+        DamagedFileError: the file is not a cloud of `load_dim` channels.
+        ValueError: the sample has failures, and `use_dim` leaves out a channel.
     """
 
     def transform(self, results: dict) -> dict:
@@ -39,19 +39,18 @@ class LoadPointsOfKeyframe(LoadPointsFromFile):
 
 @TRANSFORMS.register_module()
 class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
-    """mmdet3d's loader of sweeps, which applies ``failures`` to each before it is merged.
+    """Loads sweeps as mmdet3d does and applies ``failures`` to each before it is merged.
 
-    Takes the arguments of `LoadPointsFromMultiSweeps`, and leaves the same points where there are
-    no failures. mmdet3d overwrites the ring with the time as it merges, so failures of rings can
-    act nowhere later.
+    Takes the arguments of `LoadPointsFromMultiSweeps`, and gives the same points without failures.
+    Merging overwrites the ring by the time, so failures of rings cannot act later.
 
     Raises:
-        MissingFileError: if the file of a sweep does not exist.
-        DamagedFileError: if it is no cloud of `load_dim` channels.
+        MissingFileError: the file of a sweep does not exist.
+        DamagedFileError: the file of a sweep is not a cloud of `load_dim` channels.
     """
 
     def transform(self, results: dict) -> dict:
-        """Adds the sweeps to ``points``: in the keyframe's frame, with their age in channel 4."""
+        """Adds the sweeps to ``points``, in the frame of the keyframe, with their age in channel 4."""
         keyframe = results['points']
         keyframe.tensor[:, 4] = 0
         clouds = [keyframe]
@@ -66,13 +65,13 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
         return results
 
     def _choose(self, available: int) -> np.ndarray:
-        """Which of the sweeps to load: the latest, or in training a random choice."""
+        """Indices of the sweeps to load: the latest, or in training a random choice."""
         if available <= self.sweeps_num or self.test_mode:
             return np.arange(min(available, self.sweeps_num))
         return np.random.choice(available, self.sweeps_num, replace=False)
 
     def _load_sweep(self, results: dict, sweep: dict) -> np.ndarray:
-        """(N, load_dim): one sweep in the keyframe's frame, with its age in place of the ring."""
+        """(N, load_dim): one sweep in the frame of the keyframe, with its age in place of the ring."""
         path = sweep['lidar_points']['lidar_path']
         with reading(results, path, 'sweep'):
             points = np.copy(self._load_points(path)).reshape(-1, self.load_dim)
@@ -92,7 +91,7 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
 
 
 def _damaged(results: dict, points: np.ndarray, to_keyframe: np.ndarray, age: float) -> np.ndarray:
-    """A cloud after all failures of the sample, see `DrawnFailure.damage_points`."""
+    """Cloud after all failures of the sample, see `DrawnFailure.damage_points`."""
     for drawn in results.get('failures', ()):
         points = drawn.damage_points(points, to_keyframe, age)
     return points

@@ -1,8 +1,8 @@
-"""mmdet3d's augmentations of the whole scene, with the cameras' matrices kept true.
+"""mmdet3d's augmentations of the whole scene, extended to the cameras' matrices.
 
-Points and boxes move by p' = A p. A camera does not move with them, so its matrices become M A^-1:
-the moved point then projects to the pixel where the original one did. A is read from what mmdet3d
-itself records of its augmentation, so that the two cannot disagree.
+Points and boxes move by p' = A p. The matrices M of a camera become M A^-1, so that a moved point
+projects to the pixel of the original point. A is read from mmdet3d's own record of its
+augmentation, so that the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MOVED_KEYS = ('lidar2cam', 'lidar2img')
 
 @TRANSFORMS.register_module()
 class GlobalRotScaleTransAll(GlobalRotScaleTrans):
-    """Rotates, scales and moves points, boxes and cameras together.
+    """Rotates, scales and translates points, boxes and cameras together.
 
     Args:
         rot_range: limits of the angle about z, radians.
         scale_ratio_range: limits of the factor.
-        translation_std: standard deviation of the shift along x, y, z, metres.
+        translation_std: standard deviation of the translation along x, y, z, metres.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
         )
 
     def transform(self, input_dict: dict) -> dict:
-        """Modifies what is there of points, ``gt_bboxes_3d``, ``lidar2img`` and ``lidar2cam``."""
+        """Modifies ``points``, ``gt_bboxes_3d``, ``lidar2img`` and ``lidar2cam``, if they exist."""
         without_points = 'points' not in input_dict
-        if without_points:  # a model of cameras alone; mmdet3d cannot do without a cloud
+        if without_points:  # a camera-only model; mmdet3d needs a cloud
             input_dict['points'] = LiDARPoints(torch.empty(0, 3))
         results = super().transform(input_dict)
         if without_points:
             del results['points']
         augmentation = np.eye(4)
-        # mmdet3d records the matrix that stands to the right of row vectors: p' = s * (p R^T) + t.
+        # mmdet3d records the matrix that multiplies row vectors from the right: p' = s * (p R^T) + t.
         rotation = np.asarray(results['pcd_rotation'], dtype=np.float64).reshape(3, 3).T
         augmentation[:3, :3] = results['pcd_scale_factor'] * rotation
         augmentation[:3, 3] = results['pcd_trans']
@@ -60,10 +60,10 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
 
 @TRANSFORMS.register_module()
 class RandomFlip3DAll(RandomFlip3D):
-    """Mirrors points, boxes and cameras; the images stay as they are.
+    """Mirrors points, boxes and cameras, but not the images.
 
     mmdet3d's `RandomFlip3D` would draw a second flip for the images and fail on a list of them, so
-    they are kept from it. `ResizeCropFlipImage` mirrors images.
+    they are hidden from it. `ResizeCropFlipImage` mirrors images.
 
     Args:
         flip_ratio_bev_horizontal: probability of y -> -y.
@@ -75,7 +75,7 @@ class RandomFlip3DAll(RandomFlip3D):
     ) -> None:
         super().__init__(
             sync_2d=False,
-            # mmcv takes no whole number for a probability.
+            # mmcv does not accept an int as a probability.
             flip_ratio_bev_horizontal=float(flip_ratio_bev_horizontal),
             flip_ratio_bev_vertical=float(flip_ratio_bev_vertical),
         )
@@ -93,10 +93,10 @@ class RandomFlip3DAll(RandomFlip3D):
 
 
 def _move_cameras(results: dict, augmentation: np.ndarray) -> None:
-    """Follow an augmentation (4, 4) of the scene in whatever camera matrices there are.
+    """Applies an augmentation (4, 4) of the scene to the matrices of the cameras.
 
     Keeps the product of all augmentations as ``lidar_aug_matrix``, from the LiDAR frame of the
-    keyframe to the frame of the points as they now are.
+    keyframe to the current frame of the points.
     """
     results['lidar_aug_matrix'] = augmentation @ results.get('lidar_aug_matrix', np.eye(4))
     inverse = np.linalg.inv(augmentation)
