@@ -172,7 +172,7 @@ class Darkness(SensorFailure):
     that grows with the brightness. Here the noise is normal, with the strength that the published
     shot and read noise together have in the middle of the darkened range.
 
-    | severity | factor of the brightness | standard deviation of the noise, relative to full scale |
+    | severity | factor of the brightness | standard deviation of the noise, of full scale |
     |---|---|---|
     | 1 | 0.6 | 0.036 |
     | 2 | 0.4 | 0.045 |

@@ -124,7 +124,7 @@ class DrawnFog(DrawnFailure):
     def _ground_distance(
         self, camera: str, shape: tuple[int, int], image_shape: tuple[float, float]
     ) -> np.ndarray:
-        """Metres to the ground along the ray through the centre of each cell; inf above the horizon."""
+        """Metres to the ground along the ray of each cell; inf above the horizon."""
         index = self.cameras.index(camera)
         v, u = ((np.arange(n) + 0.5) * size / n for n, size in zip(shape, image_shape, strict=True))
         pixels = np.stack([*np.meshgrid(u, v), np.ones(shape)], axis=-1)

@@ -187,13 +187,13 @@ class DrawnObjectFailure(DrawnFailure):
     """Cloud without the points of some objects."""
 
     boxes: np.ndarray
-    """(N, 7) float32: x, y, z of the bottom centre, length, width, height in metres, yaw in radians;
-    LiDAR frame of the keyframe"""
+    """(N, 7) float32: bottom centre, length, width and height in metres, yaw in radians; LiDAR frame
+    of the keyframe"""
     velocity: np.ndarray
     """(N, 2) float32: metres per second along x and y, 0 where unknown"""
 
     def damage_points(self, points, to_keyframe, age):
-        """Removes the points in the boxes, each moved back to its place at the time of the cloud."""
+        """Removes the points in the boxes, which are moved back by the age of the cloud."""
         places = points[:, :3] @ to_keyframe[:3, :3].T + to_keyframe[:3, 3]
         boxes = self.boxes.copy()
         boxes[:, :2] -= self.velocity * age

@@ -1,4 +1,4 @@
-"""Objects of other samples, pasted into the points and the images of a sample together."""
+"""Pasting of objects of other samples into points and images together."""
 
 from .database import ObjectDatabase
 from .sampler import JointDataBaseSampler

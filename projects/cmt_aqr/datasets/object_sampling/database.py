@@ -1,15 +1,15 @@
-"""The database of objects to paste: an index, mapped into memory, and shards with their content.
+"""Database of objects to paste: an index mapped into memory, and shards with the content.
 
 Layout of the folder that ``tools/create_data.py --with-database`` makes::
 
-    database.json     format, classes, cameras, and what the objects were collected from
+    database.json     format, classes, cameras, and the source of the objects
     index.npy         one row per object, see :func:`index_dtype`
-    shard_00000.bin   the objects of the first samples, and so on
+    shard_00000.bin   objects of the first samples, and so on
 
-A shard holds, object by object, the points, (N, 5) float32 with x, y, z from the middle of the
-box's bottom, and then one JPEG patch for each camera that sees the object, in the cameras' order:
-the rectangle around its box, as far as it lies in the image. Objects of classes that the detection
-task ignores are not stored.
+A shard holds for each object the points, (N, 5) float32 with x, y, z relative to the bottom centre
+of the box, and then one JPEG patch for each camera that sees the object, in the order of the
+cameras: the part of the rectangle around its box that lies in the image. Objects of classes that
+the detection task ignores are not stored.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from ..reading import DamagedFileError
 
 FORMAT = 1
 SETTINGS_FILE, INDEX_FILE, SHARD_FILE = 'database.json', 'index.npy', 'shard_{:05d}.bin'
-# While it is being made, the folder has this at the end of its name.
+# Suffix of the folder while the database is being made.
 UNFINISHED = '.unfinished'
 POINT_CHANNELS = 5
 REMEDY = 'python tools/create_data.py {root} --version VERSION --with-database'
 
 
 def index_dtype(num_cameras: int) -> np.dtype:
-    """The row of an object.
+    """Type of the row of an object.
 
-    ``box`` is x, y, z of the bottom's middle, length, width, height, yaw and velocity along x and
-    y, in the LiDAR frame of its sample; ``start`` and ``patch_bytes`` count bytes of the shard, and
-    a camera without a patch has 0.
+    ``box`` is the bottom centre, length, width, height, yaw and velocity along x and y, in the
+    LiDAR frame of its sample; ``start`` and ``patch_bytes`` count bytes of the shard, 0 for a camera
+    without a patch.
     """
     return np.dtype(
         [
@@ -53,20 +53,20 @@ def index_dtype(num_cameras: int) -> np.dtype:
 
 
 class StoredObject(NamedTuple):
-    """The content of an object."""
+    """Content of an object."""
 
     points: np.ndarray
-    """(N, 5) float32: x, y, z in metres, where the object stood in the LiDAR frame of its sample,
-    intensity, and age in seconds"""
+    """(N, 5) float32: x, y, z in metres in the LiDAR frame of the object's sample, intensity, and age
+    in seconds"""
     patches: dict[str, np.ndarray]
-    """(h, w, 3) uint8, BGR, by camera"""
+    """by camera, (h, w, 3) uint8, BGR"""
 
 
 class ObjectDatabase:
-    """A finished database, to read from; all processes of a machine share the memory of its index.
+    """Reader of a finished database; all processes of a machine share the memory of its index.
 
     Args:
-        folder: the database's.
+        folder: folder of the database.
 
     Attributes:
         classes: names of the labels.
@@ -74,8 +74,8 @@ class ObjectDatabase:
         index: (N,) rows, see :func:`index_dtype`; read-only.
 
     Raises:
-        FileNotFoundError: there is none, or it is not finished.
-        ValueError: it has another format.
+        FileNotFoundError: the database does not exist or is not finished.
+        ValueError: the database has another format.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -86,23 +86,23 @@ class ObjectDatabase:
         self.index: np.ndarray = np.load(self.folder / INDEX_FILE, mmap_mode='r')
 
     def __reduce__(self) -> tuple:
-        # A pickled memory map would hold all rows, once more in each worker.
+        # A pickled memory map would copy all rows into each worker.
         return type(self), (self.folder,)
 
     def shard(self, row: np.void) -> Path:
-        """The file with the content of an object."""
+        """Returns the file with the content of an object."""
         return self.folder / SHARD_FILE.format(row['shard'])
 
     def read(self, row: np.void, cameras: Collection[str] = ()) -> StoredObject:
-        """The content of an object.
+        """Reads an object.
 
         Args:
-            row: of the index.
-            cameras: whose patches are wanted; those that do not see the object have none.
+            row: row of the index.
+            cameras: cameras whose patches are read, where they see the object.
 
         Raises:
-            FileNotFoundError: its shard does not exist.
-            DamagedFileError: its shard ends too early, or a patch is not an image.
+            FileNotFoundError: the shard does not exist.
+            DamagedFileError: the shard ends too early, or a patch is not an image.
         """
         points_bytes = int(row['num_points']) * POINT_CHANNELS * np.dtype(np.float32).itemsize
         ends = np.cumsum([points_bytes, *row['patch_bytes']])
@@ -133,7 +133,7 @@ def _read_settings(folder: Path) -> dict:
     remedy = REMEDY.format(root=folder.parent)
     if not folder.exists():
         unfinished = folder.with_name(folder.name + UNFINISHED).exists()
-        state = 'is not finished; go on' if unfinished else 'does not exist; make it'
+        state = 'is not finished; continue' if unfinished else 'does not exist; make it'
         raise FileNotFoundError(
             f'{folder}, the database of objects to paste, {state} (in {Path.cwd()}): {remedy}'
         )

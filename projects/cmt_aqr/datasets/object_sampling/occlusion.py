@@ -1,9 +1,9 @@
-"""What nearer boxes hide once objects are pasted: whole objects, and single points.
+"""Occlusion by pasted objects, of whole boxes and of single points.
 
-The boxes of a sample are its own, the real ones, and after them in the same arrays the pasted ones.
-What is real is never hidden by what is real, for the sensors saw it.
+The arrays of boxes hold the real boxes of the sample first and then the pasted ones. Real boxes and
+points are never hidden by real boxes, since the sensors saw them.
 
-Shapes: P points, (H, W) size of an image in pixels.
+Shapes: P points.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .views import NO_BOX, View, project
 
 
 def hidden_boxes(views: Sequence[View], *, num_real: int) -> set[int]:
-    """Boxes that pasting leaves nothing of in any image, though some camera would see them.
+    """Returns the boxes that some camera would see and pasted boxes hide in every image.
 
     Args:
-        views: of the boxes, in each camera; one or more.
-        num_real: how many of the boxes, the first, are real.
+        views: the boxes in each of one or more cameras.
+        num_real: number of real boxes.
     """
     real = np.arange(len(views[0].seen)) < num_real
     before = [view._replace(seen=view.seen & real).in_front() for view in views]
@@ -31,15 +31,15 @@ def hidden_boxes(views: Sequence[View], *, num_real: int) -> set[int]:
 def hidden_points(
     points: np.ndarray, owner: np.ndarray, views: Sequence[View], *, num_real: int
 ) -> np.ndarray:
-    """(P,) bool: points that in some camera lie behind what is nearer.
+    """(P,) bool: whether a point lies behind a nearer box in some camera.
 
-    That is a pasted box, and for points of pasted boxes any other box.
+    A real point is hidden by pasted boxes only, a pasted point by any box but its own.
 
     Args:
-        points: (P, 3), metres, in the LiDAR frame.
+        points: (P, 3), metres, LiDAR frame.
         owner: (P,) the box that a point was pasted with, or ``NO_BOX`` for a real point.
-        views: of the boxes, in each camera.
-        num_real: how many of the boxes, the first, are real.
+        views: the boxes in each camera.
+        num_real: number of real boxes.
     """
     hidden = np.zeros(len(points), dtype=bool)
     for view in views:

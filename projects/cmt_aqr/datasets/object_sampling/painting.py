@@ -13,14 +13,14 @@ from .views import View
 def paint(
     image: np.ndarray, view: View, patches: Mapping[int, np.ndarray], mixup_rate: float
 ) -> np.ndarray:
-    """Lay patches over an image from far to near, the image's own boxes among them.
+    """Paints patches over a copy of an image, in the order of all boxes from far to near.
 
     Args:
-        image: (H, W, 3) uint8; it stays as it is.
-        view: of all boxes in it.
-        patches: (h, w, 3) uint8 of any size, by the number of their box. Boxes without one are the
-            image's own: what it shows of them is laid over the patches behind them.
-        mixup_rate: share of a patch in what is seen in its place.
+        image: (H, W, 3) uint8.
+        view: all boxes in the image.
+        patches: by box, (h, w, 3) uint8 of any size. For a box without a patch, the image itself is
+            painted over the patches behind it.
+        mixup_rate: weight of a patch in the result, above 0 and up to 1.
 
     Returns:
         (H, W, 3) uint8.

@@ -1,4 +1,4 @@
-"""Drawing objects from a database of them."""
+"""Sampler of objects from a database."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from .database import POINT_CHANNELS, ObjectDatabase, StoredObject
 
 @TRANSFORMS.register_module()
 class JointDataBaseSampler:
-    """Draws objects, with their points and image patches, that fit between those of a sample.
+    """Samples objects, with points and image patches, that do not collide with those of a sample.
 
-    It differs from mmdet3d's ``DataBaseSampler``, beside the images, in that
+    Beside the images, it differs from mmdet3d's ``DataBaseSampler`` in the following:
 
-    - workers draw objects of their own; mmdet3d's share a shuffled list, and all paste the same
-      ones at the same time;
-    - boxes that lie on each other exactly, or shifted along a side, collide, and so do objects of
-      ignored classes, which the sample still has at that point;
-    - classes without an object give a warning, not a ``KeyError``;
+    - workers draw independently; those of mmdet3d share one shuffled list and paste the same
+      objects at the same time;
+    - boxes that coincide, or are shifted along a side, collide, and so do objects of ignored
+      classes, which the sample still has at that point;
+    - a class without an object gives a warning, not a ``KeyError``;
     - processes share the memory of the index, see :class:`.database.ObjectDatabase`.
 
     Args:
-        database: folder that ``tools/create_data.py --with-database`` has made.
+        database: folder made by ``tools/create_data.py --with-database``.
         classes: names of the labels of the samples.
         sample_groups: number of objects up to which each class is filled.
-        min_points: points that an object has at least.
+        min_points: minimum number of points of an object.
         rate: share of the missing objects that are drawn.
-        use_dim: channels of the points, of x, y, z, intensity and age, as the samples have them.
+        use_dim: channels of the samples' points, out of x, y, z, intensity and age.
 
     Raises:
-        ValueError: ``sample_groups`` names a class that is none of ``classes``, ``use_dim`` a
+        ValueError: ``sample_groups`` has a class that is not in ``classes``, ``use_dim`` has a
             channel that is not stored, or the database has another format.
-        FileNotFoundError: there is no finished database; the message says how to make it.
+        FileNotFoundError: there is no finished database.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class JointDataBaseSampler:
         empty = [name for name, rows in self._rows.items() if not len(rows)]
         if empty:
             print_log(
-                f'{database} has no object with enough points of {", ".join(empty)}: none of '
-                'these classes are pasted',
+                f'{database} has no object with enough points of {", ".join(empty)}: nothing of '
+                'these classes is pasted',
                 logger='current',
                 level=logging.WARNING,
             )
 
     def _rows_by_class(self, min_points: int) -> dict[str, np.ndarray]:
-        """Rows of the index that may be drawn, for each class of ``sample_groups``."""
+        """Numbers of the rows that may be drawn, for each class of ``sample_groups``."""
         enough = self.database.index['num_points'] >= min_points
         labels = self.database.index['label']
         stored = {name: label for label, name in enumerate(self.database.classes)}
@@ -83,15 +83,15 @@ class JointDataBaseSampler:
         }
 
     def draw(self, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Objects whose boxes, from above, overlap neither those of a sample nor each other.
+        """Draws objects whose boxes do not overlap the boxes of a sample or each other, from above.
 
         Args:
-            boxes: (N, 9) of the sample, metres, in the LiDAR frame; ignored objects among them.
+            boxes: (N, 9), all boxes of the sample, metres, LiDAR frame.
             labels: (N,), -1 for ignored objects.
 
         Returns:
-            (K,) rows of the index: of each class as many as the sample lacks of ``sample_groups``,
-            times ``rate``, less those that overlap.
+            (K,) rows of the index: for each class the number that the sample lacks, times ``rate``,
+            minus those that overlap.
         """
         drawn = [np.empty(0, dtype=np.int32)]
         for name, wanted in self.sample_groups.items():
@@ -103,35 +103,35 @@ class JointDataBaseSampler:
         return objects[_free(boxes, objects['box'])]
 
     def labels_of(self, objects: np.ndarray) -> np.ndarray:
-        """(K,) int64: labels, by ``classes``, of rows that were drawn."""
+        """(K,) int64: labels of drawn rows, as indices into ``classes``."""
         names = self.database.classes
         return np.array([self.classes.index(names[label]) for label in objects['label']], np.int64)
 
     def seen_by(self, objects: np.ndarray, camera: str) -> np.ndarray:
-        """(K,) bool: of which objects there is a patch of a camera."""
+        """(K,) bool: whether each object has a patch of a camera."""
         if camera not in self.database.cameras:
             return np.zeros(len(objects), dtype=bool)
         return objects['patch_bytes'][:, self.database.cameras.index(camera)] > 0
 
     def load(self, row: np.void, cameras: Collection[str], results: Mapping) -> StoredObject:
-        """The points of an object where it stood, with the channels of ``use_dim``, and patches.
+        """Reads the points of an object, with the channels of ``use_dim``, and its patches.
 
         Args:
-            row: one that was drawn.
-            cameras: whose patches are wanted.
-            results: the sample that they are for, which errors name.
+            row: a drawn row.
+            cameras: cameras whose patches are read.
+            results: the sample, named in errors.
 
         Raises:
             MissingFileError: the file does not exist.
-            DamagedFileError: it cannot be read.
+            DamagedFileError: the file cannot be read.
         """
-        with reading(results, str(self.database.shard(row)), 'an object to paste of'):
+        with reading(results, str(self.database.shard(row)), 'object to paste in'):
             stored = self.database.read(row, cameras)
         return stored._replace(points=stored.points[:, self.use_dim])
 
 
 def _free(boxes: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """(K,) bool: which of (K, 9) boxes have a place of their own; the earlier of two gets it."""
+    """(K,) bool: whether each drawn box (K, 9) is free; of two that overlap, the first is."""
     places = np.concatenate([boxes, drawn])
     from_above = torch.as_tensor(places[:, [0, 1, 3, 4, 6]]).float()
     overlap = box_iou_rotated(from_above[len(boxes) :], from_above).numpy() > 0

@@ -1,4 +1,4 @@
-"""Joint sampling of objects for LiDAR and cameras."""
+"""Pasting of sampled objects into points and images."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ from .views import NO_BOX, View, view_boxes
 class JointObjectSample(BaseTransform):
     """Pastes objects of other samples into the points and into all images.
 
-    As in UVTR (Li et al., NeurIPS 2022) and CMT: an object stands where it stood in its own sample.
-    Its points take the place of those within its box, and in every camera that saw it its patch
-    fills the rectangle round its box. Patches, and in the same way the image round the sample's own
-    boxes, are laid from far to near, each mixed with what is below. A sample without images gets
-    the points alone.
+    As in UVTR (Li et al., NeurIPS 2022) and CMT, an object keeps the place that it had in its own
+    sample. Its points replace those within its box, and in every camera that saw it, its patch
+    fills the rectangle around its box. Patches, and in the same way the parts of the image around
+    the sample's own boxes, are painted from far to near, each mixed with the image below. A sample
+    without images gets the points only. In a sensor that was dropped, the objects do not appear.
 
-    It comes after the loading of points, images and boxes, and before whatever moves the scene or
-    the images. A :class:`~projects.cmt_aqr.hooks.StopObjectSampleHook` ends it before the last
-    epochs.
+    The transform stands after the loading of points, images and boxes, and before any augmentation
+    of the scene or of the images. A :class:`~projects.cmt_aqr.hooks.StopObjectSampleHook` stops it
+    for the last epochs.
 
     Args:
         db_sampler: arguments of :class:`.sampler.JointDataBaseSampler`.
-        mixup_rate: share of a patch in what is seen in its place, above 0 and up to 1; 0.5 in CMT.
-        drop_hidden: with images, take out what nearer boxes hide in them: boxes, pasted and others,
-            of which no camera sees anything, and single points, see :mod:`.occlusion`. CMT was
-            trained with both left in.
+        mixup_rate: weight of a patch, above 0 and up to 1; 0.5 in CMT.
+        drop_hidden: whether to remove boxes that no camera sees behind nearer boxes, and single
+            points behind them, see :mod:`.occlusion`; needs images. CMT was trained without.
 
     Raises:
-        ValueError: another ``mixup_rate``.
+        ValueError: ``mixup_rate`` is out of its range.
         FileNotFoundError: there is no database of objects.
     """
 
@@ -57,12 +56,12 @@ class JointObjectSample(BaseTransform):
         self._stopped = torch.zeros(1, dtype=torch.bool)
 
     def set_stopped(self, stopped: bool) -> None:
-        """Paste nothing from now on, or paste again, in all workers."""
+        """Stops or resumes pasting in all workers."""
         # Shared here, before the first workers start: a copy of the dataset would lose it.
         self._stopped.share_memory_().fill_(stopped)
 
     def transform(self, results: dict) -> dict:
-        """Modifies ``points``, ``gt_bboxes_3d``, ``gt_labels_3d`` and, if they are there, ``img``.
+        """Modifies ``points``, ``gt_bboxes_3d``, ``gt_labels_3d`` and, if it exists, ``img``.
 
         Raises:
             ValueError: failures that pasted objects would not show were drawn for the sample.
@@ -85,7 +84,7 @@ class JointObjectSample(BaseTransform):
         return results
 
     def _drop_hidden_boxes(self, results: dict, objects: np.ndarray) -> np.ndarray:
-        """Take them out of the sample; and the objects without them."""
+        """Removes hidden boxes from the sample, and returns the objects that are not hidden."""
         num_real = len(results['gt_bboxes_3d'])
         hidden = hidden_boxes(self._views(results, objects), num_real=num_real)
         kept = np.array([box not in hidden for box in range(num_real)], dtype=bool)
@@ -122,7 +121,7 @@ class JointObjectSample(BaseTransform):
                 results['img'][index] = image
 
     def _load(self, results: dict, row: np.void, views: Sequence[View], box: int) -> StoredObject:
-        """An object with the patches of the cameras that see its box."""
+        """Reads an object, with the patches of the cameras that see its box."""
         names = results['camera_names'] if views else ()
         cameras = [name for name, view in zip(names, views, strict=True) if view.seen[box]]
         item = self.db_sampler.load(row, cameras, results)
@@ -132,7 +131,7 @@ class JointObjectSample(BaseTransform):
         return item._replace(points=points)
 
     def _views(self, results: dict, objects: np.ndarray) -> list[View]:
-        """All boxes in every camera; a pasted one is seen where there is a patch of it."""
+        """Returns all boxes in every camera; a pasted box is visible where it has a patch."""
         if 'img' not in results:
             return []
         if 'lidar2img' not in results:
@@ -159,5 +158,5 @@ def _failures(results: dict) -> Sequence[DrawnFailure]:
 
 
 def _join(real: BaseInstance3DBoxes, objects: np.ndarray) -> BaseInstance3DBoxes:
-    """The boxes of a sample, and behind them those of objects."""
+    """Returns the boxes of a sample followed by those of objects."""
     return real.new_box(np.concatenate([real.numpy(), objects['box']]))

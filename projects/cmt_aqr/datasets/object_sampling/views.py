@@ -1,6 +1,6 @@
-"""Where boxes appear in the image of a camera, and which of them is in front.
+"""Rectangles of boxes in the image of a camera, and their order in depth.
 
-Shapes: N boxes, P points, (H, W) size of the image in pixels.
+Shapes: N boxes; H and W of the image, pixels.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ NO_BOX = -1
 
 
 class View(NamedTuple):
-    """A camera, and the smallest upright rectangles round boxes in its image."""
+    """Boxes in the image of a camera, as axis-aligned rectangles."""
 
     lidar2img: np.ndarray
     """(4, 4), to (u * depth, v * depth, depth, 1)"""
     shape: tuple[int, int]
     """(H, W)"""
     limits: np.ndarray
-    """(N, 4) int, pixels within the image: left, top, right, bottom, the latter two just outside"""
+    """(N, 4) int, pixels within the image: left, top, and exclusive right, bottom"""
     depth: np.ndarray
-    """(N,) metres along the optical axis, the mean of a box's corners"""
+    """(N,) mean depth of the corners along the optical axis, metres"""
     seen: np.ndarray
-    """(N,) bool: which boxes count"""
+    """(N,) bool: whether the camera sees the box"""
 
     def window(self, box: int) -> tuple[slice, slice]:
-        """Rows and columns of a box."""
+        """Returns rows and columns of a box."""
         left, top, right, bottom = self.limits[box]
         return slice(top, bottom), slice(left, right)
 
     def far_to_near(self) -> list[int]:
-        """The boxes that are seen."""
+        """Returns the visible boxes in decreasing depth."""
         return [box for box in np.argsort(-self.depth, kind='stable').tolist() if self.seen[box]]
 
     def front(self) -> np.ndarray:
-        """(H, W) int: the nearest box over each pixel, or :data:`NO_BOX`."""
+        """(H, W) int: the nearest box at each pixel, or :data:`NO_BOX`."""
         front = np.full(self.shape, NO_BOX, dtype=np.int16)
         for box in self.far_to_near():
             front[self.window(box)] = box
         return front
 
     def in_front(self) -> set[int]:
-        """Boxes that are the nearest at some pixel."""
+        """Returns the boxes that are the nearest at some pixel."""
         counts = np.bincount(self.front().ravel() + 1)  # NO_BOX is -1
         return set(np.flatnonzero(counts[1:]).tolist())
 
@@ -57,17 +57,16 @@ def view_boxes(
     candidates: Sequence[bool] | None = None,
     min_size: int = 2,
 ) -> View:
-    """Look at boxes through a camera.
+    """Projects boxes into the image of a camera.
 
-    Those are seen of which all corners lie before the camera and some of the rectangle in the
-    image.
+    A box is visible if all its corners lie before the camera and its rectangle overlaps the image.
 
     Args:
-        corners: (N, 8, 3), metres, in the LiDAR frame.
+        corners: (N, 8, 3), metres, LiDAR frame.
         lidar2img: (4, 4), to (u * depth, v * depth, depth, 1).
         shape: (H, W).
-        candidates: (N,) which boxes may be seen; all by default.
-        min_size: pixels in the image along both sides of a rectangle that is seen.
+        candidates: (N,) whether each box may be visible; all by default.
+        min_size: minimum size of a visible rectangle within the image along both sides, pixels.
     """
     pixels, depth = project(corners, lidar2img)
     size = np.array(shape[::-1])
@@ -84,9 +83,9 @@ def view_boxes(
 
 
 def project(points: np.ndarray, lidar2img: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(..., 3), metres -> pixels (..., 2), right and down, and depth (...), metres.
+    """Points (..., 3) in metres -> pixels (..., 2), right and down, and depth (...) in metres.
 
-    Pixels mean nothing where the depth is not positive.
+    Pixels are meaningless where the depth is not positive.
     """
     projected = points @ lidar2img[:3, :3].T + lidar2img[:3, 3]
     depth = projected[..., 2]

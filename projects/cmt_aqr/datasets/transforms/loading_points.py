@@ -50,7 +50,7 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
     """
 
     def transform(self, results: dict) -> dict:
-        """Adds the sweeps to ``points``, in the frame of the keyframe, with their age in channel 4."""
+        """Adds the sweeps to ``points``, in the keyframe's frame, with their age in channel 4."""
         keyframe = results['points']
         keyframe.tensor[:, 4] = 0
         clouds = [keyframe]
@@ -71,7 +71,7 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
         return np.random.choice(available, self.sweeps_num, replace=False)
 
     def _load_sweep(self, results: dict, sweep: dict) -> np.ndarray:
-        """(N, load_dim): one sweep in the frame of the keyframe, with its age in place of the ring."""
+        """(N, load_dim): a sweep in the keyframe's frame, with its age in place of the ring."""
         path = sweep['lidar_points']['lidar_path']
         with reading(results, path, 'sweep'):
             points = np.copy(self._load_points(path)).reshape(-1, self.load_dim)

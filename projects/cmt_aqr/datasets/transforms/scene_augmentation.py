@@ -50,7 +50,7 @@ class GlobalRotScaleTransAll(GlobalRotScaleTrans):
         if without_points:
             del results['points']
         augmentation = np.eye(4)
-        # mmdet3d records the matrix that multiplies row vectors from the right: p' = s * (p R^T) + t.
+        # mmdet3d records the matrix for row vectors: p' = s * (p R^T) + t.
         rotation = np.asarray(results['pcd_rotation'], dtype=np.float64).reshape(3, 3).T
         augmentation[:3, :3] = results['pcd_scale_factor'] * rotation
         augmentation[:3, 3] = results['pcd_trans']
