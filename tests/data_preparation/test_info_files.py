@@ -165,7 +165,7 @@ def test_a_data_root_is_not_touched(synthetic_root, old_file, tmp_path, monkeypa
 
 def test_something_in_the_place_of_a_link(synthetic_root, tmp_path):
     (tmp_path / 'samples').mkdir()
-    with pytest.raises(FileExistsError, match=r'samples is in the way of a link to .*samples'):
+    with pytest.raises(FileExistsError, match=r'samples exists and is not a link to .*samples'):
         create_info_files(synthetic_root, version='v1.0-mini', out=tmp_path)
 
 
@@ -265,16 +265,18 @@ def test_an_old_info_file_in_the_data_root_stays_beside(root_copy, old_file):
     assert not is_old(file)
     kept = root_copy / 'nuscenes_infos_train.pkl.old'
     assert kept.read_bytes() == old_file.read_bytes()
-    with pytest.raises(ValueError, match=r"has not MMDetection3D's format before 1\.1: nothing"):
+    with pytest.raises(
+        ValueError, match=r"does not have MMDetection3D's format before 1\.1: nothing"
+    ):
         update_info_file(root_copy, file)
     shutil.copy(old_file, file)
-    with pytest.raises(FileExistsError, match=r'train\.pkl\.old is in the way'):
+    with pytest.raises(FileExistsError, match=r'train\.pkl\.old exists already'):
         update_info_file(root_copy, file)
 
 
 def test_no_file_is_written_over(root_copy, old_file):
     (root_copy / 'nuscenes_infos_train.pkl').write_text('mine')
-    with pytest.raises(FileExistsError, match=r'infos_train\.pkl is in the way'):
+    with pytest.raises(FileExistsError, match=r'infos_train\.pkl exists already'):
         update_info_file(root_copy, old_file)
 
 

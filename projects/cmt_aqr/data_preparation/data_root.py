@@ -1,21 +1,24 @@
-"""Opening a nuScenes-format data root, with errors that say what to do."""
+"""Data roots in nuScenes' format."""
 
 import os
 from pathlib import Path
 
 from nuscenes import NuScenes
 
+# As the converter of mmdet3d and the official score require it; names of cameras are free.
+LIDAR_CHANNEL = 'LIDAR_TOP'
+
 
 def versions_present(root: str | os.PathLike) -> list[str]:
-    """Names of the sets of tables in a data root, sorted."""
+    """Returns the versions that a data root has tables of, sorted."""
     return sorted(folder.parent.name for folder in Path(root).glob('*/sample.json'))
 
 
 def check_tables(root: str | os.PathLike, version: str) -> Path:
-    """The data root as an absolute path, once its tables are known to be there.
+    """Returns the data root as an absolute path, after a check of its tables.
 
     Raises:
-        FileNotFoundError: There is no such folder, or it has no tables, or none of ``version``.
+        FileNotFoundError: the folder does not exist, or has no tables of ``version``.
     """
     root = Path(root).resolve()
     if not root.is_dir():
@@ -23,37 +26,37 @@ def check_tables(root: str | os.PathLike, version: str) -> Path:
             f'data root {root} does not exist; make one: '
             f'python tools/make_synthetic_nuscenes.py --out {root}'
         )
-    present = versions_present(root)
-    if not present:
+    versions = versions_present(root)
+    if not versions:
         raise FileNotFoundError(
             f'data root {root} has no nuScenes tables; make a database in a folder of its own: '
             'python tools/make_synthetic_nuscenes.py --out FOLDER'
         )
-    if version not in present:
+    if version not in versions:
         raise FileNotFoundError(
-            f'data root {root} has no {version} tables; its versions are: {", ".join(present)}'
+            f'data root {root} has no {version} tables; its versions are: {", ".join(versions)}'
         )
     return root
 
 
 def is_made(entry: Path) -> bool:
-    """Whether something in a data root was made from it, and is not part of nuScenes."""
+    """Whether an entry of a data root was made from the data, rather than downloaded."""
     endings = ('.pkl', '_objects', '_objects.unfinished', '_gt_database')
     return entry.name.startswith('.') or entry.name.endswith(endings)
 
 
 def link_tables(root: Path, out: Path) -> Path:
-    """Make a folder a data root, by links to all that is in another one and was not made from it.
+    """Makes a folder a data root, by links to the data of another one.
 
     Args:
-        root: Data root.
-        out: Folder to fill; made if it does not exist, and used as it is where links are there.
+        root: data root.
+        out: folder to fill, which may not exist yet, or may have links already.
 
     Returns:
         The folder as an absolute path.
 
     Raises:
-        FileExistsError: Something else has the name of a link.
+        FileExistsError: another entry has the name of a link.
     """
     out.mkdir(parents=True, exist_ok=True)
     out = out.resolve()
@@ -66,26 +69,26 @@ def link_tables(root: Path, out: Path) -> Path:
             link.symlink_to(entry)
         elif not link.samefile(entry):
             raise FileExistsError(
-                f'{link} is in the way of a link to {entry}: move it elsewhere, or name another '
+                f'{link} exists and is not a link to {entry}: move it elsewhere, or name another '
                 'folder'
             )
     return out
 
 
 def open_database(root: str | os.PathLike, version: str | None = None) -> NuScenes:
-    """The devkit's view of a data root.
+    """Opens a data root with the devkit.
 
     Args:
-        root: Data root.
-        version: Name of its tables; None takes those that are there, if they are of one version.
+        root: data root.
+        version: version of the tables; None for the only one.
 
     Raises:
-        FileNotFoundError: As :func:`check_tables`.
-        ValueError: No version is given and there are several.
+        FileNotFoundError: see :func:`check_tables`.
+        ValueError: ``version`` is None, and the data root has several.
     """
     if version is None:
-        present = versions_present(root)
-        if len(present) > 1:
-            raise ValueError(f'data root {root} has several versions, name one: {present}')
-        version = present[0] if present else 'v1.0-mini'
+        versions = versions_present(root)
+        if len(versions) > 1:
+            raise ValueError(f'data root {root} has several versions, name one: {versions}')
+        version = versions[0] if versions else 'v1.0-mini'
     return NuScenes(version=version, dataroot=str(check_tables(root, version)), verbose=False)

@@ -1,12 +1,10 @@
-"""mmdet3d's info files for a nuScenes-format database, and the database of its objects.
+"""mmdet3d's info files of a data root in nuScenes' format, and its object database.
 
-The info files are made by mmdet3d's own converter.
-
-The converter ships inside the wheel as scripts, below ``mmdet3d/.mim/tools``. Its second half reads
-``./data/nuscenes`` whatever the data root, and its first half leaves files of the old format behind
-if it stops between the two; so it runs in a temporary folder that holds a ``data/nuscenes`` of
-links, and what it has made moves into the data root together. What it prints goes to the log at
-level DEBUG; its progress bars stay.
+The info files are made by mmdet3d's own converter, scripts below ``mmdet3d/.mim/tools`` of its
+wheel. The second half of the converter reads ``./data/nuscenes`` whatever the data root, and its
+first half leaves files of the old format behind if it stops between the two. So it runs in a
+temporary folder with a ``data/nuscenes`` of links, and all results move into the data root
+together. Its output goes to the log at level DEBUG; its progress bars stay.
 """
 
 import importlib.util
@@ -43,27 +41,26 @@ def create_info_files(
     max_sweeps: int = 10,
     out: str | os.PathLike | None = None,
 ) -> list[Path]:
-    """Write ``{prefix}_infos_train.pkl`` and ``{prefix}_infos_val.pkl`` into a data root.
+    """Writes ``{prefix}_infos_train.pkl`` and ``{prefix}_infos_val.pkl`` into a data root.
 
-    The working folder of the process is another one meanwhile, and standard output is redirected:
-    not to be called beside other threads.
+    Not thread-safe: it changes the working folder of the process and redirects standard output.
 
     Args:
-        root: Data root of a nuScenes-format database.
-        version: ``v1.0-mini``, ``v1.0-trainval`` or ``v1.0-test``, which has one file,
+        root: data root in nuScenes' format.
+        version: ``v1.0-mini``, ``v1.0-trainval``, or ``v1.0-test`` with its one file,
             ``{prefix}_infos_test.pkl``.
-        prefix: Start of the files' names.
-        max_sweeps: Past LiDAR sweeps listed for each keyframe.
-        out: Folder to write into in place of ``root``, which then stays untouched; it becomes a
-            data root of its own, with links to all else.
+        prefix: start of the file names.
+        max_sweeps: number of past LiDAR sweeps listed for each keyframe.
+        out: folder to write into in place of ``root``; it becomes a data root of its own, with
+            links to the data.
 
     Returns:
-        What was written, in mmdet3d's v1.1 format.
+        The written files, in mmdet3d's v1.1 format.
 
     Raises:
-        FileNotFoundError: There is no such data root, or it has no tables of that version.
-        FileExistsError: Something in ``out`` has the name of a link.
-        ValueError: The version is not one of nuScenes'.
+        FileNotFoundError: the data root does not exist, or has no tables of the version.
+        FileExistsError: an entry of ``out`` has the name of a link.
+        ValueError: nuScenes does not have the version.
     """
     root = _writable_root(root, version, out)
     names = _info_names(version, prefix)
@@ -82,27 +79,27 @@ def create_object_database(
     workers: int = 1,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write ``{prefix}_objects``, the training objects with points and image patches.
+    """Writes ``{prefix}_objects``, the training objects with points and image patches.
 
-    It is what ``JointObjectSample`` pastes. Info files of this version that are there are used,
-    others are made first. A call that was cut short goes on where it stopped when it is made again.
+    ``JointObjectSample`` pastes them. Existing info files of this version are used, or else made
+    first. An interrupted call continues where it stopped when it is repeated.
 
     Args:
-        root, version, prefix, max_sweeps, out: As in :func:`create_info_files`.
-        workers: Processes; their number does not change the result.
-        overwrite: Replace a database of objects of other samples, or a finished one.
+        root, version, prefix, max_sweeps, out: see :func:`create_info_files`.
+        workers: number of processes, which does not change the result.
+        overwrite: whether to replace a finished database, or one of other samples.
 
     Returns:
-        What was written, info files first.
+        The written files, info files first.
 
     Raises:
-        FileNotFoundError: As in :func:`create_info_files`.
-        FileExistsError: As there, or a database of other samples is in the place of this one.
-        ValueError: The version is not one of nuScenes', or has no annotations.
+        FileNotFoundError: see :func:`create_info_files`.
+        FileExistsError: see there; or the folder has a database of other samples.
+        ValueError: nuScenes does not have the version, or it has no annotations.
     """
     names = _info_names(version, prefix)
     if version == 'v1.0-test':
-        raise ValueError(f'{version} has no annotations, so no database of objects')
+        raise ValueError(f'{version} has no annotations to make an object database of')
     root = _writable_root(root, version, out)
     made = []
     infos = _read_infos([root / name for name in names], version)
@@ -120,37 +117,39 @@ def create_object_database(
 def update_info_file(
     root: str | os.PathLike, file: str | os.PathLike, *, out: str | os.PathLike | None = None
 ) -> Path:
-    """Bring an info file of MMDetection3D's format before 1.1 to today's.
+    """Converts an info file of MMDetection3D's format before 1.1 to format 1.1.
 
-    It goes into the data root under its own name. If that is where the old file is, the old one
-    stays beside it, with ``.old`` at the end of its name. Otherwise as :func:`create_info_files`.
+    The new file has the same name in the data root. An old file in the data root is kept with the
+    suffix ``.old``. Not thread-safe, as :func:`create_info_files`.
 
     Args:
-        root: Data root of the database that the file is of.
-        file: The old info file.
-        out: As in :func:`create_info_files`.
+        root: data root of the info file.
+        file: the old info file.
+        out: see :func:`create_info_files`.
 
     Returns:
         The new file.
 
     Raises:
-        FileNotFoundError: There is no such file or data root, or it has no tables of the version
-            that the file is of.
-        FileExistsError: Another file has the name of the new one, or of the old one that stays.
-        ValueError: The file has another format, or is of a version before 1.0.
+        FileNotFoundError: the file or the data root does not exist, or the data root has no tables
+            of the file's version.
+        FileExistsError: another file has the name of the new file, or of the kept one.
+        ValueError: the file has another format, or one before version 1.0.
     """
     file = Path(file).resolve()
     if not file.is_file():
         raise FileNotFoundError(f'info file {file} does not exist')
     if not is_old(file):
-        raise ValueError(f"{file} has not MMDetection3D's format before 1.1: nothing to convert")
+        raise ValueError(
+            f"{file} does not have MMDetection3D's format before 1.1: nothing to convert"
+        )
     infos = load(file)
     check_old(infos, file)
     root = _writable_root(root, infos['metadata']['version'], out)
     target, kept = root / file.name, root / f'{file.name}.old'
     in_the_way = kept if target == file else target
     if in_the_way.exists():
-        raise FileExistsError(f'{in_the_way} is in the way: move it elsewhere')
+        raise FileExistsError(f'{in_the_way} exists already: move it elsewhere')
     with _linked_root(root) as linked:
         with _quiet(f'converting {file}'):
             _load_script('update_infos_to_v2').update_pkl_infos('nuscenes', str(linked), str(file))
@@ -166,13 +165,13 @@ def _info_names(version: str, prefix: str) -> list[str]:
 
 
 def _writable_root(root: str | os.PathLike, version: str, out: str | os.PathLike | None) -> Path:
-    """The data root to write into: the given one, or ``out`` with links to it."""
+    """Returns the data root to write into: ``root``, or ``out`` with links to it."""
     root = check_tables(root, version)
     return root if out is None else link_tables(root, Path(out))
 
 
 def _read_infos(files: list[Path], version: str) -> list[dict] | None:
-    """Infos of the first file; None if one is missing, or it is of another version or format."""
+    """Reads the first file; None if a file is missing or has another version or format."""
     if not all(file.is_file() for file in files) or is_old(files[0]):
         return None
     content = load(files[0])
@@ -180,7 +179,7 @@ def _read_infos(files: list[Path], version: str) -> list[dict] | None:
 
 
 def _convert(linked: Path, version: str, prefix: str, max_sweeps: int, names: list[str]) -> None:
-    """Both halves of the converter: info files of the old format, then made anew."""
+    """Runs both halves of the converter: info files of the old format, and their conversion."""
     with _quiet(f'reading the {version} tables'):
         _load_script('nuscenes_converter').create_nuscenes_infos(
             str(linked), prefix, version=version, max_sweeps=max_sweeps
@@ -193,7 +192,7 @@ def _convert(linked: Path, version: str, prefix: str, max_sweeps: int, names: li
 
 @contextmanager
 def _quiet(step: str) -> Iterator[None]:
-    """Log the name of a step, and what it prints at level DEBUG."""
+    """Logs the name of a step, and its standard output at level DEBUG."""
     print_log(step, logger='current')
     chatter = io.StringIO()
     try:
@@ -204,7 +203,7 @@ def _quiet(step: str) -> Iterator[None]:
 
 
 def _load_script(name: str) -> ModuleType:
-    """A converter script of the installed mmdet3d, as a module."""
+    """Imports a converter script of the installed mmdet3d."""
     folder = Path(mmdet3d.__file__).parent / '.mim' / 'tools' / 'dataset_converters'
     spec = importlib.util.spec_from_file_location(f'mmdet3d_{name}', folder / f'{name}.py')
     if spec is None or not (folder / f'{name}.py').is_file():
@@ -216,7 +215,7 @@ def _load_script(name: str) -> ModuleType:
 
 @contextmanager
 def _linked_root(root: Path) -> Iterator[Path]:
-    """``data/nuscenes`` in a temporary working folder, with links to all that was not made here."""
+    """Enters a temporary working folder with a ``data/nuscenes`` of links to the data."""
     entries = list(root.iterdir())
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix='.infos-', dir=root) as folder:

@@ -1,8 +1,9 @@
-"""Making a database of objects: shard by shard, in several processes, and again after a kill.
+"""Maker of the object database, which works in several processes and can be resumed.
 
-A shard holds the objects of a few consecutive samples. It counts as done when its rows are written,
-which happens last; what is there is kept when the same call is made again. When all shards are
-done, their rows become the index, and the folder gets its final name. Every file appears whole.
+A shard holds the objects of a few consecutive samples. It is finished when its rows are written,
+which happens last; finished shards are kept when the same call is repeated. When all shards are
+finished, their rows become the index, and the folder gets its final name. Files are written
+atomically.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ from ..datasets.transforms import (
     LoadPointsOfKeyframe,
     LoadPointsOfSweeps,
 )
+from .data_root import LIDAR_CHANNEL
 from .worker_pool import worker_pool
 
 SAMPLES_PER_SHARD = 16
-# Sweeps whose points an object gets, as in MMDetection3D's database.
+# Number of sweeps of the objects' points, as in MMDetection3D's database.
 SWEEPS = 10
-# Pixels along both sides; a smaller patch shows nothing.
+# Minimum size of a patch along both sides, pixels.
 MIN_PATCH_SIZE = 10
 JPEG_QUALITY = 95
 ROWS_FOLDER, ROWS_FILE = 'rows', '{:05d}.npy'
@@ -55,20 +57,20 @@ ROWS_FOLDER, ROWS_FILE = 'rows', '{:05d}.npy'
 def collect_objects(
     root: Path, folder: Path, infos: Sequence[dict], *, workers: int = 1, overwrite: bool = False
 ) -> bool:
-    """Make the database of the objects of some samples, or finish it.
+    """Makes the object database of some samples, or finishes an interrupted one.
 
     Args:
         root: data root of the samples.
-        folder: the database's; while it is being made, with ``.unfinished`` at the end of its name.
+        folder: folder of the database; until it is finished, it has the suffix ``.unfinished``.
         infos: ``data_list`` of an info file in mmdet3d's v1.1 format, with annotations.
-        workers: processes; their number does not change the result.
-        overwrite: replace a finished database, and an unfinished one of other samples.
+        workers: number of processes, which does not change the result.
+        overwrite: whether to replace a finished database, or an unfinished one of other samples.
 
     Returns:
-        Whether anything was made: False if the finished database of these samples is there.
+        False if the finished database of these samples existed already.
 
     Raises:
-        FileExistsError: something else than the database of these samples is in its place.
+        FileExistsError: the folder is not the database of these samples.
         SampleError: a file of a sample is missing or damaged.
     """
     cameras = list(infos[0]['images'])
@@ -98,7 +100,7 @@ def collect_objects(
 
 @dataclass(frozen=True)
 class _Task:
-    """A shard to be made."""
+    """Shard to make."""
 
     number: int
     first_sample: int
@@ -116,7 +118,7 @@ class _Task:
 
 
 def _digest(infos: Sequence[dict]) -> str:
-    """Of the samples' tokens and annotations."""
+    """Returns a hash of the samples' tokens and annotations."""
     digest = hashlib.sha256()
     for info in infos:
         digest.update(info['token'].encode())
@@ -135,7 +137,7 @@ def _check_same(folder: Path, settings: dict) -> None:
 
 
 def _open_unfinished(folder: Path, settings: dict, *, overwrite: bool) -> Path:
-    """The folder of a database that is being made, new or with what is there of it."""
+    """Returns the folder of an unfinished database, new or to continue."""
     unfinished = folder.with_name(folder.name + UNFINISHED)
     file = unfinished / SETTINGS_FILE
     if file.is_file():
@@ -153,24 +155,24 @@ def _open_unfinished(folder: Path, settings: dict, *, overwrite: bool) -> Path:
 
 
 def _make_shards(tasks: Sequence[_Task], workers: int) -> None:
-    """Make the shards that are missing, under a bar that counts samples and shows the time left."""
+    """Makes the missing shards, with a progress bar over samples."""
     missing = [task for task in tasks if not task.rows.is_file()]
     if not missing:
         return
     if len(missing) < len(tasks):
-        there = len(tasks) - len(missing)
-        print_log(f'going on: {there} of {len(tasks)} shards are there', logger='current')
+        finished = len(tasks) - len(missing)
+        print_log(f'{finished} of {len(tasks)} shards are finished already', logger='current')
     bar = ProgressBar(sum(len(task.infos) for task in missing), file=sys.stdout)
     try:
         with worker_pool(min(workers, len(missing))) as mapper:
             for samples in mapper(_make_shard, missing):
                 bar.update(samples)
     finally:
-        print()  # The bar leaves its line open.
+        print()  # the bar does not end its line
 
 
 def _publish(unfinished: Path, folder: Path) -> None:
-    """Give a database its name, in the place of an older one."""
+    """Gives the database its final name, in place of an older one."""
     if folder.exists():
         shutil.rmtree(folder)
     shutil.rmtree(unfinished / ROWS_FOLDER, ignore_errors=True)
@@ -180,7 +182,7 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 
 def _make_shard(task: _Task) -> int:
-    """Write a shard, and then its rows; returns the number of samples."""
+    """Writes a shard and then its rows; returns the number of samples."""
     cameras = list(task.infos[0]['images'])
     dataset = _dataset(task.root, cameras)
     rows = []
@@ -197,14 +199,14 @@ def _make_shard(task: _Task) -> int:
 
 
 def _dataset(root: Path, cameras: Sequence[str]) -> NuScenesDataset:
-    """mmdet3d's reader of infos, with the points of all sweeps and the images."""
+    """Returns mmdet3d's dataset, with a pipeline that loads points of all sweeps and images."""
     every_channel = dict(use_dim=[0, 1, 2, 3, 4], load_dim=5)
     return NuScenesDataset(
         data_root=str(root),
         ann_file='',
         data_prefix=dict(
-            pts='samples/LIDAR_TOP',
-            sweeps='sweeps/LIDAR_TOP',
+            pts=f'samples/{LIDAR_CHANNEL}',
+            sweeps=f'sweeps/{LIDAR_CHANNEL}',
             **{camera: f'samples/{camera}' for camera in cameras},
         ),
         modality=dict(use_lidar=True, use_camera=True),
@@ -226,10 +228,9 @@ def _dataset(root: Path, cameras: Sequence[str]) -> NuScenesDataset:
 
 
 def _objects(results: Mapping) -> Iterator[tuple[int, np.ndarray, np.ndarray, dict[str, bytes]]]:
-    """Label, box (9,), points (N, 5) and encoded patches by camera of the objects of a sample.
+    """Yields label, box (9,), points (N, 5) and encoded patches by camera of each object.
 
-    Objects of ignored classes have the label -1 and are left out: as an index it would name them
-    by the last class.
+    Objects of ignored classes are left out: their label -1 would index the last class.
     """
     known = results['ann_info']['gt_labels_3d'] >= 0
     labels = results['ann_info']['gt_labels_3d'][known]
@@ -248,7 +249,7 @@ def _objects(results: Mapping) -> Iterator[tuple[int, np.ndarray, np.ndarray, di
 
 
 def _cut_patches(results: Mapping, corners: np.ndarray) -> list[dict[str, bytes]]:
-    """Encoded patches by camera of each of the (N, 8, 3) boxes."""
+    """Returns the encoded patches by camera of each of the boxes (N, 8, 3)."""
     patches: list[dict[str, bytes]] = [{} for _ in corners]
     for name, image, lidar2img in zip(
         results['camera_names'], results['img'], results['lidar2img'], strict=True

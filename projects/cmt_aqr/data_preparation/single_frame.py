@@ -1,12 +1,11 @@
-"""A nuScenes-format data root from the info file of one keyframe.
+"""Data root in nuScenes' format, made from the info file of one keyframe.
 
-mmdet3d ships single frames as demo data: an info file, six images, one sweep, and no tables. The
-official score reads tables, so they are made here from the info file. Boxes go from the LiDAR frame
-to the global frame as the devkit moves them, so that its own way back gives the boxes of the info
-file.
+mmdet3d ships single frames as demo data: an info file, images, one sweep, and no tables. The
+official score reads tables, so they are made from the info file. Boxes are moved from the LiDAR
+frame to the global frame by the devkit, so that its inverse gives the boxes of the info file.
 
-What one frame cannot tell stays unknown, as the schema has it: no annotation has a predecessor, so
-the devkit's velocities are NaN and mAVE is 1; no visibility is annotated; there is no map.
+Unknown values stay unknown, as the schema allows: no annotation has a predecessor, so the devkit's
+velocities are NaN and mAVE is 1; no visibility is annotated; the map is empty.
 """
 
 import os
@@ -21,16 +20,16 @@ from nuscenes.utils.data_classes import Box
 from pyquaternion import Quaternion
 
 from ..files import dump_json
+from .data_root import LIDAR_CHANNEL as LIDAR
 from .synthetic.tables import MAP_FILE, TABLE_NAMES, Record, Tables, static_tables, token
 from .synthetic.taxonomy import CLASSES
 
 VERSION = 'v1.0-mini'
-# The official score reads scenes of the validation split only; the real name is in the file names.
+# The official score reads scenes of the validation split only; file names have the real name.
 SCENE = splits.mini_val[0]
 MARK_FILE = 'single_frame.json'
 INFO_FILES = ('nuscenes_infos_train.pkl', 'nuscenes_infos_val.pkl')
-LIDAR = 'LIDAR_TOP'
-# `attr_label` of an info file counts in this order; the ninth stands for no attribute.
+# In the order of `attr_label` in info files, in which 8 stands for no attribute.
 ATTRIBUTES = (
     'cycle.with_rider',
     'cycle.without_rider',
@@ -47,25 +46,24 @@ SAME_BOX_METRES = 0.05
 def make_frame_root(
     folder: str | os.PathLike, out: str | os.PathLike, *, copy: bool = False
 ) -> Path:
-    """Make a data root on which mmdet3d's dataset and metric and the official score run unchanged.
+    """Makes a data root on which mmdet3d's dataset and metric and the official score run unchanged.
 
-    The info files are written last: a run that was cut short leaves none, and running again mends
-    it.
+    The info files are written last, so an interrupted run leaves none and can be repeated.
 
     Args:
-        folder: Holds one info file of mmdet3d's v1.1 format with one frame, and the files it names.
-        out: Data root to make or to make again. Its info files for training and for validation both
-            hold the one frame.
-        copy: Copy the images and the sweep; else they are linked where the file system can.
+        folder: folder with an info file of mmdet3d's v1.1 format that has one frame, and the files
+            of the frame.
+        out: data root to make, or to make again; its info files for training and validation both
+            have the one frame.
+        copy: whether to copy the images and the sweep rather than link them.
 
     Returns:
         The data root.
 
     Raises:
-        FileNotFoundError: The folder, its info file or a file that this names is missing.
-        FileExistsError: ``out`` holds something that was not made here.
-        ValueError: There are several info files, or the info file is not of one frame with six
-            cameras.
+        FileNotFoundError: the folder, its info file or a file of the frame is missing.
+        FileExistsError: ``out`` was not made by this function.
+        ValueError: there are several info files, or the info file does not have exactly one frame.
     """
     folder, out = Path(folder).resolve(), Path(out).resolve()
     info_file = _find_info_file(folder)
@@ -91,12 +89,12 @@ def make_frame_root(
 def frame_tables(
     frame: dict, categories: dict[str, int], image_sizes: dict[str, tuple[int, int]]
 ) -> Tables:
-    """The thirteen tables of one frame.
+    """Makes the thirteen tables of one frame.
 
     Args:
-        frame: An entry of ``data_list`` of an info file.
-        categories: Label of each class in that file, -1 for one that is not detected.
-        image_sizes: Height and width of each camera's image in pixels.
+        frame: entry of ``data_list`` of the info file.
+        categories: label of each class in the info file, -1 for a class that is not detected.
+        image_sizes: height and width of each camera's image in pixels.
     """
     log = token('log', SCENE)
     sample = dict(
@@ -106,7 +104,7 @@ def frame_tables(
         prev='',
         next='',
     )
-    # The converter labels every class that is not detected -1.
+    # All classes that are not detected share the label -1.
     names = {label: name for name, label in categories.items() if label >= 0}
     annotations, instances = [], []
     for index, instance in enumerate(frame['instances']):
@@ -115,7 +113,8 @@ def frame_tables(
         annotations.append(_annotation(index, instance, frame))
         instances.append(_instance(annotations[-1], names[instance['bbox_label_3d']]))
     sensors = _sensors(frame, image_sizes)
-    return static_tables([log]) | dict(
+    modalities = {**dict.fromkeys(frame['images'], 'camera'), LIDAR: 'lidar'}
+    return static_tables([log], modalities=modalities) | dict(
         scene=[_scene(sample, log)],
         log=[_log(log, frame)],
         sample=[sample],
@@ -144,14 +143,11 @@ def _only_frame(info: dict, info_file: Path) -> dict:
         raise ValueError(f"{info_file} is not of mmdet3d's v1.1 format (metainfo, data_list)")
     if len(info['data_list']) != 1:
         raise ValueError(f'{info_file} must hold one frame, but holds {len(info["data_list"])}')
-    frame = info['data_list'][0]
-    if len(frame['images']) != 6:
-        raise ValueError(f'{info_file} has {len(frame["images"])} cameras; nuScenes has 6')
-    return frame
+    return info['data_list'][0]
 
 
 def _sensor_files(frame: dict, folder: Path) -> dict[str, Path]:
-    """File of each channel, all of them there."""
+    """Returns the existing file of each channel."""
     names = {channel: image['img_path'] for channel, image in frame['images'].items()}
     files = {
         c: folder / n for c, n in {**names, LIDAR: frame['lidar_points']['lidar_path']}.items()
@@ -163,7 +159,7 @@ def _sensor_files(frame: dict, folder: Path) -> dict[str, Path]:
 
 
 def _claim(out: Path, folder: Path) -> None:
-    """Make ``out`` and mark it as made here."""
+    """Makes ``out`` and marks it as made by this module."""
     if out.exists() and not out.is_dir():
         raise FileExistsError(f'{out} is a file; name a folder')
     if out.is_dir() and any(out.iterdir()) and not (out / MARK_FILE).is_file():
@@ -175,7 +171,7 @@ def _claim(out: Path, folder: Path) -> None:
 
 
 def _provide(file: Path, target: Path, *, copy: bool) -> None:
-    """Put a file at ``target``, by a link unless that is not wanted or not possible."""
+    """Links a file at ``target``, or copies it on request or where links are not possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if not copy:
@@ -188,14 +184,14 @@ def _provide(file: Path, target: Path, *, copy: bool) -> None:
 
 
 def _write_map(path: Path) -> None:
-    """The devkit wants a map's file to exist; one pixel has no drivable place."""
+    """Writes a map of one pixel, since the devkit requires a map file."""
     path.parent.mkdir(exist_ok=True)
     if not cv2.imwrite(str(path), np.zeros((1, 1), np.uint8)):
         raise OSError(f'{path} could not be written')
 
 
 def _image_sizes(files: dict[str, Path]) -> dict[str, tuple[int, int]]:
-    """Height and width of each camera's image in pixels."""
+    """Reads height and width of each camera's image in pixels."""
     sizes = {}
     for channel, file in files.items():
         if channel == LIDAR:
@@ -210,13 +206,13 @@ def _image_sizes(files: dict[str, Path]) -> dict[str, tuple[int, int]]:
 def _sensors(
     frame: dict, image_sizes: dict[str, tuple[int, int]]
 ) -> list[tuple[Record, Record, Record]]:
-    """For each sensor its records of sample_data, ego_pose and calibrated_sensor."""
+    """Makes the records of sample_data, ego_pose and calibrated_sensor for each sensor."""
     lidar, ego2global = frame['lidar_points'], np.array(frame['ego2global'])
     lidar2ego = np.array(lidar['lidar2ego'])
     data = _sample_data(frame, LIDAR, lidar['lidar_path'], frame['timestamp'])
     records = [_sensor_records(data, LIDAR, ego2global, lidar2ego, [])]
     for channel, image in frame['images'].items():
-        # The car moves between LiDAR and camera: this is the pose that makes `lidar2cam` true.
+        # The car moves between LiDAR and camera; this pose agrees with `lidar2cam`.
         cam2global = ego2global @ lidar2ego @ np.linalg.inv(image['lidar2cam'])
         cam2ego = np.array(image['cam2ego'])
         data = _sample_data(
@@ -231,7 +227,7 @@ def _sensors(
 def _sample_data(
     frame: dict, channel: str, path: str, seconds: float, size: tuple[int, int] = (0, 0)
 ) -> Record:
-    """The record of a sensor reading; ``size`` is height and width of an image."""
+    """Makes the record of a sensor reading; ``size`` is height and width of an image."""
     name = token('sample_data', frame['token'], channel)
     return dict(
         token=name,
@@ -268,12 +264,12 @@ def _pose(matrix: np.ndarray) -> Record:
 
 
 def _rotation(matrix: np.ndarray) -> Quaternion:
-    """Info files hold float32 matrices, which are rotations to about seven digits."""
+    """Returns the rotation of a float32 matrix, which is orthogonal to about seven digits."""
     return Quaternion(matrix=matrix[:3, :3], rtol=1e-5, atol=1e-5).normalised
 
 
 def _annotation(index: int, instance: dict, frame: dict) -> Record:
-    """The record of an instance; ``bbox_3d`` is gravity centre, length, width, height and yaw."""
+    """Makes the record of an instance, from gravity centre, length, width, height and yaw."""
     x, y, z, length, width, height, yaw = map(float, instance['bbox_3d'])
     box = Box([x, y, z], [width, length, height], Quaternion(axis=[0, 0, 1], radians=yaw))
     for matrix in (frame['lidar_points']['lidar2ego'], frame['ego2global']):
@@ -298,7 +294,7 @@ def _annotation(index: int, instance: dict, frame: dict) -> Record:
 
 
 def _attribute(instance: dict, frame: dict) -> str | None:
-    """The attribute of an instance, which info files keep with the cameras that see it only."""
+    """Finds the attribute of an instance, which info files keep only with the cameras."""
     centre = np.array([*instance['bbox_3d'][:3], 1.0])
     for channel, seen in frame.get('cam_instances', {}).items():
         in_camera = (np.array(frame['images'][channel]['lidar2cam']) @ centre)[:3]
@@ -333,7 +329,7 @@ def _scene(sample: Record, log: str) -> Record:
 
 
 def _log(log: str, frame: dict) -> Record:
-    """Vehicle and date stand in the names of nuScenes' files: n015-2018-07-24-11-22-45+0800__..."""
+    """Makes the record of the log, from file names such as n015-2018-07-24-11-22-45+0800__..."""
     logfile = Path(frame['lidar_points']['lidar_path']).name.split('__')[0]
     vehicle, _, moment = logfile.partition('-')
     return dict(

@@ -1,4 +1,4 @@
-"""Worker processes for jobs that write files: one thread each, and none outlives a failure."""
+"""Pool of single-threaded worker processes that ends with its first failure."""
 
 import multiprocessing
 import os
@@ -15,21 +15,21 @@ import torch
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[Callable]:
-    """``map`` in the order of the tasks, over worker processes if there are more than one.
+    """Yields a ``map`` that preserves the order, over several processes if ``workers`` is above 1.
 
     Args:
-        workers: Number of processes; 1 computes in the calling one.
+        workers: number of processes; 1 computes in the calling process.
 
     Raises:
         ValueError: ``workers`` is below 1.
-        ChildProcessError: A worker was killed.
+        ChildProcessError: a worker was killed.
     """
     if workers < 1:
         raise ValueError(f'workers must be at least 1, got {workers}')
     if workers == 1:
         yield map
         return
-    # Workers that are forked need not import everything anew.
+    # Forked workers need not import everything again.
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
     context = multiprocessing.get_context(method)
     foreign = set(multiprocessing.active_children())
@@ -37,12 +37,12 @@ def worker_pool(workers: int) -> Iterator[Callable]:
     try:
         yield pool.map
     except BaseException as error:
-        # A task takes seconds; nobody wants it any more.
+        # Running tasks take seconds, and their results are no longer needed.
         for worker in set(multiprocessing.active_children()) - foreign:
             worker.terminate()
         if isinstance(error, BrokenProcessPool):
             raise ChildProcessError(
-                'a worker process was killed, perhaps for want of memory; try fewer workers'
+                'a worker process was killed, possibly out of memory; try fewer workers'
             ) from error
         raise
     finally:
@@ -50,7 +50,7 @@ def worker_pool(workers: int) -> Iterator[Callable]:
 
 
 def _start_worker() -> None:
-    """One thread, and signals left to the parent: Ctrl-C reaches every process of a terminal."""
+    """Sets one thread, and leaves Ctrl-C, which reaches every process, to the parent."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -59,6 +59,6 @@ def _start_worker() -> None:
 
 
 def _follow_parent() -> None:
-    """End with the parent, which may be killed without a chance to end its workers."""
+    """Ends the worker when the parent is killed."""
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -117,7 +117,7 @@ def test_a_missing_database_names_the_command(sampler_config, database):
     unfinished = database.with_name('nuscenes_objects.unfinished')
     database.rename(unfinished)
     with pytest.raises(
-        FileNotFoundError, match=r'is not finished; go on .*create_data\.py .* --wi'
+        FileNotFoundError, match=r'is not finished; continue .*create_data\.py .* --wi'
     ):
         JointDataBaseSampler(**sampler_config())
     unfinished.rename(database.with_name('elsewhere'))

@@ -1,4 +1,4 @@
-"""Makes a whole database: scenes are recorded into a hidden folder, moved into place when done."""
+"""Maker of the synthetic database, which appears at its place when it is complete."""
 
 import hashlib
 import os
@@ -33,20 +33,20 @@ MAP_PIXELS_PER_METRE = 10
 
 @dataclass(frozen=True)
 class DatabaseSettings:
-    """Everything that decides a database's content.
+    """Settings that determine the content of a database.
 
     Attributes:
         version: ``v1.0-mini`` or ``v1.0-trainval``.
-        train_scenes, val_scenes: Numbers of scenes; None takes all official names of the split.
-        keyframes: Samples in each scene, two a second; at least 2, for velocities are differences.
+        train_scenes, val_scenes: number of scenes; None for all official names of the split.
+        keyframes: samples per scene, two per second; at least 2, since velocities are differences.
         sweeps: LiDAR sweeps between keyframes.
-        seed: Source of all chance.
-        image_size: Width and height of the images in pixels.
-        draw_distance: Metres from the ego beyond which objects do not exist.
-        ignored_objects: Objects of classes without a score in each scene, as far as there is room.
+        seed: seed of the database.
+        image_size: width and height of the images, pixels.
+        draw_distance: distance from the ego beyond which no objects exist, metres.
+        ignored_objects: maximum number of objects of unscored classes per scene.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: a value is out of its range.
     """
 
     version: str = 'v1.0-mini'
@@ -86,16 +86,16 @@ class DatabaseSettings:
             )
 
     def scene_names(self) -> dict[str, list[str]]:
-        """Scene names by split, ``train`` and ``val``."""
+        """Returns scene names by split, ``train`` and ``val``."""
         train, val = SPLITS[self.version]
         return dict(train=train[: self.train_scenes], val=val[: self.val_scenes])
 
     def classes(self) -> tuple[ObjectClass, ...]:
-        """Classes of its objects, those that are ignored last."""
+        """Returns the classes of the objects, ignored classes last."""
         return CLASSES + (IGNORED_CLASSES if self.ignored_objects else ())
 
     def tasks(self, folder: Path) -> list[SceneTask]:
-        """One task a scene, each with a seed of its own, to be written below ``folder``."""
+        """Returns a task for each scene, with its own seed, that writes below ``folder``."""
         return [
             SceneTask(
                 name=name,
@@ -119,21 +119,21 @@ def make_database(
     workers: int = 1,
     overwrite: bool = False,
 ) -> Path:
-    """Make a database that appears at ``out`` only when it is whole.
+    """Makes a database, which appears at ``out`` when it is complete.
 
     Args:
-        out: Data root to make. It may exist if it is an empty folder.
-        settings: What to make.
-        workers: Processes; their number does not change the result.
-        overwrite: Replace a database that this function made before.
+        out: data root to make; may be an empty folder.
+        settings: settings of the database.
+        workers: number of processes, which does not change the result.
+        overwrite: whether to replace a database made by this function.
 
     Returns:
         The data root.
 
     Raises:
-        FileExistsError: ``out`` holds something, and ``overwrite`` is not set or it is not a
-            database made here.
-        OSError: The disk is full, the folder cannot be written or a worker was killed; nothing is
+        FileExistsError: ``out`` is not empty, and ``overwrite`` is not set or it is not a database
+            made by this function.
+        OSError: the disk is full, the folder cannot be written or a worker was killed; nothing is
             left behind.
         ValueError: ``workers`` is below 1.
     """
@@ -171,7 +171,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out`` that replaces it on success and vanishes on failure."""
+    """Yields a hidden folder that replaces ``out`` on success and is removed on failure."""
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden = Path(tempfile.mkdtemp(prefix=f'.{out.name}.partial-', dir=out.parent))
     try:
@@ -186,7 +186,7 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
 
 
 def _record_all(tasks: list[SceneTask], workers: int) -> Iterator[Tables]:
-    """Records of all scenes in order, with a progress bar that counts keyframes."""
+    """Yields the tables of all scenes in order, with a progress bar over keyframes."""
     cv2.setNumThreads(1)
     bar = ProgressBar(sum(task.keyframes for task in tasks))
     try:
@@ -195,7 +195,7 @@ def _record_all(tasks: list[SceneTask], workers: int) -> Iterator[Tables]:
                 yield tables
                 bar.update(task.keyframes)
     finally:
-        print()  # The bar leaves its line open.
+        print()  # the bar does not end its line
 
 
 def _merge(parts: Iterable[Tables], classes: Sequence[ObjectClass]) -> Tables:
@@ -213,7 +213,7 @@ def _write_tables(folder: Path, tables: Tables) -> None:
 
 
 def _write_map(path: Path) -> None:
-    """A map on which every place is drivable."""
+    """Writes a map on which every place is drivable."""
     side = MAP_METRES * MAP_PIXELS_PER_METRE
     done, data = cv2.imencode('.png', np.full((side, side), 255, np.uint8))
     if not done:
@@ -223,5 +223,5 @@ def _write_map(path: Path) -> None:
 
 
 def _number(text: str) -> int:
-    """64 bits from a text, the same in every run."""
+    """Returns a 64-bit hash of a text, the same in every run."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], 'big')

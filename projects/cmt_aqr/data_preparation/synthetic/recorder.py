@@ -1,4 +1,4 @@
-"""Records one scene: casts its sensors, writes their files, and fills its records of the tables."""
+"""Recorder of one scene, which renders the sensors, writes their files and makes the records."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from .tables import (
 from .world import Scene, Visible, sample_scene
 
 KEYFRAME_SECONDS = 0.5
-# Microseconds, as all timestamps of nuScenes.
+# microseconds, as all timestamps of nuScenes
 FIRST_TIMESTAMP = 1_532_402_927_000_000
 SCENE_SECONDS = 60
 JPEG_QUALITY = 92
@@ -29,17 +29,17 @@ LOCATION = 'synthetic'
 
 @dataclass(frozen=True)
 class SceneTask:
-    """What a worker needs to record one scene.
+    """Input of a worker that records one scene.
 
     Attributes:
-        name: Official scene name, for example ``scene-0061``.
-        entropy: Integers that seed the scene; no two scenes share them.
-        keyframes: Number of samples, two a second.
-        sweeps: LiDAR sweeps before each keyframe, back to the one before.
-        image_size: Width and height in pixels.
-        draw_distance: Metres.
-        ignored_objects: Objects of ignored classes in the scene.
-        folder: Data root to write into.
+        name: official scene name, for example ``scene-0061``.
+        entropy: integers that seed the scene, different for each scene.
+        keyframes: number of samples, two per second.
+        sweeps: LiDAR sweeps between the previous keyframe and each keyframe.
+        image_size: width and height, pixels.
+        draw_distance: metres.
+        ignored_objects: objects of ignored classes in the scene.
+        folder: data root to write into.
     """
 
     name: str
@@ -52,7 +52,7 @@ class SceneTask:
     folder: Path
 
     def rng(self, *purpose: int) -> np.random.Generator:
-        """A source of chance of its own for each purpose."""
+        """Returns an independent random generator for each purpose."""
         return np.random.default_rng([*self.entropy, *purpose])
 
     @property
@@ -61,7 +61,7 @@ class SceneTask:
         return np.arange(self.keyframes) * KEYFRAME_SECONDS
 
     def make_scene(self) -> Scene:
-        """The scene's layout."""
+        """Returns the layout of the scene."""
         return sample_scene(
             self.rng(0),
             self.keyframe_times,
@@ -71,12 +71,12 @@ class SceneTask:
 
 
 def record_scene(task: SceneTask) -> Tables:
-    """Write a scene's files and return its records."""
+    """Writes the files of a scene and returns its records."""
     return _Recorder(task).run()
 
 
 class _Recorder:
-    """State while one scene is recorded."""
+    """State of the recording of one scene."""
 
     def __init__(self, task: SceneTask):
         self.task = task
@@ -85,7 +85,7 @@ class _Recorder:
         self.lidar = Lidar()
         self.cameras = make_cameras(*task.image_size)
         self.texture = ground_texture(task.rng(1))
-        # Scenes are a minute apart, by their official number, so that no two files share a name.
+        # Scenes are a minute apart, by their official number, so that file names are unique.
         self.start = FIRST_TIMESTAMP + int(task.name.split('-')[1]) * SCENE_SECONDS * 1_000_000
         self.samples, self.annotations, self.sample_data, self.poses = [], [], [], []
 
@@ -112,7 +112,7 @@ class _Recorder:
         )
 
     def _record_sweeps(self, keyframe: int) -> None:
-        """The sweeps between the keyframe before (also before the first) and this one."""
+        """Records the sweeps before a keyframe, also before the first one."""
         for i in range(1, self.task.sweeps + 1):
             time = (keyframe - 1 + i / (self.task.sweeps + 1)) * KEYFRAME_SECONDS
             points, _ = self.lidar.sweep(self.scene.visible(time), self.task.rng(2, keyframe, i))
@@ -143,7 +143,7 @@ class _Recorder:
         points.tofile(self._add_data(LIDAR.channel, keyframe, time, key=key))
 
     def _add_data(self, channel: str, keyframe: int, time: float, *, key: bool) -> Path:
-        """Add the records of one sensor reading; returns the file it is to be written to."""
+        """Adds the records of one sensor reading; returns the path of its file."""
         stamp = self._timestamp(time)
         image = channel != LIDAR.channel
         width, height = self.task.image_size if image else (0, 0)
@@ -198,7 +198,7 @@ class _Recorder:
         )
 
     def _link_instances(self) -> list[dict]:
-        """Chain each object's annotations and return the instance records."""
+        """Links the annotations of each object and returns the records of instances."""
         instances = []
         for index, actor in enumerate(self.scene.actors):
             instance = token('instance', self.task.name, index)

@@ -1,8 +1,8 @@
-"""Where the sensors sit on the ego vehicle: nuScenes' own layout with exact right angles.
+"""Sensors on the ego vehicle: nuScenes' layout with exact right angles.
 
 Frames (all right-handed, metres): ego x forward, y left, z up, origin on the ground below the rear
 axle; LiDAR x right, y forward, z up; camera x right, y down, z forward. Positions, headings and
-focal lengths are nuScenes' calibration rounded; its rear camera has the shorter focal length.
+focal lengths are rounded from nuScenes' calibration; the rear camera has a shorter focal length.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from pyquaternion import Quaternion
 
+from ..data_root import LIDAR_CHANNEL
+
 
 @dataclass(frozen=True)
 class Mount:
-    """A sensor's pose in the ego frame.
+    """Pose of a sensor in the ego frame.
 
     Attributes:
-        channel: nuScenes' name.
+        channel: name of the sensor in nuScenes.
         position: (x, y, z) in metres.
-        rotation: Quaternion that takes sensor coordinates to ego coordinates.
+        rotation: from sensor coordinates to ego coordinates.
     """
 
     channel: str
@@ -28,7 +30,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class CameraMount(Mount):
-    """A camera's pose and its focal length in image widths."""
+    """Pose of a camera, and its focal length in image widths."""
 
     focal: float
 
@@ -49,7 +51,7 @@ def _camera(
     return CameraMount(channel, position, turn * _LOOK_FORWARD, focal)
 
 
-LIDAR = Mount('LIDAR_TOP', (0.94, 0.0, 1.84), Quaternion(axis=(0, 0, 1), degrees=-90))
+LIDAR = Mount(LIDAR_CHANNEL, (0.94, 0.0, 1.84), Quaternion(axis=(0, 0, 1), degrees=-90))
 
 CAMERAS: tuple[CameraMount, ...] = (
     _camera('CAM_FRONT', (1.70, 0.0, 1.51), 0.0, 0.79),

@@ -1,10 +1,10 @@
 """The thirteen tables of the nuScenes schema.
 
-Tokens are hashes of what a record describes, so that they are the same in every run.
+Tokens are hashes of a description of the record, so that they are the same in every run.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -40,18 +40,18 @@ ATTRIBUTES = {
     'pedestrian.standing': 'The person stands.',
     'pedestrian.moving': 'The person walks.',
 }
-# Upper bounds of the seen share of an object's pixels, by official token.
+# Upper bounds of the visible share of an object's pixels, by official token.
 VISIBILITY_BINS = {'1': 0.4, '2': 0.6, '3': 0.8, '4': 1.0}
 MAP_FILE = 'maps/synthetic.png'
 
 
 def token(*description: object) -> str:
-    """32 hexadecimal digits from what a record describes."""
+    """Returns 32 hexadecimal digits, a hash of the description of a record."""
     return hashlib.md5('/'.join(map(str, description)).encode()).hexdigest()
 
 
 def visibility_token(share: float) -> str:
-    """The official visibility token of a seen share of pixels between 0 and 1."""
+    """Returns the official visibility token of a visible share of pixels between 0 and 1."""
     return next(name for name, bound in VISIBILITY_BINS.items() if share <= bound)
 
 
@@ -60,13 +60,20 @@ def yaw_quaternion(yaw: float) -> list[float]:
     return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
 
 
-def static_tables(log_tokens: Sequence[str], classes: Sequence[ObjectClass] = CLASSES) -> Tables:
-    """The tables that do not depend on the scenes, with one map for all logs.
+def static_tables(
+    log_tokens: Sequence[str],
+    classes: Sequence[ObjectClass] = CLASSES,
+    modalities: Mapping[str, str] | None = None,
+) -> Tables:
+    """Makes the tables that do not depend on the scenes, with one map for all logs.
 
     Args:
-        log_tokens: Tokens of all logs.
-        classes: Classes that the table of categories names.
+        log_tokens: tokens of all logs.
+        classes: classes in the table of categories.
+        modalities: 'camera' or 'lidar' for each channel of the rig; None for the synthetic rig.
     """
+    if modalities is None:
+        modalities = {**{c.channel: 'camera' for c in CAMERAS}, LIDAR.channel: 'lidar'}
     bounds = [0.0, *VISIBILITY_BINS.values()]
     return dict(
         attribute=[
@@ -78,8 +85,8 @@ def static_tables(log_tokens: Sequence[str], classes: Sequence[ObjectClass] = CL
             for c in classes
         ],
         sensor=[
-            dict(token=token('sensor', m.channel), channel=m.channel, modality=_modality(m))
-            for m in (*CAMERAS, LIDAR)
+            dict(token=token('sensor', channel), channel=channel, modality=modality)
+            for channel, modality in modalities.items()
         ],
         visibility=[
             dict(
@@ -101,7 +108,7 @@ def static_tables(log_tokens: Sequence[str], classes: Sequence[ObjectClass] = CL
 
 
 def calibrated_sensor(mount: Mount, log: str, width: int, height: int) -> Record:
-    """A sensor's calibration; ``width`` and ``height`` in pixels matter to cameras only."""
+    """Makes the calibration of a sensor; ``width`` and ``height``, pixels, are those of images."""
     camera = isinstance(mount, CameraMount)
     return dict(
         token=token('calibrated_sensor', log, mount.channel),
@@ -113,13 +120,9 @@ def calibrated_sensor(mount: Mount, log: str, width: int, height: int) -> Record
 
 
 def link(records: Iterable[Record]) -> None:
-    """Chain records in order through their ``prev`` and ``next`` tokens."""
+    """Links consecutive records by their ``prev`` and ``next`` tokens."""
     records = list(records)
     for record in records:
         record['prev'] = record['next'] = ''
     for before, after in pairwise(records):
         before['next'], after['prev'] = after['token'], before['token']
-
-
-def _modality(mount: Mount) -> str:
-    return 'camera' if isinstance(mount, CameraMount) else 'lidar'

@@ -187,8 +187,8 @@ class DrawnObjectFailure(DrawnFailure):
     """Cloud without the points of some objects."""
 
     boxes: np.ndarray
-    """(N, 7) float32: bottom centre, length, width and height in metres, yaw in radians; LiDAR frame
-    of the keyframe"""
+    """(N, 7) float32: bottom centre, length, width and height in metres, yaw in radians; LiDAR
+    frame of the keyframe"""
     velocity: np.ndarray
     """(N, 2) float32: metres per second along x and y, 0 where unknown"""
 

@@ -36,8 +36,8 @@ def index_dtype(num_cameras: int) -> np.dtype:
     """Type of the row of an object.
 
     ``box`` is the bottom centre, length, width, height, yaw and velocity along x and y, in the
-    LiDAR frame of its sample; ``start`` and ``patch_bytes`` count bytes of the shard, 0 for a camera
-    without a patch.
+    LiDAR frame of its sample; ``start`` and ``patch_bytes`` count bytes of the shard, 0 for a
+    camera without a patch.
     """
     return np.dtype(
         [
@@ -56,8 +56,8 @@ class StoredObject(NamedTuple):
     """Content of an object."""
 
     points: np.ndarray
-    """(N, 5) float32: x, y, z in metres in the LiDAR frame of the object's sample, intensity, and age
-    in seconds"""
+    """(N, 5) float32: x, y, z in metres in the LiDAR frame of the object's sample, intensity, and
+    age in seconds"""
     patches: dict[str, np.ndarray]
     """by camera, (h, w, 3) uint8, BGR"""
 
