@@ -1,9 +1,9 @@
-"""The image branch trained alone, on dense labels, before CMT is trained on both sensors.
+"""Pretraining of the image branch on dense labels, before CMT is trained on both sensors.
 
-A CMT trained from scratch on both sensors leaves its cameras unused: LiDAR is the easier way to
-every box. CMT itself starts from the image weights of a detector; this gives such weights in
-minutes. For each image token the branch learns what a ray through it meets: the class of the
-nearest ground-truth box, and its depth.
+A CMT trained from scratch on both sensors does not learn to use its cameras, since LiDAR is the
+easier way to every box. CMT itself starts from the image weights of a detector; this pretraining
+gives such weights in minutes. For each image token the branch learns the class of the nearest
+ground-truth box that a ray through the token hits, and its depth.
 
 Shapes: B samples, V cameras, T tokens of one image, R rays of one token, N boxes of one sample,
 C channels.
@@ -31,22 +31,22 @@ IGNORED = -1
 
 
 class TokenTargets(NamedTuple):
-    """What the tokens of some cameras show; leading dimensions (..., T)."""
+    """Labels of the tokens of some cameras; all of shape (..., T)."""
 
-    labels: Tensor  # class, num_classes for background, IGNORED for views that do not exist
-    log_depths: Tensor  # log of the depth in metres, 0 where there is no box
+    labels: Tensor  # class, num_classes for background, IGNORED for cameras that do not exist
+    log_depths: Tensor  # log of the depth in metres, 0 for background
 
 
 def token_rays(
     map_size: tuple[int, int], image_shape: tuple[int, int], per_side: int, like: Tensor
 ) -> Tensor:
-    """(T, R, 3): pixels (u, v, 1) of R = per_side ** 2 rays spread evenly over each token's cell.
+    """(T, R, 3): pixels (u, v, 1) of R = per_side ** 2 rays on a regular grid in each token's cell.
 
     Args:
         map_size: height and width of the token map; tokens are counted row by row.
         image_shape: height and width of the padded image, pixels.
-        per_side: rays along each side of a cell; one ray is at its centre.
-        like: gives device and type.
+        per_side: rays along each side of a cell; a single ray is at its centre.
+        like: tensor with the device and the type of the result.
     """
     height, width = map_size
     rows, columns = height * per_side, width * per_side
@@ -60,7 +60,7 @@ def ray_box_depths(rays: Tensor, img2lidar: Tensor, boxes: BaseInstance3DBoxes) 
     """Depth at which rays enter boxes (slab method, Kay and Kajiya 1986).
 
     A pixel (u, v, 1) at depth d is the point d * img2lidar[:3, :3] @ (u, v, 1) + camera position,
-    so that the parameter along the ray is the depth itself.
+    so the parameter along the ray is the depth.
 
     Args:
         rays: (P, 3), pixels (u, v, 1).
@@ -69,7 +69,7 @@ def ray_box_depths(rays: Tensor, img2lidar: Tensor, boxes: BaseInstance3DBoxes) 
 
     Returns:
         (V, P, N) metres along the optical axis; infinite where a box is missed, lies behind the
-        camera, or holds it.
+        camera, or contains it.
     """
     centres, half = boxes.gravity_center.to(rays), boxes.dims.to(rays) / 2
     origins = img2lidar[:, None, :3, 3] - centres  # (V, N, 3)
@@ -99,14 +99,14 @@ def token_targets(
     labels: Tensor,
     num_classes: int,
 ) -> TokenTargets:
-    """Class and log depth of the nearest box met by any ray of each token.
+    """Class and log depth of the nearest box hit by any ray of each token.
 
     Args:
         rays: (T, R, 3), from `token_rays`.
         lidar2img: (V, 4, 4).
         boxes: N boxes in the LiDAR frame; N may be 0.
-        labels: (N,); boxes with a label outside the classes are left out.
-        num_classes: the label of background.
+        labels: (N,); boxes with a label outside of the classes are ignored.
+        num_classes: label of the background.
 
     Returns:
         Targets of shape (V, T).
@@ -115,7 +115,7 @@ def token_targets(
     if not len(labels):
         return TokenTargets(labels.new_full(shape, num_classes), rays.new_zeros(shape))
     known = (labels >= 0) & (labels < num_classes)
-    # `inv` would wait for the device to learn whether a matrix is singular.
+    # `inv` would wait for the device to check whether a matrix is singular.
     img2lidar = torch.linalg.inv_ex(lidar2img.double()).inverse.to(rays)
     depths = ray_box_depths(rays.flatten(0, 1), img2lidar, boxes)
     depths = torch.where(known, depths, torch.inf).unflatten(1, rays.shape[:2]).amin(dim=2)
@@ -129,26 +129,26 @@ def token_targets(
 
 @MODELS.register_module()
 class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
-    """Image backbone and neck of CMT under a small head that reads class and depth per token.
+    """CMT's image backbone and neck with a small head for the class and depth of each token.
 
-    State-dict names are CMT's (``img_backbone``, ``img_neck``), so that a CMT takes the result with
-    ``load_from``; ``token_head`` is left behind. Data, transforms and preprocessor are CMT's. It
-    predicts no boxes: train it without a validation loop, and read its accuracy in the log.
+    State-dict names are CMT's (``img_backbone``, ``img_neck``), so that CMT loads the result with
+    ``load_from``, without the ``token_head``. Data, transforms and preprocessor are CMT's. The model
+    predicts no boxes: train it without a validation loop; the log has its accuracy.
 
     Args:
         img_backbone: config of the backbone.
-        img_neck: config of the neck; its first map gives the tokens.
+        img_neck: config of the neck; the tokens are the cells of its first map.
         num_classes: number of classes.
-        rays_per_side: rays along each side of a token's cell. One is the ray through its centre;
-            three see the cones and poles that are narrower than a cell.
-        background_weight: weight of the background's share of the classification loss.
+        rays_per_side: rays along each side of a token's cell. One ray goes through its centre;
+            three also hit cones and poles narrower than a cell.
+        background_weight: weight of the classification loss of the background.
         depth_weight: weight of the depth loss.
         grid_mask: config of `GridMask`, or None.
         data_preprocessor: config of the data preprocessor.
         init_cfg: mmengine initialisation.
 
     Raises:
-        ValueError: for rays or classes below one.
+        ValueError: ``rays_per_side`` or ``num_classes`` is below 1.
     """
 
     def __init__(
@@ -185,11 +185,11 @@ class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
         """``imgs`` (B, V, 3, H, W) -> the neck's first map (B, V, C, h, w).
 
         Raises:
-            ValueError: if the batch has no images.
+            ValueError: the batch has no images.
         """
         images = batch_inputs_dict.get('imgs')
         if images is None:
-            raise ValueError('ImageTokenPretrainer got a batch without images')
+            raise ValueError('the batch of ImageTokenPretrainer has no images')
         flat = images.flatten(0, 1)
         if self.grid_mask is not None:
             flat = self.grid_mask(flat)
@@ -209,10 +209,10 @@ class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
     def loss(
         self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample]
     ) -> dict[str, Tensor]:
-        """Losses, and accuracies to log, over all tokens of the batch.
+        """Losses and logged accuracies over all tokens of the batch.
 
-        Cross-entropy is averaged over tokens that show a box and over background apart, so that the
-        background, nine tokens in ten, does not drown the boxes; depth is L1 on the logarithm.
+        Cross-entropy is averaged over tokens with a box and over background tokens separately,
+        since nine tokens in ten are background; the loss of the depth is L1 on its logarithm.
 
         Returns:
             ``loss_token_box``, ``loss_token_background``, ``loss_token_depth``; ``box_accuracy``,
@@ -238,7 +238,7 @@ class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
     def _targets(
         self, samples: Sequence[Det3DDataSample], maps: Tensor, image_shape: tuple[int, int]
     ) -> TokenTargets:
-        """Targets (B, V, T); views beyond a sample's ``lidar2img`` are ignored."""
+        """Targets (B, V, T); cameras beyond a sample's ``lidar2img`` are ignored."""
         batch, views, _, height, width = maps.shape
         shape = (batch, views, height * width)
         labels = torch.full(shape, IGNORED, device=maps.device)
@@ -285,5 +285,5 @@ class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
 
 
 def _mean_over(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` holds; 0, still in the graph, where it holds nowhere."""
+    """Mean of the masked values; 0, still in the graph, if the mask is empty."""
     return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""A test under one condition after the other, with one model."""
+"""Test loop over several conditions, with one model."""
 
 import copy
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from .records import Record, Records
 
 @LOOPS.register_module()
 class ConditionsLoop(TestLoop):
-    """Run the test once for every condition, and write a record of each as soon as it is done.
+    """Runs the test once for every condition, and writes its record when it is done.
 
-    Only the head of the test pipeline changes from one to the next: the failure stands first.
+    Conditions differ in the failure at the head of the test pipeline.
 
     Args:
-        runner: of the model.
+        runner: runner of the model.
         dataloader: config of the clean test.
         evaluator: config of a :class:`.frames_metric.FramesMetric`.
-        conditions: of each, its name and the config of its failure, or None.
-        folder: for the records.
-        made_of: what all records are made of; see :data:`.records.IDENTITY`.
+        conditions: config of the failure by the name of the condition; None for the clean test.
+        folder: folder of the records.
+        made_of: inputs shared by all records, see :data:`.records.IDENTITY`.
         fp16: as for ``TestLoop``.
     """
 
@@ -48,7 +48,7 @@ class ConditionsLoop(TestLoop):
         self.made_of = made_of
 
     def run(self) -> dict[str, dict[str, float]]:
-        """The metrics of every condition by its name."""
+        """Returns the metrics by the name of the condition."""
         return {name: self._run(name, failure) for name, failure in self.conditions.items()}
 
     def _run(self, name: str, failure: Mapping[str, Any] | None) -> dict[str, float]:
@@ -64,7 +64,7 @@ class ConditionsLoop(TestLoop):
     def _write(
         self, name: str, failure: Mapping[str, Any] | None, metrics: Mapping[str, float]
     ) -> None:
-        # The evaluator's metrics have the metric's name before them, those of hooks have none.
+        # Metrics of the evaluator have the name of the metric as a prefix, metrics of hooks do not.
         scores = {key.partition('/')[2]: value for key, value in metrics.items() if '/' in key}
         attention = {key: value for key, value in metrics.items() if '/' not in key}
         (metric,) = self.evaluator.metrics
@@ -78,9 +78,9 @@ class ConditionsLoop(TestLoop):
 
 
 def with_failure(dataloader: Mapping[str, Any], failure: Mapping[str, Any] | None) -> dict:
-    """The dataloader's config with the failure first in its pipeline.
+    """Returns the dataloader's config with the failure first in its pipeline.
 
-    Its workers end with it: the next condition has its own.
+    Its workers are not persistent, since the next condition has its own.
     """
     dataloader = copy.deepcopy(dict(dataloader))
     dataloader['persistent_workers'] = False

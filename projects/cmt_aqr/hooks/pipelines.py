@@ -1,4 +1,4 @@
-"""Finding the pipelines of datasets, and the transforms that a hook has something to tell."""
+"""Search for transforms in the pipelines of a dataset."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -10,7 +10,7 @@ T = TypeVar('T')
 
 
 def pipelines_of(dataset: Dataset) -> Iterator[Compose]:
-    """That of a dataset, or those of the datasets that it wraps."""
+    """Yields the pipeline of a dataset, or those of the datasets that it wraps."""
     pipeline = getattr(dataset, 'pipeline', None)
     if hasattr(pipeline, 'transforms'):
         yield pipeline
@@ -21,6 +21,6 @@ def pipelines_of(dataset: Dataset) -> Iterator[Compose]:
 
 
 def transforms_of(dataset: Dataset, kind: type[T]) -> Iterator[T]:
-    """Those of a class in the pipelines of a dataset."""
+    """Yields the transforms of a class in the pipelines of a dataset."""
     for pipeline in pipelines_of(dataset):
         yield from (step for step in pipeline.transforms if isinstance(step, kind))

@@ -1,4 +1,4 @@
-"""Let the last epochs of a training see the data as they are, without pasted objects."""
+"""End of object pasting for the last epochs of a training."""
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
@@ -11,18 +11,18 @@ from .pipelines import transforms_of
 
 @HOOKS.register_module()
 class StopObjectSampleHook(Hook):
-    """Stops every ``JointObjectSample`` in the training pipeline before the last epochs.
+    """Stops every ``JointObjectSample`` in the training pipeline for the last epochs.
 
-    Found out anew before each epoch, so it holds for a resumed run, and told to workers that live
-    on from epoch to epoch before they are asked for a sample. mmdet3d's ``DisableObjectSampleHook``
-    acts in one epoch alone, which a run that resumes behind it misses. Without a
-    ``JointObjectSample`` it does nothing.
+    The hook decides before every epoch, so it also works for a resumed run, and reaches persistent
+    workers before they are asked for a sample. mmdet3d's ``DisableObjectSampleHook`` acts in one
+    epoch only, which a run that resumes later misses. Without a ``JointObjectSample`` it does
+    nothing.
 
     Args:
-        num_last_epochs: epochs without pasted objects; 5 of 20 in CMT.
+        num_last_epochs: number of epochs without pasted objects; 5 of 20 in CMT.
 
     Raises:
-        ValueError: a negative number.
+        ValueError: ``num_last_epochs`` is negative.
     """
 
     def __init__(self, *, num_last_epochs: int) -> None:
@@ -32,10 +32,10 @@ class StopObjectSampleHook(Hook):
         self._was_stopped = False
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Tell the transforms whether they paste in this epoch.
+        """Stops or resumes pasting for this epoch.
 
         Raises:
-            ValueError: if the run does not count epochs.
+            ValueError: the run does not count epochs.
         """
         samplings = [*transforms_of(runner.train_dataloader.dataset, JointObjectSample)]
         if not samplings:
