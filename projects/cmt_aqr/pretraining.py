@@ -132,7 +132,7 @@ class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
     """CMT's image backbone and neck with a small head for the class and depth of each token.
 
     State-dict names are CMT's (``img_backbone``, ``img_neck``), so that CMT loads the result with
-    ``load_from``, without the ``token_head``. Data, transforms and preprocessor are CMT's. The model
+    ``load_from``, without the ``token_head``. Data, transforms and preprocessor are CMT's. It
     predicts no boxes: train it without a validation loop; the log has its accuracy.
 
     Args:

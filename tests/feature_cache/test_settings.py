@@ -103,7 +103,7 @@ def test_augmentation_and_a_cache_exclude_each_other(read):
     with pytest.raises(entry.UsageError) as error:
         read('feature_cache.directory=there', config=config)
     assert config in str(error.value)
-    assert 'feature_cache, pipeline of train_dataloader: LoadPointsOfSweeps' in str(error.value)
+    assert 'feature_cache, pipeline of train_dataloader: DrawIndex' in str(error.value)
 
 
 @pytest.mark.parametrize(
