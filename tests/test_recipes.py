@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from projects.cmt_aqr.freezing import eval_norms
-from projects.cmt_aqr.freezing.schedule import check_schedule
+from projects.cmt_aqr.freezing.schedule import RunLength, check_schedule
 
 BASE_RATE = {'tiny_synthetic': 5e-4, 'tiny_real_frame': 5e-4}
 FULL_SIZE_RATE = 1.4e-4
@@ -137,7 +137,9 @@ def test_the_schedule_keeps_the_ratios_of_the_recipe(recipe):
     length = {
         key: cfg.train_cfg[key] for key in ('max_epochs', 'max_iters') if key in cfg.train_cfg
     }
-    rates = check_schedule(groups, cfg.param_scheduler, epoch_length=20, **length)
+    length = RunLength(epoch_length=20, **length)
+    rates, fault = check_schedule(groups, cfg.param_scheduler, length)
+    assert fault is None
     assert set(rates) >= {group['name'] for group in groups}
 
 

@@ -15,7 +15,7 @@ from projects.cmt_aqr.freezing import (
     freeze,
     frozen_modules,
 )
-from projects.cmt_aqr.freezing.building import preview
+from projects.cmt_aqr.freezing.freeze_handle import preview
 
 
 def test_freezing_drops_the_gradient_at_hand():
@@ -53,7 +53,7 @@ def test_a_preview_tells_what_freezing_does_and_does_nothing(policy):
     assert (trainable(module), module.train) == before
     freeze(module, policy)
     everything = {name for name, _ in module.named_parameters()}
-    assert {name for name in everything if names.cover(name)} == everything - trainable(module)
+    assert {name for name in everything if names.covers(name)} == everything - trainable(module)
 
 
 def test_a_preview_refuses_what_freezing_refuses():

@@ -139,14 +139,11 @@ def test_the_copy_computes_and_not_the_module():
     assert (module(x) - plainly(module, x)).abs().max() > 0.5
 
 
-def test_the_copy_has_its_channels_last_unless_told_not_to():
-    for channels_last in (True, False):
-        module = frozen_block(channels_last=channels_last)
-        y = module(image())
-        kernel = copy_of(module)[0].weight
-        for tensor in (kernel, y):
-            is_last = tensor.is_contiguous(memory_format=torch.channels_last)
-            assert is_last == channels_last
+def test_the_copy_has_its_channels_last():
+    module = frozen_block()
+    y = module(image())
+    for tensor in (copy_of(module)[0].weight, y):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
@@ -271,7 +268,7 @@ def test_norms_that_are_computed_elsewhere_are_noticed(log):
     assert copy_of(module) is None
     (record,) = [r for r in log if 'no fast path' in r.getMessage()]
     assert record.levelname == 'WARNING'
-    assert record.getMessage().startswith('neck: no fast path, for with its norms folded')
+    assert record.getMessage().startswith('neck: no fast path, because folding its norms')
 
 
 def test_rounding_that_the_module_magnifies_is_no_fault(log):
@@ -467,7 +464,7 @@ def test_hooks_on_the_module_fire_once():
 
 
 def test_the_size_of_the_copy_is_what_it_does_not_share():
-    module = frozen_block(channels_last=False)
+    module = frozen_block()
     module(image())
     folded = module[0].weight.nbytes + module[0].bias.nbytes
     assert fast_path_of(module).own_bytes() == folded
@@ -479,13 +476,13 @@ def test_the_size_of_the_copy_is_what_it_does_not_share():
 
 
 def test_the_copy_is_told_in_the_log_once(log):
-    module = frozen_block(channels_last=False)
+    module = frozen_block()
     for _ in range(2):
         module(image())
         write_in_place(module)
     messages = [r.getMessage() for r in log if 'frozen copy' in r.getMessage()]
     assert messages == [
-        'block: computed by a frozen copy, with 1 norms folded and 0.0 MB of its own'
+        'block: computed by a frozen copy with 1 folded norms and 0.0 MB of its own'
     ]
 
 

@@ -122,12 +122,12 @@ def test_register_layers():
     pair = freeze(DerivedPair(), FreezePolicy(frozen_stages=1))
     trainable = {name for name, p in pair.named_parameters() if p.requires_grad}
     assert trainable == {'second.weight', 'second.bias'}
-    with pytest.raises(ValueError, match='layers of Pair are registered already'):
+    with pytest.raises(ValueError, match='layers of Pair are already registered'):
         register_layers('Pair')(find)
 
 
 @pytest.mark.usefixtures('_empty_registry')
 def test_layers_that_leave_out_a_parameter_are_refused():
     register_layers('Pair')(lambda module: Layers(layers=(('first',), ('second',))))
-    with pytest.raises(ValueError, match='for Pair leave out its parameters token'):
+    with pytest.raises(ValueError, match='for Pair omit its parameters token'):
         find_layers(Pair())

@@ -72,7 +72,7 @@ def test_layers_of_a_larger_encoder_are_refused():
         freeze(dinov2(), FreezePolicy(unfreeze_layers=range(20, 27)), name='img_backbone')
     assert str(error.value) == (
         'img_backbone (Dinov2Model): unfreeze_layers 20, 21, 22, 23, 24, 25, 26 out of range: it '
-        'has 12 layers, 0 to 11 from the input on or -1 to -12 from the output'
+        'has 12 layers, 0 to 11 from the input or -1 to -12 from the output'
     )
 
 
@@ -151,13 +151,13 @@ def test_precedence(stronger, weaker, logged):
     assert trainable(module) == names_below(module, *roots)
     (won,), (lost,) = winner.items(), loser.items()
     assert logged == [
-        f'img_backbone (ResNet): {won[0]} {won[1]!r} wins, ignored: {lost[0]} {lost[1]!r}'
+        f'img_backbone (ResNet): {won[0]} {won[1]!r} applies; ignored: {lost[0]} {lost[1]!r}'
     ]
 
 
 def test_all_that_is_ignored_stands_in_one_line(logged):
     freeze(second(), FreezePolicy(freeze_layers=[0], freeze_ratio=1.0, frozen=True))
-    assert logged == ['SECOND: freeze_layers [0] wins, ignored: freeze_ratio 1.0, frozen True']
+    assert logged == ['SECOND: freeze_layers [0] applies; ignored: freeze_ratio 1.0, frozen True']
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_module_without_parameters_is_reported(logged):
         (
             second,
             dict(frozen_stages=0),
-            'frozen_stages 0 freezes the stem, but there is none: -1 freezes nothing, '
+            'frozen_stages 0 freezes the stem, but the module has none: -1 freezes nothing, '
             'n the first n of 2 layers',
         ),
         (
@@ -213,7 +213,7 @@ def test_a_module_without_parameters_is_reported(logged):
         (
             second,
             dict(freeze_layers=[0, 2, -3]),
-            'freeze_layers 2, -3 out of range: it has 2 layers, 0 to 1 from the input on or '
+            'freeze_layers 2, -3 out of range: it has 2 layers, 0 to 1 from the input or '
             '-1 to -2 from the output',
         ),
         # An ignored setting is checked too.
@@ -221,35 +221,42 @@ def test_a_module_without_parameters_is_reported(logged):
         (
             second,
             dict(freeze_layers=[1], unfreeze_layers=[0, -1]),
-            'freeze_layers and unfreeze_layers share 1 of 0 to 1: a layer can be in one of them '
-            'only',
+            'freeze_layers and unfreeze_layers share layer 1; list it in one of them',
         ),
         (second, dict(freeze_ratio=1.01), 'freeze_ratio 1.01 must be a number from 0 to 1'),
         (second, dict(freeze_ratio=-0.1), 'freeze_ratio -0.1 must be a number from 0 to 1'),
         (second, dict(freeze_ratio=float('nan')), 'freeze_ratio nan must be a number from 0 to 1'),
         (second, dict(freeze_ratio=True), 'freeze_ratio True must be a number from 0 to 1'),
         (second, dict(freeze_ratio='0.5'), "freeze_ratio '0.5' must be a number from 0 to 1"),
-        (second, dict(freeze_layers='1'), "freeze_layers '1' must be a list of indices"),
-        (second, dict(freeze_layers=1), 'freeze_layers 1 must be a list of indices'),
-        (second, dict(unfreeze_layers=[0.0]), r'unfreeze_layers [0.0] must be a list of indices'),
+        (second, dict(freeze_layers='1'), "freeze_layers '1' must be a list of layer indices"),
+        (second, dict(freeze_layers=1), 'freeze_layers 1 must be a list of layer indices'),
+        (
+            second,
+            dict(unfreeze_layers=[0.0]),
+            'unfreeze_layers [0.0] must be a list of',
+        ),
         (second, dict(frozen_stages=True), 'frozen_stages True must be an integer'),
         (second, dict(frozen_stages=1.0), 'frozen_stages 1.0 must be an integer'),
         (second, dict(frozen='yes'), "frozen 'yes' must be True or False"),
         (second, dict(frozen=None), 'frozen None must be True or False'),
         (second, dict(norm_eval=1), 'norm_eval 1 must be True or False'),
-        (second, dict(always_trainable='blocks'), "always_trainable 'blocks' must be a list of"),
+        (
+            second,
+            dict(always_trainable='blocks'),
+            "always_trainable 'blocks' must be a list of",
+        ),
         (second, dict(always_trainable=None), 'always_trainable None must be a list of'),
         (
             second,
             dict(frozen=True, always_trainable=['blocks', 'block']),
-            "always_trainable 'block' matches no submodule; it has blocks and what lies below",
+            "always_trainable 'block' matches no submodule; SECOND contains blocks",
         ),
         (
             lambda: HardSimpleVFE(4),
             dict(frozen_stages=1),
-            'frozen_stages 1 needs layers, and those of HardSimpleVFE are not known; use '
-            'frozen=True, or register them with projects.cmt_aqr.freezing.register_layers; known '
-            'are CmtTransformer, FPN, ',
+            'frozen_stages 1 needs the ordered layers of the module, which are unknown for '
+            'HardSimpleVFE; use frozen=True, or register them with '
+            'projects.cmt_aqr.freezing.register_layers (known: CmtTransformer, FPN, ',
         ),
     ],
 )

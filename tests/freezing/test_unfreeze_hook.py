@@ -28,7 +28,7 @@ from projects.cmt_aqr.freezing import (
     frozen_modules,
 )
 from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind
-from projects.cmt_aqr.freezing.schedule import simulate
+from projects.cmt_aqr.freezing.schedule import RunLength, simulate
 
 
 class ResNet(nn.Sequential):
@@ -187,9 +187,8 @@ def test_rates_are_those_of_groups_that_were_there_from_the_start(tmp_path):
     recorder = Recorder()
     runner = make(tmp_path, schedule_hook(), recorder)
     runner.train()
-    due = simulate(
-        runner.optim_wrapper.optimizer.param_groups, SCHEDULERS, epoch_length=2, max_epochs=EPOCHS
-    )
+    length = RunLength(epoch_length=2, max_epochs=EPOCHS)
+    due = simulate(runner.optim_wrapper.optimizer.param_groups, SCHEDULERS, length)
     for index, (name, multiplier) in enumerate(
         {'default': 1, 'img_backbone': 0.1, 'img_backbone.layer3': 0.5}.items()
     ):
@@ -403,13 +402,13 @@ def test_audit_still_sees_an_average_of_what_never_trained_differ(tmp_path):
 @pytest.mark.parametrize(
     ('schedule', 'message'),
     [
-        ([1, 2], r'schedule is \[1, 2\]; it must be a dict of epochs'),
-        ({0: {}, 1.5: {}}, 'schedule has epoch 1.5; it must be a whole number from 0 on'),
-        ({0: {}, '3': {}}, "schedule has epoch '3'; it must be a whole number from 0 on"),
-        ({0: {}, True: {}}, 'schedule has epoch True; it must be a whole number'),
-        ({0: {}, -1: {}}, 'schedule has epoch -1; it must be a whole number'),
-        ({2: {}, 1: {}}, r'schedule has epochs \[1, 2\]; it must say what epoch 0 trains'),
-        ({}, r'schedule has epochs \[\]; it must say what epoch 0 trains'),
+        ([1, 2], r'schedule is \[1, 2\]; it must be a dict of phases by epoch'),
+        ({0: {}, 1.5: {}}, 'schedule has epoch 1.5; it must be an integer, 0 or greater'),
+        ({0: {}, '3': {}}, "schedule has epoch '3'; it must be an integer, 0 or greater"),
+        ({0: {}, True: {}}, 'schedule has epoch True; it must be an integer'),
+        ({0: {}, -1: {}}, 'schedule has epoch -1; it must be an integer'),
+        ({2: {}, 1: {}}, r'schedule has epochs \[1, 2\]; it must include epoch 0'),
+        ({}, r'schedule has epochs \[\]; it must include epoch 0'),
         ({0: -1}, r'schedule\[0\] is -1; it must be a number of layers or a dict of settings'),
         ({0: [1]}, r'schedule\[0\] is \[1\]; it must be a number of layers or a dict'),
         (
@@ -429,7 +428,7 @@ def test_schedules_that_are_none(schedule, message):
         (
             {0: {}, 6: {}},
             'UnfreezeScheduleHook of img_backbone: schedule has epoch 6, but the run ends after '
-            'max_epochs 6: allowed are 0 to 5',
+            'max_epochs 6; allowed are 0 to 5',
         ),
         (
             {0: {}, 5: 4},
@@ -442,7 +441,7 @@ def test_schedules_that_are_none(schedule, message):
         ),
         (
             {0: dict(frozen=True), 5: dict(frozen_stages=3, norm_eval=True, frozen=True)},
-            'UnfreezeScheduleHook: no phase trains anything of img_backbone',
+            'UnfreezeScheduleHook: no phase trains any part of img_backbone',
         ),
     ],
 )
@@ -457,7 +456,7 @@ def test_unknown_module(tmp_path):
     runner = make(tmp_path, schedule_hook(module='img_backbonne'))
     with pytest.raises(
         ValueError,
-        match="module 'img_backbonne' is not in Detector, which has data_preprocessor, "
+        match="module 'img_backbonne' is not in Detector, which contains data_preprocessor, "
         'img_backbone, pts_backbone, line',
     ):
         runner.train()
@@ -467,23 +466,23 @@ def test_what_the_config_freezes_cannot_be_trained_by_the_schedule(tmp_path):
     model = Detector()
     freeze(model.img_backbone, FreezePolicy(frozen_stages=1))
     runner = make(tmp_path, schedule_hook({0: 1, 4: {}}), model=model)
-    with pytest.raises(ValueError, match='epoch 4: 6 parameters are to train') as error:
+    with pytest.raises(ValueError, match='epoch 4: 6 parameters to train are') as error:
         runner.train()
-    assert 'not in the optimizer, img_backbone.conv1.weight for one' in str(error.value)
+    assert 'not in the optimizer, for example img_backbone.conv1.weight' in str(error.value)
     assert 'freeze img_backbone by the schedule alone' in str(error.value)
 
 
 @pytest.mark.parametrize('module', ['img_backbone', 'img_backbone.layer1'])
 def test_one_schedule_a_module(tmp_path, module):
     other = schedule_hook({0: {}}, module)
-    with pytest.raises(ValueError, match=f'img_backbone: there is another one of {module}'):
+    with pytest.raises(ValueError, match=f'img_backbone: {module} has a second schedule'):
         make(tmp_path, schedule_hook({0: {}}), other).train()
 
 
 def test_a_run_by_iterations_has_no_epochs(tmp_path):
     runner = make(tmp_path)
     runner._train_loop = dict(type='IterBasedTrainLoop', max_iters=4)
-    with pytest.raises(ValueError, match='counts epochs, but the run has iterations only'):
+    with pytest.raises(ValueError, match='counts epochs, but the run has only iterations'):
         runner.train()
 
 
@@ -492,7 +491,7 @@ def test_several_optimizers(tmp_path):
     wrapper = OptimWrapper(torch.optim.SGD(runner.model.parameters(), lr=0.1))
     runner.optim_wrapper = OptimWrapperDict(all=wrapper)
     runner.param_schedulers = None
-    with pytest.raises(ValueError, match='needs one optimizer, not an OptimWrapperDict'):
+    with pytest.raises(ValueError, match='needs a single optimizer, not an OptimWrapperDict'):
         runner.train()
 
 

@@ -1,9 +1,9 @@
-"""Freezing that can be trusted: what is frozen, and that it stays so."""
+"""Freezing of modules, learning rates by module, and the audit that verifies both."""
 
 from .audit_hook import FreezeAuditHook
-from .building import build_freezable, freeze
+from .building import build_freezable
 from .fast_path import FastPath, add_fast_path, fast_path_of, renew_fast_paths
-from .keeper import eval_norms, frozen_modules
+from .freeze_handle import eval_norms, freeze, frozen_modules
 from .layers import Layers, register_layers
 from .optimizer import StrictOptimWrapperConstructor
 from .policy import FreezePolicy

@@ -1,4 +1,4 @@
-"""Stop a run in which something frozen is not, and write down what was found."""
+"""Hook that verifies the freezing of a training run and stops it at a violation."""
 
 from __future__ import annotations
 
@@ -18,70 +18,58 @@ from torch import nn
 from ..files import dump_json
 from ..running_hooks import note_running
 from . import audit
-from .audit import FreezeViolation, Frozen, Kind, LoadWatch, Violation
-from .report import describe_filled, describe_frozen, describe_violations
-from .schedule import RatePlan, plan_of_start, plan_rates
-from .table import format_table, rows
+from .audit import FreezeViolation, Frozen, Kind, Violation
+from .load_watch import LoadWatch
+from .names import matching_submodules
+from .report import describe, format_table, make_table
+from .schedule import RatePlan, RunLength, plan_of_start, plan_rates
 
 
 @HOOKS.register_module()
 class FreezeAuditHook(Hook):
-    """Check that what is frozen stays frozen; change nothing and trust nothing.
+    """Checks that frozen parts stay frozen, without changing anything.
 
-    Before training: every frozen tensor was filled from a checkpoint, no frozen parameter is in the
-    optimizer, and no scheduler overrides the rates of single modules; the log gets a table of every
-    module's parameters and of the learning rates that it gets over the run. After each step: frozen
-    parameters have no gradient and are in no optimizer, frozen modules are in evaluation mode.
-    After each epoch, before a checkpoint is saved by iteration or by score, and at the end: frozen
-    parameters and buffers, also those of an averaged model (mmengine's ``EMAHook``), are bit for
-    bit what they were at the start. See :func:`~projects.cmt_aqr.freezing.audit.find_frozen` for
-    what counts as frozen.
+    Before training: a checkpoint filled every frozen tensor, no frozen parameter is in the
+    optimizer, and no scheduler overrides the rates of single modules. The log gets a table of every
+    module's parameters and of its learning rates over the run. After each step: frozen parameters
+    have no gradient and are in no optimizer, and frozen modules are in evaluation mode. After each
+    epoch, before a checkpoint is saved by iteration or by score, and at the end: frozen parameters
+    and buffers, including those of an averaged model (mmengine's ``EMAHook``), equal their initial
+    values bit for bit. :func:`~projects.cmt_aqr.freezing.audit.find_frozen` defines what is frozen.
 
-    All processes check together, and all of them stop at what one has found. A violation comes
-    before the checkpoint of that step, epoch or score is saved.
+    All processes check together, and a violation in one stops all of them, before the checkpoint of
+    that step, epoch or score is saved. The findings are also written to
+    ``<log_dir>/freeze_audit.json`` at the start and at the end.
 
-    Rates over the run are those of the config's ``param_scheduler``. Schedulers that a Runner was
-    given ready built cannot be simulated; the log then says so.
-
-    What was found is also written to ``<log_dir>/<report>``, at the start and at the end.
+    The rates over the run are those of ``param_scheduler`` in the config. Schedulers that were
+    passed to the Runner as objects cannot be simulated, which the log then states.
 
     Args:
-        allow_unfilled: patterns of modules, as `fnmatch` reads them, whose frozen tensors may stay
-            as initialised; for the full dotted name or the end of it.
-        interval: iterations from one check of steps to the next.
-        report: name of the JSON file.
+        allow_unfilled: `fnmatch` patterns, for the full dotted name or its end, of modules whose
+            frozen tensors may keep their initial values.
 
     Raises:
-        ValueError: an option is not of this kind.
+        ValueError: `allow_unfilled` is not a list of strings.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(
-        self,
-        *,
-        allow_unfilled: Sequence[str] = (),
-        interval: int = 1,
-        report: str = 'freeze_audit.json',
-    ) -> None:
+    def __init__(self, *, allow_unfilled: Sequence[str] = ()) -> None:
         if isinstance(allow_unfilled, str) or not all(isinstance(p, str) for p in allow_unfilled):
             raise ValueError(f'allow_unfilled {allow_unfilled!r} must be a list of patterns')
-        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
-            raise ValueError(f'interval {interval!r} must be a whole number from 1 on')
         self.allow_unfilled = tuple(allow_unfilled)
-        self.interval = interval
-        self.report = report
         self._watch: LoadWatch | None = None
+        self._filled: dict[str, str] = {}
         self._frozen: Frozen | None = None
         self._expected: dict[str, str] = {}
         self._trained: set[str] = set()
         self._info: dict = {}
 
     def before_run(self, runner: Runner) -> None:
-        """Watch the loading from here on.
+        """Start to watch the loading of weights.
 
-        What was loaded before does not count: ``Runner.train`` initialises the weights next, over
-        what is there. Only a runner that trains a second time leaves its weights alone.
+        Earlier loads do not count, since ``Runner.train`` initialises the weights next; only a
+        Runner that trains a second time does not.
         """
         if self._frozen is not None:
             return
@@ -90,28 +78,26 @@ class FreezeAuditHook(Hook):
         self._watch = LoadWatch(_model(runner), source='init_cfg')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note where the tensors come from that are loaded next."""
+        """Set the source of the tensors that are loaded next."""
         if self._watch is not None:
             self._watch.source = str(runner._load_from or f'last checkpoint in {runner.work_dir}')
 
     def before_train(self, runner: Runner) -> None:
-        """Log the table, check what can be checked before the first step and start the report.
+        """Log the table, run all checks that need no step and start the report.
 
         Raises:
-            FreezeViolation: frozen tensors were not filled, or take part in training; or a
-                scheduler overrides learning rates by module.
+            FreezeViolation: frozen tensors are unfilled or take part in training, or a scheduler
+                overrides learning rates by module.
             ValueError: a pattern of ``allow_unfilled`` matches no module.
         """
         model = _model(runner)
         note_running(model, FreezeAuditHook.__name__)
         self._watch.close()
-        filled = self._watch.filled(model)
-        allowed = audit.matching_modules(model, self.allow_unfilled)
-        self._info = {}
-        found = self._base(runner)
-        self._info |= describe_filled(self._frozen, filled)
-        self._info |= {'rebased_at_iteration': [], 'values_equal_at_end': None}
-        found += audit.check_filled(model, self._frozen, filled, allowed)
+        self._filled = self._watch.filled(model)
+        allowed = matching_submodules(model, self.allow_unfilled, option='allow_unfilled')
+        self._info = {'rebased_at_iteration': [], 'values_equal_at_end': None}
+        found = self._set_base(runner)
+        found += audit.check_filled(model, self._frozen, self._filled, allowed)
         found += audit.check_parameters(self._frozen, runner.optim_wrapper)
         self._stop_together(runner, found)
         self._write(runner, 'training')
@@ -123,104 +109,97 @@ class FreezeAuditHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Check gradients, modes and optimizer groups, and values before a checkpoint is saved.
+        """Check gradients, modes and optimizer groups, and values if a checkpoint will be saved.
 
         Raises:
-            FreezeViolation: something frozen takes part in training, or has changed.
+            FreezeViolation: a frozen part takes part in training or has changed.
         """
-        due = self.every_n_train_iters(runner, self.interval)
-        saving = any(_saves_now(hook, runner) for hook in runner.hooks)
-        found = []
-        if due:
-            found += audit.check_parameters(self._frozen, runner.optim_wrapper)
-            found += audit.check_modes(self._frozen)
-        if saving:
+        found = audit.check_parameters(self._frozen, runner.optim_wrapper)
+        found += audit.check_modes(self._frozen)
+        if any(_saves_now(hook, runner) for hook in runner.hooks):
             found += self._check_values(runner)
-        if due or saving:
-            self._stop_together(runner, found)
+        self._stop_together(runner, found)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Compare all that is frozen with the start, by value.
+        """Compare all frozen tensors with their initial values.
 
         Raises:
-            FreezeViolation: something has changed.
+            FreezeViolation: a frozen tensor has changed.
         """
         self._stop_together(runner, self._check_values(runner))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Compare by value before a checkpoint is saved for its score.
-
-        While training only; a trained model that is just validated was compared with nothing.
+        """Compare values if a checkpoint may be saved for its score; during training only.
 
         Raises:
-            FreezeViolation: something has changed.
+            FreezeViolation: a frozen tensor has changed.
         """
         if self._frozen is not None and any(_saves_best(hook) for hook in runner.hooks):
             self._stop_together(runner, self._check_values(runner, averages_in_place=True))
 
     def after_train(self, runner: Runner) -> None:
-        """Compare once more, for a validation came since, and finish the report.
+        """Compare values again, since a validation came after the last epoch; finish the report.
 
         Raises:
-            FreezeViolation: something has changed.
+            FreezeViolation: a frozen tensor has changed.
         """
         self._stop_together(runner, self._check_values(runner))
         self._info['values_equal_at_end'] = True
         self._write(runner, 'passed')
 
     def note_trained(self, names: Iterable[str]) -> None:
-        """Name tensors that trained earlier in this run: an average of them lags behind."""
+        """Register tensors trained earlier in this run, whose average lags behind."""
         self._trained.update(names)
 
     def rebase(self, runner: Runner) -> None:
-        """Go on from what is frozen now; for whoever freezes or unfreezes on purpose.
+        """Audit what is frozen now, after a deliberate change of the frozen parts.
 
-        It first checks what was frozen so far, by value. All processes must call it together,
-        between two steps.
+        All processes must call this together, between two steps. The parts that were frozen so far
+        are first checked by value.
 
         Raises:
-            FreezeViolation: something has changed that was frozen until now, or the schedule
-                overrides the rates of what learns from now on.
+            FreezeViolation: a tensor that was frozen so far has changed, or the schedule overrides
+                the rates of the newly trainable parameters.
         """
         self._stop_together(runner, self._check_values(runner))
-        self._stop_together(runner, self._base(runner))
+        self._stop_together(runner, self._set_base(runner))
         self._info['rebased_at_iteration'].append(runner.iter)
         self._write(runner, 'training')
 
-    def _base(self, runner: Runner) -> list[Violation]:
-        """Take down what is frozen now and its values, and log the table; check the rates."""
+    def _set_base(self, runner: Runner) -> list[Violation]:
+        """Record the frozen parts and their values, log the table, and check the rates."""
         model = _model(runner)
         self._frozen = audit.find_frozen(model)
         self._expected = audit.digests(self._frozen.tensors)
         rates, faults = _plan(runner)
-        table = rows(model, rates)
+        table = make_table(model, rates)
         print_log(f'parameters by module:\n{format_table(table)}', logger='current')
-        self._info |= describe_frozen(self._frozen, table)
+        self._info |= describe(self._frozen, self._filled, table)
         self._info['digest'] = audit.total_digest(self._expected)
         return audit.check_rates(faults)
 
     def _check_values(self, runner: Runner, *, averages_in_place: bool = False) -> list[Violation]:
-        """Compare with the start.
+        """Compare with the recorded values.
 
         Args:
-            runner: of the run.
-            averages_in_place: a validation has put averages, if there are any, into the model.
+            runner: the run.
+            averages_in_place: whether a validation has swapped averages into the model.
         """
         averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
         never_trained = {n: d for n, d in self._expected.items() if n not in self._trained}
         expected = never_trained if averages and averages_in_place else self._expected
         found = audit.check_values(_model(runner), expected)
-        # Averaging leaves out what no state dict holds.
+        # Averages do not include tensors that are not in the state dict.
         loadable = {n: never_trained[n] for n in self._frozen.loadable if n in never_trained}
         for average in averages:
             found += audit.check_values(average, loadable, Kind.AVERAGE_DIFFERS)
         return found
 
     def _stop_together(self, runner: Runner, found: list[Violation]) -> None:
-        """Stop all processes if any has found something; all must call it."""
-        # One number for all, every step: what was found is exchanged only if there is anything. Of
-        # two processes on a CPU (gloo) it took 0.2 ms, and all_gather_object 0.8 ms. On a GPU the
-        # host waits for it, as it does anyway for the norm of the gradient.
+        """Stop all processes if any of them found a violation; all must call this."""
+        # Every step reduces a single number; violations are exchanged only if there are any.
+        # Between two CPU processes (gloo) this takes 0.2 ms, and all_gather_object 0.8 ms. On a GPU
+        # the host waits for it, as it already does for the norm of the gradient.
         anything = torch.tensor(len(found))
         all_reduce(anything, op='max')
         if not anything:
@@ -233,18 +212,18 @@ class FreezeAuditHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, state: str, violations: Sequence[Violation] = ()) -> None:
-        found = describe_violations(violations)
+        found = [violation.describe() for violation in violations]
         report = {'state': state, 'iteration': runner.iter, **self._info, 'violations': found}
-        dump_json(Path(runner.log_dir) / self.report, report)
+        dump_json(Path(runner.log_dir) / 'freeze_audit.json', report)
 
 
 def _plan(runner: Runner) -> RatePlan:
-    """The rates of a run; those of its start alone where its schedulers are not in its config."""
+    """The rates over the run, or only the initial ones if its config lacks the schedulers."""
     config = runner.cfg.get('param_scheduler')
     if runner.param_schedulers and not config:
         print_log(
-            'the schedulers of this run were built before it and cannot be simulated: only the '
-            'learning rates of its start are known, and not whether they keep their ratios',
+            'the schedulers of this run were passed as objects and cannot be simulated: only the '
+            'initial learning rates are known, and their ratios are not checked',
             logger='current',
             level=logging.WARNING,
         )
@@ -252,11 +231,12 @@ def _plan(runner: Runner) -> RatePlan:
     loop = runner.train_loop
     by_iteration = isinstance(loop, IterBasedTrainLoop)
     length = dict(max_iters=loop.max_iters) if by_iteration else dict(max_epochs=loop.max_epochs)
-    return plan_rates(runner.optim_wrapper, config, epoch_length=len(loop.dataloader), **length)
+    length = RunLength(epoch_length=len(loop.dataloader), **length)
+    return plan_rates(runner.optim_wrapper, config, length)
 
 
 def _saves_now(hook: Hook, runner: Runner) -> bool:
-    """Whether mmengine's hook saves a checkpoint after this iteration."""
+    """Whether ``hook`` saves a checkpoint after this iteration."""
     if not isinstance(hook, CheckpointHook) or hook.by_epoch:
         return False
     last = hook.save_last and hook.is_last_train_iter(runner)

@@ -1,11 +1,11 @@
-"""A frozen module computed by a copy of it that is made for speed.
+"""Optimised copies that compute frozen modules.
 
-The copy has its norms folded into the convolutions and a memory layout that suits the hardware; in
-this form its outputs equal the module's but for rounding (1e-4 of the largest value in float32).
+A copy has its norms folded into the convolutions and a memory layout that suits the hardware. In
+this form its outputs equal the module's up to rounding (1e-4 of the largest value in float32).
 Lower precision and ``torch.compile`` are options.
 
-Nobody else sees the copy: it is no submodule, so that state dict, checkpoints, averages, optimizer,
-distributed training and audit have to do with the module alone.
+The copy is not a submodule. State dict, checkpoints, averages, optimizer, distributed training and
+audit see only the module itself.
 """
 
 from __future__ import annotations
@@ -25,54 +25,47 @@ from .folding import SPARSE, fold_norms
 
 DTYPES = {None: None, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
-# A norm folded where it does not belong changes values by as much as they are. Rounding does by
-# 1e-6, and by 1e-3 where a GPU computes convolutions in TF32.
+# A norm folded into the wrong convolution changes values by their own size. Rounding changes them
+# by 1e-6, and by 1e-3 on a GPU that computes convolutions in TF32.
 _LARGEST_CHANGE = 1e-2
-# Deep networks with random weights magnify rounding: an untrained VoVNet-99 to 0.5 % and more. By
-# so much more than one rounding of the input, those of all its layers may change the output.
+# Deep networks with random weights magnify rounding, an untrained VoVNet-99 to 0.5 % and more. The
+# rounding of all layers may change the output by this factor more than that of the input.
 _LARGEST_MAGNIFICATION = 100
 
 
 class FastPath:
-    """Stands in for ``module.forward`` and lets a copy compute, where nothing is to be learnt.
+    """Replaces ``module.forward`` by an optimised copy while the module is frozen.
 
-    That is while no parameter takes a gradient, every submodule is in evaluation mode and no input
-    requires a gradient. Otherwise the module computes as ever, and once something of it trains, the
-    copy is dropped; it comes back when all is frozen again.
+    The copy computes if no parameter requires a gradient, every submodule is in evaluation mode and
+    no input requires a gradient. Otherwise the module itself computes. Once a part of the module
+    trains, the copy is dropped; it returns when everything is frozen again.
 
-    The copy is made at the first call and renewed at the next one after the module's tensors were
-    written to, replaced or moved. What is written through ``.data``, as mmengine's ``EMAHook`` does
-    round a validation, torch keeps no count of: :func:`renew_fast_paths` tells of it. At every
-    renewal the folded copy has to reproduce the module's output up to what rounding may change, or
-    is given up with a warning.
+    The copy is made at the first call, and renewed at the next call after a tensor of the module
+    was written to, replaced or moved. PyTorch does not count writes through ``.data``, such as
+    those of mmengine's ``EMAHook`` around a validation: call :func:`renew_fast_paths` after them.
+    At every renewal the output of the folded copy is compared with that of the module; if they
+    differ by more than rounding can explain, the copy is abandoned with a warning.
 
-    Memory: the copy has folded kernels and shifts of its own, and the other parameters where layout
-    or precision differ; what stays the same is shared. The size is logged. The module keeps its
-    weights. The copy keeps no activations.
-
-    A deep copy and a pickle of the module begin without a copy.
+    Memory: the copy has its own folded kernels and biases, and its own version of other parameters
+    whose layout or precision differs; the rest is shared with the module, which keeps its weights.
+    The size is logged. The copy keeps no activations. Deep copies and pickles of the module start
+    without a copy.
 
     Args:
-        module: takes and returns tensors, or lists, tuples and dicts of them. One with sparse
-            convolutions has its norms folded, but keeps precision, layout and eager execution.
-        name: of the module, for the log.
-        channels_last: compute with the channels last in memory.
-        dtype: 'float16' or 'bfloat16' to compute in it, and not in what autocast says; outputs have
-            the type of the input. ``None`` keeps the precision of the module.
-        compile: compile the copy by ``torch.compile``.
+        module: its inputs and outputs are tensors, or lists, tuples and dicts of them. A module
+            with sparse convolutions has its norms folded, but keeps precision, layout and eager
+            execution.
+        name: name of the module in the log.
+        dtype: 'float16' or 'bfloat16' to compute in this precision regardless of autocast; outputs
+            have the type of the input. ``None`` keeps the precision of the module.
+        compile: whether to compile the copy with ``torch.compile``.
 
     Raises:
-        ValueError: an unknown `dtype`.
+        ValueError: unknown `dtype`.
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        *,
-        name: str,
-        channels_last: bool = True,
-        dtype: str | None = None,
-        compile: bool = False,
+        self, module: nn.Module, *, name: str, dtype: str | None = None, compile: bool = False
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(
@@ -80,18 +73,17 @@ class FastPath:
             )
         self.module = module
         self.name = name
-        is_dense = not any(isinstance(m, SPARSE) for m in module.modules())
-        self.channels_last = channels_last and is_dense
-        self.dtype = DTYPES[dtype] if is_dense else None
-        self.compile = compile and is_dense
-        self.given_up = False
+        self.is_dense = not any(isinstance(m, SPARSE) for m in module.modules())
+        self.dtype = DTYPES[dtype] if self.is_dense else None
+        self.compile = compile and self.is_dense
+        self.abandoned = False
         self.drop()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Do what ``module.forward`` does."""
+        """The output of ``module.forward``."""
         if not _is_frozen(self.module):
             self.drop()
-        elif not self.given_up and not _requires_grad((args, kwargs)):
+        elif not self.abandoned and not _requires_grad((args, kwargs)):
             state = _state(self.module)
             if state != self._state:
                 self._renew(args, kwargs)
@@ -101,17 +93,17 @@ class FastPath:
         return self._compute_plainly(args, kwargs)
 
     def renew(self) -> None:
-        """Make the copy anew at the next call."""
+        """Renew the copy at the next call."""
         self._state = None
 
     def drop(self) -> None:
-        """Forget the copy, and so free its memory."""
+        """Delete the copy and free its memory."""
         self._copy: nn.Module | None = None
         self._forward = None
         self._state = None
 
     def own_bytes(self) -> int:
-        """Memory of the copy beyond that of the module."""
+        """Memory of the copy that it does not share with the module."""
         if self._copy is None:
             return 0
         shared = {t.untyped_storage().data_ptr() for t in _tensors(self.module)}
@@ -119,7 +111,7 @@ class FastPath:
         return sum(size for pointer, size in own.items() if pointer not in shared)
 
     def __getstate__(self) -> dict:
-        """All but the copy."""
+        """All attributes except the copy."""
         return {**vars(self), '_copy': None, '_forward': None, '_state': None}
 
     def _compute_plainly(self, args: tuple, kwargs: dict) -> Any:
@@ -127,21 +119,15 @@ class FastPath:
 
     @torch.no_grad()
     def _run(self, args: tuple, kwargs: dict) -> Any:
-        args, kwargs = apply_to((args, kwargs), torch.is_tensor, self._prepare)
+        if self.is_dense:
+            args, kwargs = apply_to((args, kwargs), torch.is_tensor, _channels_last)
         if self.dtype is None:
             return self._forward(*args, **kwargs)
-        given = next(t.dtype for t in _floats((args, kwargs)))
+        input_dtype = next(t.dtype for t in _floats((args, kwargs)))
+        args, kwargs = apply_to((args, kwargs), _is_float, lambda t: t.to(self.dtype))
         with torch.autocast(self._device_type, enabled=False):
-            outputs = self._forward(
-                *apply_to(args, _is_float, lambda t: t.to(self.dtype)),
-                **apply_to(kwargs, _is_float, lambda t: t.to(self.dtype)),
-            )
-        return apply_to(outputs, _is_float, lambda t: t.to(given))
-
-    def _prepare(self, tensor: Tensor) -> Tensor:
-        if self.channels_last and tensor.dim() == 4:
-            return tensor.contiguous(memory_format=torch.channels_last)
-        return tensor
+            outputs = self._forward(*args, **kwargs)
+        return apply_to(outputs, _is_float, lambda t: t.to(input_dtype))
 
     @property
     def _device_type(self) -> str:
@@ -154,39 +140,42 @@ class FastPath:
         made = _copy_of(self.module)
         folded = fold_norms(made)
         change = self._change(made.forward, args, kwargs) if folded else 0.0
-        allowed = _LARGEST_CHANGE
-        if change > allowed:
-            allowed = max(allowed, _LARGEST_MAGNIFICATION * self._rounding(args, kwargs))
-        if change > allowed:
-            self.drop()
-            self.given_up = True
-            print_log(
-                f'{self.name}: no fast path, for with its norms folded into the convolutions '
-                f'before them the output changes by {change:.2g} of its largest value: they are '
-                'not computed in the order in which they are registered',
-                logger='current',
-                level=logging.WARNING,
-            )
+        if change > _LARGEST_CHANGE and change > _LARGEST_MAGNIFICATION * self._rounding(
+            args, kwargs
+        ):
+            self._abandon(change)
             return
-        if self.channels_last:
+        if self.is_dense:
             made.to(memory_format=torch.channels_last)
         if self.dtype is not None:
             made.to(self.dtype)
         if self._copy is not None:
-            # The compiled code is that of this copy: only the values are new.
+            # Compiled code belongs to the existing copy, which gets the new values.
             for old, new in zip(_tensors(self._copy), _tensors(made), strict=True):
                 old.data = new.data
             return
         self._copy = made
         self._forward = torch.compile(made.forward) if self.compile else made.forward
         print_log(
-            f'{self.name}: computed by a frozen copy, with {folded} norms folded and '
+            f'{self.name}: computed by a frozen copy with {folded} folded norms and '
             f'{self.own_bytes() / 1e6:.1f} MB of its own',
             logger='current',
         )
 
+    def _abandon(self, change: float) -> None:
+        self.drop()
+        self.abandoned = True
+        print_log(
+            f'{self.name}: no fast path, because folding its norms into the preceding convolutions '
+            f'changes the output by {change:.2g} of its largest value: they are not computed in '
+            'the order of registration',
+            logger='current',
+            level=logging.WARNING,
+        )
+
     def _change(self, other: Callable, args: tuple, kwargs: dict) -> float:
-        """By how much of the largest value the outputs of another differ from the module's."""
+        """Largest difference between the outputs of ``other`` and of the module, relative to the
+        largest output."""
         dtype = next(self.module.parameters()).dtype
         args, kwargs = apply_to((args, kwargs), _is_float, lambda t: t.to(dtype))
         with torch.autocast(self._device_type, enabled=False):
@@ -199,8 +188,9 @@ class FastPath:
         return max(float(change) for change in changes)
 
     def _rounding(self, args: tuple, kwargs: dict) -> float:
-        """By how much the module's outputs change where the last digits of its input do."""
-        random = torch.Generator().manual_seed(0)  # a training draws the same with and without
+        """Relative change of the module's outputs if the last digits of its inputs change."""
+        # A generator of its own leaves the random numbers of the training unchanged.
+        random = torch.Generator().manual_seed(0)
 
         def rounded(t: Tensor) -> Tensor:
             digits = torch.rand(t.shape, generator=random).to(t) - 0.5
@@ -214,18 +204,18 @@ class FastPath:
 
 
 def add_fast_path(module: nn.Module, *, name: str, **settings: Any) -> nn.Module:
-    """Let a :class:`FastPath` compute what ``module`` gives while it is frozen.
+    """Let a :class:`FastPath` replace ``module.forward`` while ``module`` is frozen.
 
     Args:
-        module: changed in place; one without parameters is left as it is.
-        name: of the module, for the log.
-        settings: of :class:`FastPath`.
+        module: changed in place, unless it has no parameters.
+        name: name of the module in the log.
+        settings: further arguments of :class:`FastPath`.
 
     Returns:
         ``module``.
 
     Raises:
-        ValueError: as :class:`FastPath`.
+        ValueError: unknown `dtype`.
     """
     path = FastPath(module, name=name, **settings)
     if next(module.parameters(), None) is not None:
@@ -234,14 +224,14 @@ def add_fast_path(module: nn.Module, *, name: str, **settings: Any) -> nn.Module
 
 
 def fast_path_of(module: nn.Module) -> FastPath | None:
-    """The fast path that stands in for ``module.forward``, also under activation checkpointing."""
+    """The fast path of ``module`` itself, also under activation checkpointing."""
     path = vars(module).get('forward')
-    path = getattr(path, '__wrapped__', path)  # mmengine puts its checkpoint round what it finds
+    path = getattr(path, '__wrapped__', path)  # mmengine wraps it for checkpointing
     return path if isinstance(path, FastPath) else None
 
 
 def renew_fast_paths(model: nn.Module) -> None:
-    """Make the copies within ``model`` anew at their next call, whatever the tensors tell."""
+    """Renew all copies within ``model`` at their next call."""
     for module in model.modules():
         path = fast_path_of(module)
         if path is not None:
@@ -249,16 +239,16 @@ def renew_fast_paths(model: nn.Module) -> None:
 
 
 def _copy_of(module: nn.Module) -> nn.Module:
-    """A copy with parameters of its own, whose values are still the module's."""
+    """A copy with its own parameter objects, which share the module's values."""
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     made = copy.deepcopy(module, shared)
-    for stand_in in ('forward', 'train'):
-        vars(made).pop(stand_in, None)
+    for replaced in ('forward', 'train'):
+        vars(made).pop(replaced, None)
     return made
 
 
 def _state(module: nn.Module) -> list[tuple]:
-    """Changes when a tensor of ``module`` is written to, replaced or moved."""
+    """A value that changes if a tensor of ``module`` is written to, replaced or moved."""
     return [(t.data_ptr(), t._version, t.device, t.dtype) for t in _tensors(module)]
 
 
@@ -271,12 +261,16 @@ def _requires_grad(data: Any) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _floats(data))
 
 
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     return chain(module.parameters(), module.buffers())
 
 
 def _floats(data: Any) -> list[Tensor]:
-    """Tensors of floating-point numbers in lists, tuples and dicts."""
+    """Floating-point tensors in lists, tuples and dicts."""
     found: list[Tensor] = []
     apply_to(data, _is_float, found.append)
     return found

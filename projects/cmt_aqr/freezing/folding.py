@@ -1,4 +1,4 @@
-"""Norms in evaluation mode folded into the convolutions before them, sparse ones too."""
+"""Folding of evaluation-mode norms into the preceding convolutions, sparse ones included."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Their kernels have the output channels first, as torch's function wants them; spconv 1's have not.
+# Kernels of spconv 2 have the output channels first, as fuse_conv_bn_eval expects; those of
+# spconv 1 do not.
 if IS_SPCONV2_AVAILABLE:
     from spconv.pytorch.conv import SparseConvolution
 
@@ -22,18 +23,17 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def fold_norms(module: nn.Module) -> int:
-    """Fold every norm that stands right behind a convolution among the children of its parent.
+    """Fold every norm that directly follows a convolution among the children of its parent.
 
-    The order of the children is taken for that of the computation, which is right for the usual
-    blocks, though nothing makes it so: hold the outputs against those of the original.
-    mmcv's ``fuse_conv_bn`` goes by the same order, but folds into ``Conv2d`` alone, and across what
-    stands between.
+    Assumes that children are registered in the order in which they are computed; callers must
+    compare the outputs with those of the original. mmcv's ``fuse_conv_bn`` assumes the same, but
+    folds into ``Conv2d`` only, and past other modules in between.
 
     Args:
         module: in evaluation mode; changed in place. Folded norms become ``nn.Identity``.
 
     Returns:
-        how many were folded.
+        The number of folded norms.
     """
     folded = 0
     for parent in module.modules():
@@ -48,10 +48,10 @@ def fold_norms(module: nn.Module) -> int:
 
 
 def _fit(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether the second is a norm with running statistics of what the first gives."""
+    """Whether ``norm`` has running statistics of the output channels of ``conv``."""
     if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
         return False
-    # A transposed kernel has its output channels second, and those of one group only.
+    # Transposed kernels have the output channels second, and only those of one group.
     foldable = isinstance(conv, (*_DENSE, *SPARSE)) or (
         isinstance(conv, _TRANSPOSED) and conv.groups == 1
     )

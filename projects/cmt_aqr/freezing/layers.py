@@ -1,7 +1,7 @@
-"""Which submodules of a module are its layers, in order from the input to the output.
+"""The ordered layers of a module, from its input to its output.
 
-Layers are found by the name of the module's class or of one it derives from, so that nothing has to
-be imported that the model does not use. Further classes are added with :func:`register_layers`.
+Layers are looked up by the name of the module's class or of a base class, so that classes which a
+model does not use need not be imported. :func:`register_layers` adds further classes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from .names import is_within
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """Names, within a module, of its submodules and parameters.
+    """Names of a module's submodules and parameters, sorted by layer.
 
     Attributes:
-        layers: what makes up each layer; layer 0 is nearest the input.
-        stem: what comes before layer 0, such as a patch embedding.
-        rest: what comes after the last layer, such as a final norm.
+        layers: names of each layer; layer 0 is nearest the input.
+        stem: names before layer 0, such as a patch embedding.
+        rest: names after the last layer, such as a final norm.
     """
 
     layers: tuple[tuple[str, ...], ...]
@@ -34,19 +36,19 @@ _FINDERS: dict[str, Finder] = {}
 
 
 def register_layers(*class_names: str) -> Callable[[Finder], Finder]:
-    """Register the decorated function as the one that finds the layers of classes.
+    """Decorator that registers a function as the layer finder of these classes.
 
-    The function gets a module of one of these classes, or of one derived from it, and returns its
-    :class:`Layers`, or ``None`` for a module that has none.
+    The function receives a module of one of the classes or of a subclass, and returns its
+    :class:`Layers`, or ``None`` if the module has no layers.
 
     Raises:
-        ValueError: one of the names has such a function already.
+        ValueError: one of the classes already has a layer finder.
     """
 
     def register(find: Finder) -> Finder:
         taken = sorted(set(class_names) & set(_FINDERS))
         if taken:
-            raise ValueError(f'the layers of {", ".join(taken)} are registered already')
+            raise ValueError(f'the layers of {", ".join(taken)} are already registered')
         _FINDERS.update(dict.fromkeys(class_names, find))
         return find
 
@@ -54,21 +56,20 @@ def register_layers(*class_names: str) -> Callable[[Finder], Finder]:
 
 
 def classes_with_layers() -> list[str]:
-    """Names of the classes whose layers are known."""
+    """Names of the registered classes."""
     return sorted(_FINDERS)
 
 
 def has_known_layers(cls: type) -> bool:
-    """Whether ``cls`` or a class that it derives from is registered."""
+    """Whether ``cls`` or one of its base classes is registered."""
     return any(base.__name__ in _FINDERS for base in cls.__mro__)
 
 
 def find_layers(module: nn.Module) -> Layers | None:
-    """The layers of ``module``, or ``None`` where they are not known.
+    """The layers of ``module``; ``None`` if they are unknown.
 
     Raises:
-        ValueError: the registered function leaves out parameters of the module; freezing by its
-            layers would pass them over.
+        ValueError: the layer finder omits parameters of the module, which a policy would then miss.
     """
     for base in type(module).__mro__:
         if base.__name__ in _FINDERS:
@@ -79,23 +80,18 @@ def find_layers(module: nn.Module) -> Layers | None:
     return None
 
 
-def is_within(name: str, roots: tuple[str, ...]) -> bool:
-    """Whether the dotted ``name`` is one of ``roots`` or lies below one; '' is above all names."""
-    return any(root in ('', name) or name.startswith(f'{root}.') for root in roots)
-
-
 def _check_complete(module: nn.Module, found: Layers) -> None:
     roots = (*found.stem, *found.rest, *(name for layer in found.layers for name in layer))
     missing = [name for name, _ in module.named_parameters() if not is_within(name, roots)]
     if missing:
         raise ValueError(
-            f'the layers registered for {type(module).__name__} leave out its parameters '
-            f'{", ".join(missing)}: register its class with register_layers'
+            f'the layers registered for {type(module).__name__} omit its parameters '
+            f'{", ".join(missing)}: register its own class with register_layers'
         )
 
 
 def _one_after_another(module: nn.Module, layers: list[str]) -> Layers:
-    """One submodule a layer; the children before and after them are the stem and the rest."""
+    """Layers of one submodule each; the children before and after are the stem and the rest."""
     children = [name for name, _ in module.named_children()]
     first, last = (children.index(layers[i].split('.')[0]) for i in (0, -1))
     return Layers(
@@ -107,7 +103,7 @@ def _one_after_another(module: nn.Module, layers: list[str]) -> Layers:
 
 @register_layers('ResNet')
 def _resnet(module: nn.Module) -> Layers:
-    """Of mmdet or torchvision; the stem may be deep."""
+    """ResNets of mmdet and torchvision, with any kind of stem."""
     names = [name for name, _ in module.named_children() if re.fullmatch(r'layer\d+', name)]
     return _one_after_another(module, names)
 
@@ -135,7 +131,7 @@ def _second_fpn(module: nn.Module) -> Layers:
 
 @register_layers('FPN')
 def _fpn(module: nn.Module) -> Layers:
-    """A layer is a level of the input; extra levels, made from the last one, are the rest."""
+    """One layer per input level; extra levels, computed from the last one, are the rest."""
     levels, outputs = len(module.lateral_convs), len(module.fpn_convs)
     return Layers(
         layers=tuple((f'lateral_convs.{i}', f'fpn_convs.{i}') for i in range(levels)),
@@ -151,7 +147,7 @@ def _cmt_transformer(module: nn.Module) -> Layers:
 
 @register_layers('PreTrainedModel')
 def _transformers_encoder(module: nn.Module) -> Layers | None:
-    """Of the `transformers` package: vision transformers such as DINOv2, SigLIP and CLIP."""
+    """Vision transformers of the `transformers` package, such as DINOv2, SigLIP and CLIP."""
     for stack in ('layer', 'layers'):
         blocks = getattr(getattr(module, 'encoder', None), stack, None)
         if isinstance(blocks, nn.ModuleList):

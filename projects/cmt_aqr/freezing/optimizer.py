@@ -1,4 +1,4 @@
-"""Learning rates by module: every key must match, and what is frozen stays out of the optimizer."""
+"""Optimizer constructor with learning rates by module, in which every key must match."""
 
 import math
 from collections import defaultdict
@@ -13,28 +13,31 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from .layers import Layers, classes_with_layers, find_layers, is_within
+from .layers import Layers, classes_with_layers, find_layers
+from .names import is_within
+from .report import align
 
 DEFAULT_GROUP = 'default'
 
-# What a module is called elsewhere -> its names in CMT, which no likeness of spelling would find.
+# Names used elsewhere -> names in CMT, for which spelling gives no hint.
 _CONFUSIONS = {'query_embed': ('bev_embedding', 'rv_embedding')}
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyOptions:
-    """What one entry of ``custom_keys`` sets for the parameters it matches.
+    """Options of one entry of ``custom_keys``.
 
     Attributes:
-        lr_mult: multiplies the optimizer's ``lr``.
-        decay_mult: multiplies the optimizer's ``weight_decay``.
-        layer_decay: for a key that names a module with ordered layers: the last layer, and what
-            comes after it, gets ``lr_mult``, every layer before it this share of the next one, and
-            the stem this share of layer 0 (Clark et al., ELECTRA, ICLR 2020).
+        lr_mult: factor of the optimizer's ``lr``.
+        decay_mult: factor of the optimizer's ``weight_decay``.
+        layer_decay: factor between the rates of successive layers, for a key that names a module
+            with ordered layers: the last layer and whatever follows it get ``lr_mult``, every other
+            layer gets ``layer_decay`` times the rate of the next one, and so does the stem (Clark
+            et al., ELECTRA, ICLR 2020).
 
     Raises:
-        ValueError: a multiplier is not a finite number from 0 on, or ``layer_decay`` not one
-            greater than 0 and up to 1.
+        ValueError: a multiplier is negative or not a finite number, or ``layer_decay`` is not
+            greater than 0 and at most 1.
     """
 
     lr_mult: float = 1.0
@@ -49,12 +52,12 @@ class KeyOptions:
         decay = self.layer_decay
         if decay is not None and not (_is_number(decay) and 0 < decay <= 1):
             raise ValueError(
-                f'layer_decay is {decay!r}; it must be a number greater than 0 and up to 1'
+                f'layer_decay is {decay!r}; it must be a number greater than 0 and at most 1'
             )
 
 
 class Setting(NamedTuple):
-    """The group of a parameter, and what it multiplies the optimizer's ``lr`` and decay by."""
+    """The group of a parameter and its multipliers."""
 
     key: str
     group: str
@@ -62,58 +65,59 @@ class Setting(NamedTuple):
     decay_mult: float
 
 
-# Registered with mmengine rather than MMDetection3D, whose registry falls back on mmengine's, so
-# that a Runner finds it in any scope.
+# Registered with mmengine, which MMDetection3D's registry falls back on, so that a Runner finds it
+# in any scope.
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Build the optimizer from groups of trainable parameters, with a rate for each key.
+    """Builds an optimizer for the trainable parameters, with one group for each key.
 
-    ``paramwise_cfg=dict(custom_keys={'img_neck': dict(lr_mult=0.05, decay_mult=1.0)})`` as in
-    mmengine, but:
+    ``paramwise_cfg=dict(custom_keys={'img_neck': dict(lr_mult=0.05, decay_mult=1.0)})`` works as in
+    mmengine, with these differences:
 
     - A key matches whole dotted components anywhere in a parameter's name: ``transformer`` matches
-      ``pts_bbox_head.transformer.norm.weight``, not ``foo_transformer.weight``. The key of most
-      components wins, among those the longest, then the alphabet.
-    - A key without an effect is an error: one that matches nothing, or only what longer keys take.
-      One that names a module without parameters, or with frozen ones only, is logged.
-    - Frozen parameters, those with ``requires_grad=False``, are never in a group.
-    - There is one group a key, or a layer where layers have rates of their own, and one for the
-      rest, each with its ``name`` and ``lr_mult``. ``default`` comes first and the others follow by
-      key, however the config orders them: few groups keep optimizers fast, and a fixed order keeps
-      their state right on resume.
+      ``pts_bbox_head.transformer.norm.weight``, but not ``foo_transformer.weight``. Of several
+      matching keys, the one with the most components applies, then the longest, then the first in
+      the alphabet.
+    - A key without effect is an error: one that matches nothing, or only parameters of longer keys.
+      A key for a module without parameters, or with frozen ones only, is logged.
+    - Frozen parameters, those with ``requires_grad=False``, are in no group.
+    - Every key has one group, or one per layer with `layer_decay`; all other parameters form the
+      group ``default``. Groups have a ``name`` and an ``lr_mult``. Their order, ``default`` first
+      and then by key, does not depend on the config, so that a resumed optimizer state fits. Having
+      few groups keeps optimizers fast.
     - ``img_backbone=dict(lr_mult=0.01, layer_decay=0.7)`` sets rates by layer, see
       :class:`KeyOptions`.
 
     Args:
-        optim_wrapper_cfg: of the wrapper, with ``optimizer``, whose ``lr`` must be given.
-        paramwise_cfg: nothing but ``custom_keys``.
+        optim_wrapper_cfg: config of the wrapper, whose ``optimizer`` must have an ``lr``.
+        paramwise_cfg: ``custom_keys`` and nothing else.
 
     Raises:
-        ValueError: an unknown option, or a value out of its range.
+        ValueError: unknown option, or value out of range.
     """
 
     def _validate_cfg(self) -> None:
-        """Called by the base class; reads the options of every key."""
+        """Read the options of every key; called by the base class."""
         _reject_exclude_frozen(self.optim_wrapper_cfg, 'optim_wrapper')
         _reject_exclude_frozen(self.optimizer_cfg, 'optim_wrapper.optimizer')
         _reject_exclude_frozen(self.paramwise_cfg, 'paramwise_cfg')
         _check_mapping(self.paramwise_cfg, 'paramwise_cfg', allowed=('custom_keys',))
         if not _is_number(self.base_lr) or self.base_lr <= 0:
             raise ValueError(
-                f'optimizer.lr is {self.base_lr!r}; it must be given as a number greater than 0, '
-                'because every lr_mult multiplies it'
+                f'optimizer.lr is {self.base_lr!r}; it must be a number greater than 0, because '
+                'every lr_mult multiplies it'
             )
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
-        self.custom_keys = _read_custom_keys(custom_keys, decays=self.base_wd is not None)
-        # Without any entry the base class would give the optimizer all parameters, frozen or not.
+        self.custom_keys = _read_custom_keys(custom_keys, has_decay=self.base_wd is not None)
+        # If this were empty, the base class would optimize all parameters, even frozen ones.
         self.paramwise_cfg = {'custom_keys': custom_keys}
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the wrapper and log its groups in one table.
+        """Build the wrapper and log a table of its groups.
 
         Raises:
-            ValueError: nothing is trainable; a key has no effect; a multiplier of 0 on what is
-                not frozen.
+            ValueError: no parameter is trainable, a key has no effect, or a trainable parameter has
+                a multiplier of 0.
         """
         optim_wrapper = super().__call__(model)
         print_log(_table(optim_wrapper.optimizer.param_groups), logger='current')
@@ -126,44 +130,42 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Called by the base class: add the groups of ``module``, the whole model."""
-        params.extend(self.groups(module))
-
-    def groups(self, model: nn.Module) -> list[dict]:
-        """Parameter groups of what is trainable now; see :meth:`__call__` for the errors."""
+        """Append the groups of ``module``, the whole model; called by the base class."""
         members = defaultdict(list)
-        for name, setting in self.settings(model).items():
-            parameter = model.get_parameter(name)
+        for name, setting in self.settings(module).items():
+            parameter = module.get_parameter(name)
             if parameter.requires_grad:
                 members[setting].append(parameter)
         if not members:
             raise ValueError(
-                f'every parameter of {type(model).__name__} is frozen: there is nothing to train'
+                f'every parameter of {type(module).__name__} is frozen: there is nothing to train'
             )
-        return [self._group(setting, members[setting]) for setting in sorted(members, key=_order)]
+        for setting in sorted(members, key=_order):
+            params.append(self._group(setting, members[setting]))
 
     def settings(self, model: nn.Module) -> dict[str, Setting]:
-        """Setting of every parameter by name, of frozen ones too, in the model's order.
+        """Setting of every parameter by name, including frozen ones, in the model's order.
 
-        A parameter that several modules share is listed, and trained, once, by its first name; a
+        A parameter shared by several modules is listed and trained once, under its first name; a
         key may match any of its names.
-
-        Raises:
-            ValueError: as :meth:`__call__`, but for a model in which nothing is trainable.
         """
         aliases = _aliases(model)
-        keys = {names[0]: _matching_keys(names, self.custom_keys) for names in aliases.values()}
+        keys = {names[0]: self._matching_keys(names) for names in aliases.values()}
         _check_keys_apply(self.custom_keys, keys, model)
         trainable = {names[0] for parameter, names in aliases.items() if parameter.requires_grad}
         _check_keys_train(self.custom_keys, keys, trainable)
         encoders = {
-            key: _Encoder.named(key, model)
+            key: _Encoder.find(key, model)
             for key, options in self.custom_keys.items()
             if options.layer_decay is not None
         }
         return {
             names[0]: self._setting(names, keys[names[0]], encoders) for names in aliases.values()
         }
+
+    def _matching_keys(self, names: Sequence[str]) -> list[str]:
+        """Keys that match a name of a parameter, by precedence."""
+        return [key for key in self.custom_keys if any(_contains(name, key) for name in names)]
 
     def _setting(
         self, names: Sequence[str], matching: Sequence[str], encoders: Mapping[str, '_Encoder']
@@ -174,7 +176,7 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         options = self.custom_keys[key]
         if key not in encoders:
             return Setting(key, key, options.lr_mult, options.decay_mult)
-        layer, distance = encoders[key].place(names)
+        layer, distance = encoders[key].locate(names)
         lr_mult = options.lr_mult * options.layer_decay**distance
         return Setting(key, f'{key} {layer}', lr_mult, options.decay_mult)
 
@@ -191,38 +193,39 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 class _Encoder(NamedTuple):
-    """A module with ordered layers, and its name in the model."""
+    """A module with ordered layers and its name in the model."""
 
     path: str
     layers: Layers
 
     @classmethod
-    def named(cls, key: str, model: nn.Module) -> '_Encoder':
+    def find(cls, key: str, model: nn.Module) -> '_Encoder':
         """The module that ``key`` names.
 
         Raises:
-            ValueError: it names none, or several, or one whose layers are not known.
+            ValueError: the key names no module or several, or one with unknown layers.
         """
         modules = {
             name: module for name, module in model.named_modules() if f'.{name}'.endswith(f'.{key}')
         }
         if len(modules) != 1:
             raise ValueError(
-                f'custom_keys[{key!r}]: layer_decay needs the name of one module; the key names '
-                f'{sorted(modules) or "none"}'
+                f'custom_keys[{key!r}]: layer_decay needs a key that names one module; this key '
+                f'names {sorted(modules) or "none"}'
             )
         ((path, module),) = modules.items()
         layers = find_layers(module)
         if layers is None:
             raise ValueError(
-                f'custom_keys[{key!r}]: layer_decay needs ordered layers, but those of '
-                f'{type(module).__name__} are not known; they are known of '
-                f'{", ".join(classes_with_layers())}; add others with register_layers'
+                f'custom_keys[{key!r}]: layer_decay needs ordered layers, which are unknown for '
+                f'{type(module).__name__}; register them with '
+                'projects.cmt_aqr.freezing.register_layers '
+                f'(known: {", ".join(classes_with_layers())})'
             )
         return cls(path, layers)
 
-    def place(self, names: Sequence[str]) -> tuple[str, int]:
-        """Layer of a parameter, and how far that is from the last one."""
+    def locate(self, names: Sequence[str]) -> tuple[str, int]:
+        """Layer of a parameter and its distance to the last layer."""
         within = [name.removeprefix(f'{self.path}.') for name in names]
         count = len(self.layers.layers)
         for index, roots in enumerate([self.layers.stem, *self.layers.layers]):
@@ -232,12 +235,15 @@ class _Encoder(NamedTuple):
 
 
 def _order(setting: Setting) -> tuple:
-    """Of groups: the default one, then by key, and from the stem to the last layer."""
+    """Sort key of groups: the default group, then by key, from the stem to the last layer."""
     return setting.key != DEFAULT_GROUP, setting.key, setting.lr_mult, setting.group
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Reading the config.
 
 
 def _reject_exclude_frozen(config: object, where: str) -> None:
@@ -247,7 +253,7 @@ def _reject_exclude_frozen(config: object, where: str) -> None:
         if name == 'exclude_frozen_parameters':
             raise ValueError(
                 f'{where} sets exclude_frozen_parameters={value!r}; remove it: '
-                'StrictOptimWrapperConstructor always leaves frozen parameters out'
+                'StrictOptimWrapperConstructor always excludes frozen parameters'
             )
         _reject_exclude_frozen(value, f'{where}.{name}')
 
@@ -260,21 +266,20 @@ def _check_mapping(config: object, where: str, *, allowed: Sequence[str] | None 
         raise ValueError(f'{where} has unknown options {unknown}; allowed: {", ".join(allowed)}')
 
 
-def _read_custom_keys(custom_keys: object, *, decays: bool) -> dict[str, KeyOptions]:
-    """Options of each key; the key that wins over the others comes first."""
+def _read_custom_keys(custom_keys: object, *, has_decay: bool) -> dict[str, KeyOptions]:
+    """Options of each key, ordered by precedence."""
     _check_mapping(custom_keys, 'custom_keys')
     if DEFAULT_GROUP in custom_keys:
         raise ValueError(
-            f'custom_keys: {DEFAULT_GROUP!r} is what the group of all unmatched parameters is '
-            'called; write the key with its parent'
+            f'custom_keys: {DEFAULT_GROUP!r} is the name of the group of all unmatched parameters; '
+            'write the key with its parent'
         )
     options = {}
+    allowed = [field.name for field in fields(KeyOptions)]
     for key in sorted(custom_keys, key=lambda key: (-key.count('.'), -len(key), key)):
         where = f'custom_keys[{key!r}]'
-        _check_mapping(
-            custom_keys[key], where, allowed=[field.name for field in fields(KeyOptions)]
-        )
-        if 'decay_mult' in custom_keys[key] and not decays:
+        _check_mapping(custom_keys[key], where, allowed=allowed)
+        if 'decay_mult' in custom_keys[key] and not has_decay:
             raise ValueError(
                 f'{where} sets decay_mult, but the optimizer has no weight_decay to multiply'
             )
@@ -285,6 +290,9 @@ def _read_custom_keys(custom_keys: object, *, decays: bool) -> dict[str, KeyOpti
     return options
 
 
+# Matching keys with parameters.
+
+
 def _aliases(model: nn.Module) -> dict[nn.Parameter, list[str]]:
     """All names of each parameter."""
     aliases = defaultdict(list)
@@ -293,21 +301,22 @@ def _aliases(model: nn.Module) -> dict[nn.Parameter, list[str]]:
     return aliases
 
 
-def _matching_keys(names: Sequence[str], keys: Mapping[str, KeyOptions]) -> list[str]:
-    """Keys that match one of the names of a parameter, the one that wins first."""
-    return [key for key in keys if any(_holds(name, key) for name in names)]
-
-
-def _holds(name: str, key: str) -> bool:
-    """Whether a dotted name holds all components of ``key`` in a row."""
+def _contains(name: str, key: str) -> bool:
+    """Whether all components of ``key`` occur consecutively in a dotted name."""
     return f'.{key}.' in f'.{name}.'
 
 
 def _check_keys_apply(
     options: Mapping[str, KeyOptions], keys: Mapping[str, Sequence[str]], model: nn.Module
 ) -> None:
-    """Every key must decide on a parameter, or name what has none, or what longer keys refine."""
-    known = [name for name, _ in model.named_modules()] + _without_parameter(model)
+    """Every key must apply to a parameter, to a module without any, or be refined by longer keys.
+
+    Args:
+        options: options of each key.
+        keys: matching keys of each parameter, by precedence.
+        model: the model.
+    """
+    known = [name for name, _ in model.named_modules()] + _possible_parameters(model)
     unmatched = []
     for key in options:
         winners = {name: matching[0] for name, matching in keys.items() if key in matching}
@@ -315,7 +324,7 @@ def _check_keys_apply(
             continue
         if winners:
             _check_refined(key, winners)
-        elif any(_holds(name, key) for name in known):
+        elif any(_contains(name, key) for name in known):
             print_log(f'custom_keys: {key!r} has no parameters', logger='current')
         else:
             unmatched.append(key)
@@ -323,31 +332,31 @@ def _check_keys_apply(
         _raise_unmatched(unmatched, model)
 
 
-def _without_parameter(model: nn.Module) -> list[str]:
-    """What may be a parameter, but is a buffer or left out (``None``) as its module is configured.
+def _possible_parameters(model: nn.Module) -> list[str]:
+    """Names that another config of the same modules makes parameters: buffers, and ``None``.
 
-    So one recipe serves all options of a module.
+    A recipe with a key for them serves all configs.
     """
-    left_out = [
+    absent = [
         f'{prefix}.{name}'.removeprefix('.')
         for prefix, module in model.named_modules()
         for name, parameter in module._parameters.items()
         if parameter is None
     ]
-    return left_out + [name for name, _ in model.named_buffers()]
+    return absent + [name for name, _ in model.named_buffers()]
 
 
 def _check_refined(key: str, winners: Mapping[str, str]) -> None:
-    """Other keys may take every parameter of ``key`` if they name parts of it."""
+    """Longer keys may take all parameters of ``key`` only if they name parts of it."""
     rivals = sorted(set(winners.values()))
-    if not all(_holds(rival, key) for rival in rivals):
+    if not all(_contains(rival, key) for rival in rivals):
         name = next(iter(winners))
         path = name[: f'.{name}.'.index(f'.{key}.') + len(key)]
         raise ValueError(
-            f'custom_keys: {key!r} has no effect, because the longer {rivals} take all that it '
-            f'matches; to let it win, write it with its parents, as {path!r}'
+            f'custom_keys: {key!r} has no effect, because the longer keys {rivals} take all its '
+            f'parameters; to give it precedence, write it with its parents, as {path!r}'
         )
-    print_log(f'custom_keys: {key!r} is left with nothing by {rivals}', logger='current')
+    print_log(f'custom_keys: {rivals} take all parameters of {key!r}', logger='current')
 
 
 def _raise_unmatched(unmatched: Sequence[str], model: nn.Module) -> None:
@@ -367,19 +376,19 @@ def _raise_unmatched(unmatched: Sequence[str], model: nn.Module) -> None:
 
 
 def _near_misses(key: str, names: Sequence[str]) -> list[str]:
-    """Parts of the model's names, of as many components as ``key``, that it may stand for."""
-    parts = {part for name in names for part in _windows(name, size=key.count('.') + 1)}
-    known = _CONFUSIONS.get(key.rpartition('.')[2], ())
+    """Parts of the model's names with as many components as ``key`` that may have been meant."""
     components = {component for name in names for component in name.split('.')}
-    if any(name in components for name in known):
+    known = _CONFUSIONS.get(key.rpartition('.')[2], ())
+    if components & {*known}:
         return [name for name in known if name in components]
-    # mmengine's keys are substrings, so a part that holds the key is likely meant.
-    holding = sorted(part for part in parts if key and key in part)
-    close = get_close_matches(key, sorted(parts), n=3)
-    return list(dict.fromkeys([*close, *holding]))[:5]
+    parts = sorted({part for name in names for part in _windows(name, size=key.count('.') + 1)})
+    # mmengine's keys are substrings, so a part that contains the key was probably meant.
+    containing = [part for part in parts if key and key in part]
+    return list(dict.fromkeys([*get_close_matches(key, parts, n=3), *containing]))[:5]
 
 
 def _windows(name: str, *, size: int) -> Iterator[str]:
+    """All sequences of ``size`` components of a dotted name."""
     components = name.split('.')
     for start in range(len(components) - size + 1):
         yield '.'.join(components[start : start + size])
@@ -388,7 +397,7 @@ def _windows(name: str, *, size: int) -> Iterator[str]:
 def _check_keys_train(
     options: Mapping[str, KeyOptions], keys: Mapping[str, Sequence[str]], trainable: set[str]
 ) -> None:
-    """Log keys of frozen parameters; a multiplier of 0 is for those alone."""
+    """Log keys of frozen parameters, and reject a multiplier of 0 for trainable ones."""
     members = defaultdict(list)
     for name, matching in keys.items():
         if matching:
@@ -397,25 +406,23 @@ def _check_keys_train(
         training = [name for name in names if name in trainable]
         if not training:
             print_log(
-                f'custom_keys: {key!r} waits, all its {len(names)} parameters are frozen',
+                f'custom_keys: {key!r} has no effect yet, all its {len(names)} parameters are '
+                'frozen',
                 logger='current',
             )
         elif options[key].lr_mult == 0:
             raise ValueError(
                 f'custom_keys[{key!r}]: lr_mult is 0, but {len(training)} of its parameters are '
-                f'not frozen, {training[0]} for one: they would look frozen, still pay for '
+                f'not frozen, for example {training[0]}: they would look frozen, but still compute '
                 "gradients, and their norms' statistics would drift. Freeze the module in the "
                 "model's config, or give it a rate"
             )
 
 
 def _table(groups: Sequence[Mapping]) -> str:
-    width = max(len(group['name']) for group in groups)
-    lines = [f'{"group":<{width}}  {"tensors":>7}  {"parameters":>11}  {"lr":>9}  {"decay":>9}']
+    lines = [('group', 'tensors', 'parameters', 'lr', 'decay')]
     for group in groups:
         count = sum(parameter.numel() for parameter in group['params'])
-        lines.append(
-            f'{group["name"]:<{width}}  {len(group["params"]):>7}  {count:>11,}  '
-            f'{group["lr"]:>9.3g}  {group.get("weight_decay", 0):>9.3g}'
-        )
-    return 'Parameter groups, before any schedule:\n' + '\n'.join(lines)
+        rates = f'{group["lr"]:.3g}', f'{group.get("weight_decay", 0):.3g}'
+        lines.append((group['name'], str(len(group['params'])), f'{count:,}', *rates))
+    return f'Parameter groups, before any schedule:\n{align(lines)}'

@@ -1,4 +1,4 @@
-"""What of a module is frozen: the settings, and the submodules that they mean."""
+"""Freezing policies: the settings that select the frozen part of a module."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
 from torch import nn
 
-from .layers import Layers, classes_with_layers, find_layers, is_within
+from .layers import Layers, classes_with_layers, find_layers
+from .names import is_within, matching_submodules
 
 
 @dataclass(frozen=True, kw_only=True)
 class FreezePolicy:
-    """What of one module is frozen.
+    """Settings that select the frozen part of one module.
 
-    Where several settings are given, the one that stands first in this list wins and a logged line
-    names the others. Layer 0 is nearest the input and negative indices count from the end. The
-    stem, such as a patch embedding, has no index and is frozen whenever any layer is. What comes
-    after the layers, such as a final norm, is frozen only when all layers are.
+    The first five attributes each select layers. If several are set, the first one in the order
+    below applies, and a warning names the ignored ones. Layer 0 is nearest the input; negative
+    indices count from the output. The stem, such as a patch embedding, has no index and is frozen
+    whenever any layer is. Whatever follows the last layer, such as a final norm, is frozen only if
+    all layers are.
 
     Attributes:
-        unfreeze_layers: layers that train; all other layers and the stem are frozen.
-        freeze_layers: layers that are frozen.
-        freeze_ratio: share of the layers that is frozen, from the input on, rounded down.
+        unfreeze_layers: indices of the trainable layers; all others and the stem are frozen.
+        freeze_layers: indices of the frozen layers.
+        freeze_ratio: frozen share of the layers, counted from the input and rounded down.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n layers.
-        frozen: freeze the whole module; the only one of these that needs no layers.
-        always_trainable: patterns of submodules that are never frozen, as `fnmatch` reads them,
-            for the dotted name within the module or the end of it: 'norm1', 'layer4.*.conv3'.
-        norm_eval: keep all norms with running statistics in evaluation mode, frozen or not.
+        frozen: whether the whole module is frozen. Works for any module; the other four need one
+            with known layers.
+        always_trainable: patterns of submodules that are never frozen, in `fnmatch` syntax, for
+            the dotted name within the module or its end: 'norm1', 'layer4.*.conv3'.
+        norm_eval: whether norms with running statistics stay in evaluation mode, frozen or not.
     """
 
     unfreeze_layers: Sequence[int] | None = None
@@ -44,207 +46,173 @@ class FreezePolicy:
     always_trainable: Sequence[str] = ()
     norm_eval: bool = False
 
-    def choices(self) -> list[str]:
-        """The settings given of those that choose what is frozen, the strongest first."""
-        given = [setting for setting in _LAYER_SETTINGS if getattr(self, setting) is not None]
-        return [*given, 'frozen'] if self.frozen is not False else given
+    def selection(self) -> dict[str, Any]:
+        """The settings that select layers and are set, by precedence."""
+        by_layer = {name: getattr(self, name) for name in _LAYER_SETTINGS}
+        selected = {name: value for name, value in by_layer.items() if value is not None}
+        return selected if self.frozen is False else {**selected, 'frozen': self.frozen}
 
 
 _LAYER_SETTINGS = ('unfreeze_layers', 'freeze_layers', 'freeze_ratio', 'frozen_stages')
 
 
 class FrozenNames(NamedTuple):
-    """Names within a module; each stands for all that lies below it, '' for the module itself.
+    """Dotted names within a module; each includes everything below it, and '' is the module.
 
     Attributes:
-        frozen: submodules and parameters that are frozen.
-        trainable: submodules that are excepted from it.
+        frozen: frozen submodules and parameters.
+        trainable: submodules exempt from freezing.
     """
 
     frozen: tuple[str, ...]
     trainable: tuple[str, ...]
 
-    def cover(self, name: str) -> bool:
-        """Whether the submodule or parameter called ``name`` is frozen."""
+    def covers(self, name: str) -> bool:
+        """Whether the submodule or parameter ``name`` is frozen."""
         return is_within(name, self.frozen) and not is_within(name, self.trainable)
 
 
 def resolve(policy: FreezePolicy, module: nn.Module, *, label: str) -> FrozenNames:
-    """Find what ``policy`` means in ``module``; nothing is changed.
+    """The names that ``policy`` freezes in ``module``, which is left unchanged.
 
     Args:
-        policy: what to freeze.
-        module: of which.
-        label: what messages call the module.
+        policy: the settings.
+        module: the module to freeze.
+        label: name of the module in messages.
 
     Raises:
-        ValueError: the policy does not fit the module.
+        ValueError: a setting has the wrong type, is out of range for the module or contradicts
+            another one.
     """
-    _check_types(policy, label)
-    return FrozenNames(
-        frozen=_frozen_names(policy, module, label),
-        trainable=_matching_submodules(policy.always_trainable, module, label),
-    )
+    try:
+        _check_types(policy)
+        return FrozenNames(
+            frozen=_frozen_names(policy.selection(), module, label),
+            trainable=matching_submodules(
+                module, policy.always_trainable, option='always_trainable'
+            ),
+        )
+    except ValueError as error:
+        raise ValueError(f'{label}: {error}') from None
 
 
-def _frozen_names(policy: FreezePolicy, module: nn.Module, label: str) -> tuple[str, ...]:
-    given = policy.choices()
-    if not given:
+def _frozen_names(selection: Mapping[str, Any], module: nn.Module, label: str) -> tuple[str, ...]:
+    if not selection:
         return ()
-    if given == ['frozen']:
+    (winner, value), *ignored = selection.items()
+    if winner == 'frozen':
         if next(module.parameters(), None) is None:
-            _log(f'{label} is frozen, but has no parameters')
+            _warn(f'{label} is frozen, but has no parameters')
         return ('',)
     layers = find_layers(module)
-    winner, value = given[0], getattr(policy, given[0])
     if layers is None:
         raise ValueError(
-            f'{label}: {winner} {value!r} needs layers, and those of {type(module).__name__} are '
-            'not known; use frozen=True, or register them with '
-            'projects.cmt_aqr.freezing.register_layers; known are '
-            f'{", ".join(classes_with_layers())}'
+            f'{winner} {value!r} needs the ordered layers of the module, which are unknown for '
+            f'{type(module).__name__}; use frozen=True, or register them with '
+            f'projects.cmt_aqr.freezing.register_layers (known: {", ".join(classes_with_layers())})'
         )
-    chosen = {
-        setting: _chosen_layers(setting, getattr(policy, setting), layers, label)
-        for setting in given
-        if setting != 'frozen'
-    }
-    _check_no_contradiction(chosen, layers, label)
-    if given[1:]:
-        ignored = ', '.join(f'{setting} {getattr(policy, setting)!r}' for setting in given[1:])
-        _log(f'{label}: {winner} {value!r} wins, ignored: {ignored}')
-    if winner == 'freeze_ratio' and value > 0 and not chosen[winner]:
-        _log(f'{label}: freeze_ratio {value!r} of {len(layers.layers)} layers freezes none')
+    # Ignored settings must be valid, too.
+    indices = {name: _frozen_indices(name, selection[name], layers) for name in selection}
+    _check_contradiction(indices)
+    if ignored:
+        names = ', '.join(f'{name} {setting!r}' for name, setting in ignored)
+        _warn(f'{label}: {winner} {value!r} applies; ignored: {names}')
+    if winner == 'freeze_ratio' and value > 0 and not indices[winner]:
+        _warn(f'{label}: freeze_ratio {value!r} of {len(layers.layers)} layers freezes none')
     only_stem = winner == 'unfreeze_layers' or (winner == 'frozen_stages' and value == 0)
-    return _names(chosen[winner], layers, stem=bool(chosen[winner]) or only_stem)
+    return _names_of(layers, indices[winner], with_stem=bool(indices[winner]) or only_stem)
 
 
-def _chosen_layers(setting: str, value: Any, layers: Layers, label: str) -> set[int]:
-    """Indices of the layers that one setting freezes."""
+def _frozen_indices(setting: str, value: Any, layers: Layers) -> set[int]:
+    """Indices of the layers frozen by one setting."""
     count = len(layers.layers)
     if setting == 'unfreeze_layers':
-        return set(range(count)) - _indices_from_input(setting, value, count, label)
+        return set(range(count)) - _from_input(setting, value, count)
     if setting == 'freeze_layers':
-        return _indices_from_input(setting, value, count, label)
+        return _from_input(setting, value, count)
     if setting == 'freeze_ratio':
-        # A share such as 0.29 of 100 is 28.999... as a float.
+        # As a float, 0.29 * 100 is 28.999...
         return set(range(math.floor(value * count + 1e-9)))
-    _check_stage(value, layers, label)
-    return set(range(max(value, 0)))
+    if setting == 'frozen_stages':
+        _check_stage(value, layers)
+        return set(range(max(value, 0)))
+    return set(range(count))
 
 
-def _names(frozen_layers: set[int], layers: Layers, *, stem: bool) -> tuple[str, ...]:
-    if len(frozen_layers) == len(layers.layers):
+def _from_input(setting: str, indices: Sequence[int], count: int) -> set[int]:
+    """Indices counted from the input; negative ones are converted."""
+    invalid = [index for index in indices if not -count <= index < count]
+    if invalid:
+        raise ValueError(
+            f'{setting} {", ".join(map(str, invalid))} out of range: it has {count} layers, '
+            f'0 to {count - 1} from the input or -1 to -{count} from the output'
+        )
+    return {index % count for index in indices}
+
+
+def _names_of(layers: Layers, frozen: set[int], *, with_stem: bool) -> tuple[str, ...]:
+    if len(frozen) == len(layers.layers):
         return ('',)
-    names = [name for i in sorted(frozen_layers) for name in layers.layers[i]]
-    return (*layers.stem, *names) if stem else ()
-
-
-def _matching_submodules(patterns: Sequence[str], module: nn.Module, label: str) -> tuple[str, ...]:
-    """Names of the submodules that any of the patterns matches.
-
-    Raises:
-        ValueError: a pattern matches none.
-    """
-    names = [name for name, _ in module.named_modules() if name]
-    matches = []
-    for pattern in patterns:
-        found = [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f'*.{pattern}')]
-        if not found:
-            children = ', '.join(name for name, _ in module.named_children()) or 'none'
-            raise ValueError(
-                f'{label}: always_trainable {pattern!r} matches no submodule; it has {children} '
-                'and what lies below'
-            )
-        matches += found
-    return tuple(matches)
+    names = [name for index in sorted(frozen) for name in layers.layers[index]]
+    return (*layers.stem, *names) if with_stem else ()
 
 
 # Checks of the settings.
 
 
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
+def _is(value: Any, kind: type) -> bool:
+    """Whether ``value`` is of this type; unlike in Python, a bool is not a number."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _is_list(value: Any, kind: type) -> bool:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return is_list and all(_is(item, kind) for item in value)
 
 
-def _is_share(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-def _is_list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    def check(value: Any) -> bool:
-        is_list = isinstance(value, Sequence) and not isinstance(value, str)
-        return is_list and all(is_right(item) for item in value)
-
-    return check
-
-
-_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    'unfreeze_layers': (_is_list_of(_is_int), 'a list of indices of layers'),
-    'freeze_layers': (_is_list_of(_is_int), 'a list of indices of layers'),
-    'freeze_ratio': (_is_share, 'a number from 0 to 1'),
-    'frozen_stages': (_is_int, 'an integer'),
-    'frozen': (_is_bool, 'True or False'),
-    'always_trainable': (
-        _is_list_of(lambda item: isinstance(item, str)),
-        'a list of patterns of names of submodules',
-    ),
-    'norm_eval': (_is_bool, 'True or False'),
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'unfreeze_layers': (lambda value: _is_list(value, Integral), 'a list of layer indices'),
+    'freeze_layers': (lambda value: _is_list(value, Integral), 'a list of layer indices'),
+    'freeze_ratio': (lambda value: _is(value, Real) and 0 <= value <= 1, 'a number from 0 to 1'),
+    'frozen_stages': (lambda value: _is(value, Integral), 'an integer'),
+    'frozen': (lambda value: isinstance(value, bool), 'True or False'),
+    'always_trainable': (lambda value: _is_list(value, str), 'a list of submodule name patterns'),
+    'norm_eval': (lambda value: isinstance(value, bool), 'True or False'),
 }
 
 
-def _check_types(policy: FreezePolicy, label: str) -> None:
-    for setting, (is_right, allowed) in _TYPES.items():
+def _check_types(policy: FreezePolicy) -> None:
+    for setting, (is_allowed, allowed) in _ALLOWED.items():
         value = getattr(policy, setting)
-        is_absent = value is None and setting in _LAYER_SETTINGS
-        if not is_absent and not is_right(value):
-            raise ValueError(f'{label}: {setting} {value!r} must be {allowed}')
+        is_unset = value is None and setting in _LAYER_SETTINGS
+        if not is_unset and not is_allowed(value):
+            raise ValueError(f'{setting} {value!r} must be {allowed}')
 
 
-def _indices_from_input(setting: str, indices: Sequence[int], count: int, label: str) -> set[int]:
-    """Indices of layers counted from the input.
-
-    Raises:
-        ValueError: there is no such layer.
-    """
-    wrong = [index for index in indices if not -count <= index < count]
-    if wrong:
-        raise ValueError(
-            f'{label}: {setting} {", ".join(map(str, wrong))} out of range: it has {count} layers, '
-            f'0 to {count - 1} from the input on or -1 to -{count} from the output'
-        )
-    return {index % count for index in indices}
-
-
-def _check_stage(stage: int, layers: Layers, label: str) -> None:
+def _check_stage(stage: int, layers: Layers) -> None:
     count = len(layers.layers)
     if stage == 0 and not layers.stem:
-        problem = 'freezes the stem, but there is none'
+        problem = 'freezes the stem, but the module has none'
     elif not -1 <= stage <= count:
         problem = f'is not in -1 to {count}'
     else:
         return
     stem, and_stem = ('0 the stem, ', 'the stem and ') if layers.stem else ('', '')
     raise ValueError(
-        f'{label}: frozen_stages {stage} {problem}: -1 freezes nothing, {stem}'
+        f'frozen_stages {stage} {problem}: -1 freezes nothing, {stem}'
         f'n {and_stem}the first n of {count} layers'
     )
 
 
-def _check_no_contradiction(chosen: Mapping[str, set[int]], layers: Layers, label: str) -> None:
-    if not {'unfreeze_layers', 'freeze_layers'} <= set(chosen):
-        return
-    shared = sorted(chosen['freeze_layers'] - chosen['unfreeze_layers'])
-    if shared:
-        raise ValueError(
-            f'{label}: freeze_layers and unfreeze_layers share {", ".join(map(str, shared))} '
-            f'of 0 to {len(layers.layers) - 1}: a layer can be in one of them only'
-        )
+def _check_contradiction(frozen: Mapping[str, set[int]]) -> None:
+    if {'unfreeze_layers', 'freeze_layers'} <= set(frozen):
+        shared = sorted(frozen['freeze_layers'] - frozen['unfreeze_layers'])
+        if shared:
+            raise ValueError(
+                f'freeze_layers and unfreeze_layers share layer {", ".join(map(str, shared))}; '
+                'list it in one of them'
+            )
 
 
-def _log(message: str) -> None:
+def _warn(message: str) -> None:
     print_log(message, logger='current', level=logging.WARNING)

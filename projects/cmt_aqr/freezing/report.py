@@ -1,46 +1,153 @@
-"""What an audit found as plain data, for the JSON files of a run and of a check without one."""
+"""Reports on freezing: a table of parameters and learning rates by module, and plain data."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-from .audit import Frozen, Violation
-from .table import Row
+from torch import Tensor, nn
+
+from .audit import Frozen
+from .names import by_part, part_names
+from .schedule import RateSummary
+
+_HEAD = ('module', 'frozen', 'trainable', 'frozen MB', 'trainable MB')
+_MOMENTS = ('start', 'highest', 'end')
 
 
-def describe_frozen(frozen: Frozen, table: Sequence[Row]) -> dict:
-    """The table by module, and how much is frozen."""
+@dataclass(frozen=True, kw_only=True)
+class PartRates:
+    """Learning rates of a part over a run, as (lowest, highest) among its parameters.
+
+    Attributes:
+        start: rates in the first iteration.
+        highest: rates at the peak of the schedule; ``None`` if the schedule is unknown.
+        end: rates in the last iteration; ``None`` if the schedule is unknown.
+    """
+
+    start: tuple[float, float]
+    highest: tuple[float, float] | None
+    end: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Parameters of one part of the model.
+
+    Attributes:
+        part: name of the part.
+        frozen: number of frozen values.
+        trainable: number of trainable values.
+        frozen_mb: size of the frozen parameters in megabytes (10^6 bytes).
+        trainable_mb: size of the trainable parameters in megabytes.
+        rate: learning rates of the trainable parameters; ``None`` if no optimizer has any of them.
+        without_rate: names of trainable parameters that no optimizer has.
+    """
+
+    part: str
+    frozen: int
+    trainable: int
+    frozen_mb: float
+    trainable_mb: float
+    rate: PartRates | None
+    without_rate: tuple[str, ...]
+
+
+def make_table(model: nn.Module, rates: Mapping[int, RateSummary]) -> list[Row]:
+    """One row for each part of the model.
+
+    Args:
+        model: without a wrapper for distributed training.
+        rates: learning rates of each parameter by its ``id``, see :func:`.schedule.plan_rates`.
+    """
+    parameters = dict(model.named_parameters())
+    parts = part_names(model)
+    members = {**{part: [] for part in parts}, **by_part(parameters, parts)}
+    return [_row(part, {n: parameters[n] for n in names}, rates) for part, names in members.items()]
+
+
+def format_table(table: Sequence[Row]) -> str:
+    """The rows and their sum as aligned text."""
+    numbers = [(row.frozen, row.trainable, row.frozen_mb, row.trainable_mb) for row in table]
+    sums = [sum(column) for column in zip(*numbers, strict=True)] or [0, 0, 0.0, 0.0]
+    head = (*_HEAD, *(f'rate: {moment}' if moment == 'start' else moment for moment in _MOMENTS))
+    cells = [
+        (row.part, *_sizes(*sizes), *_rate(row)) for row, sizes in zip(table, numbers, strict=True)
+    ]
+    return align([head, *cells, ('total', *_sizes(*sums), *('' for _ in _MOMENTS))])
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as text, with the first column left-aligned and the others right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join(
+        '  '.join(
+            [line[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for line in lines
+    )
+
+
+def describe(frozen: Frozen, filled: Mapping[str, str], table: Sequence[Row]) -> dict:
+    """Plain data about the frozen parts, for a JSON report.
+
+    Args:
+        frozen: the frozen parts of the model.
+        filled: source of each tensor that a checkpoint filled, by name.
+        table: see :func:`make_table`.
+    """
     return {
-        'modules': [dataclasses.asdict(row) for row in table],
+        'modules': [asdict(row) for row in table],
         'frozen_parameters': len(frozen.parameters),
         'frozen_buffers': len(frozen.buffers),
         'modules_in_evaluation_mode': len(frozen.modules),
-    }
-
-
-def describe_filled(frozen: Frozen, filled: Mapping[str, str]) -> dict:
-    """Where frozen tensors came from.
-
-    Args:
-        frozen: what is frozen in the model.
-        filled: source of each tensor that a checkpoint filled, by its name.
-    """
-    return {
         'filled_from': dict(Counter(filled[name] for name in frozen.loadable if name in filled)),
         'unfilled': [name for name in frozen.loadable if name not in filled],
     }
 
 
-def describe_violations(violations: Sequence[Violation]) -> list[dict]:
-    """Each violation with its names in full."""
-    return [
-        {
-            'kind': violation.kind.title,
-            'names': list(violation.names),
-            'details': violation.details,
-            'ranks': list(violation.ranks),
-        }
-        for violation in violations
-    ]
+def _row(
+    part: str, parameters: Mapping[str, nn.Parameter], rates: Mapping[int, RateSummary]
+) -> Row:
+    frozen = [p for p in parameters.values() if not p.requires_grad]
+    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+    found = [rates[id(p)] for p in trainable.values() if id(p) in rates]
+    return Row(
+        part=part,
+        frozen=sum(p.numel() for p in frozen),
+        trainable=sum(p.numel() for p in trainable.values()),
+        frozen_mb=_megabytes(frozen),
+        trainable_mb=_megabytes(trainable.values()),
+        rate=PartRates(**{m: _span(found, m) for m in _MOMENTS}) if found else None,
+        without_rate=tuple(name for name, p in trainable.items() if id(p) not in rates),
+    )
+
+
+def _span(summaries: Sequence[RateSummary], moment: str) -> tuple[float, float] | None:
+    values = [getattr(summary, moment) for summary in summaries]
+    return None if None in values else (min(values), max(values))
+
+
+def _megabytes(tensors: Iterable[Tensor]) -> float:
+    return sum(tensor.nbytes for tensor in tensors) / 1e6
+
+
+def _sizes(frozen: int, trainable: int, frozen_mb: float, trainable_mb: float) -> tuple[str, ...]:
+    return f'{frozen:,}', f'{trainable:,}', f'{frozen_mb:.2f}', f'{trainable_mb:.2f}'
+
+
+def _rate(row: Row) -> tuple[str, ...]:
+    lacking = f'{len(row.without_rate)} without' if row.without_rate else ''
+    if row.rate is None:
+        return (lacking or '-', *('' if lacking else '-' for _ in _MOMENTS[1:]))
+    start, *others = (_range(getattr(row.rate, moment)) for moment in _MOMENTS)
+    return (f'{start}, {lacking}' if lacking else start, *others)
+
+
+def _range(values: tuple[float, float] | None) -> str:
+    if values is None:
+        return '?'
+    low, high = (f'{value:.3g}' for value in values)
+    return low if low == high else f'{low} to {high}'

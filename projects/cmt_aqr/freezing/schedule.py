@@ -1,12 +1,13 @@
-"""The learning rate that every parameter group gets over a run, found by running its schedulers.
+"""Learning rates of all parameter groups over a run, obtained by running the schedulers.
 
-A scheduler may undo the rates of single modules without a word: with an absolute ``eta_min`` all
-groups end at one rate, a group with ``lr_mult=0`` included, and ``OneCycleLR`` gives all groups one
-rate from the first step on. Which scheduler does so is seen from the rates, not from its name.
+A scheduler can silently undo the rates of single modules: with an absolute ``eta_min`` all groups
+end at the same rate, even one with ``lr_mult=0``, and ``OneCycleLR`` gives all groups the same rate
+from the first step on. Such schedulers are recognised by their rates, not by their names.
 """
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,32 +17,68 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 BASE = '(base)'
-"""Name of the rate that a multiplier of 1 stands for."""
+"""Key of the rate that a multiplier of 1 stands for."""
 
-# Of the rate due: schedulers work recursively and collect rounding errors. Of the highest rate due:
-# a cosine to 0 ends in nothing but rounding errors.
+# Tolerance relative to the expected rate: schedulers work recursively and accumulate rounding
+# errors. Tolerance relative to its maximum: a cosine to 0 ends in rounding errors alone.
 _RELATIVE_TOLERANCE = 1e-3
 _ABSOLUTE_TOLERANCE = 1e-9
 
-# Of OneCycleLR and ReduceOnPlateauLR: a list has one value for each group.
+# Options of OneCycleLR and ReduceOnPlateauLR that may be lists with a value for each group.
 _OPTIONS_BY_GROUP = ('eta_max', 'min_value')
+
+Schedule = Mapping | Sequence[Mapping] | None
+"""``param_scheduler`` of a config."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLength:
+    """Length of a run, either by epochs or by iterations.
+
+    Attributes:
+        epoch_length: iterations per epoch.
+        max_epochs: length of a run by epochs.
+        max_iters: length of a run by iterations, in which mmengine steps no scheduler by epoch.
+
+    Raises:
+        ValueError: not exactly one of ``max_epochs`` and ``max_iters`` is given, or a length is
+            below 1.
+    """
+
+    epoch_length: int
+    max_epochs: int | None = None
+    max_iters: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.max_epochs is None) == (self.max_iters is None):
+            raise ValueError(
+                f'max_epochs is {self.max_epochs} and max_iters is {self.max_iters}; give one of '
+                'them'
+            )
+        for name, length in vars(self).items():
+            if length is not None and length < 1:
+                raise ValueError(f'{name} is {length}; it must be 1 or greater')
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole run."""
+        return self.max_iters or self.max_epochs * self.epoch_length
 
 
 class RateSummary(NamedTuple):
-    """The learning rate of a group over a run; ``None`` where only the start is known."""
+    """The learning rate of a group over a run; only the start is known without a schedule."""
 
     start: float
-    lowest: float | None = None
     highest: float | None = None
     end: float | None = None
 
 
 class RatePlan(NamedTuple):
-    """What a run will do to the learning rates.
+    """Learning rates of a run.
 
     Attributes:
-        rates: of each parameter by its ``id``.
-        faults: what :func:`check_schedule` has to say against it.
+        rates: rates of each parameter by its ``id``.
+        faults: messages of :func:`check_schedule`.
     """
 
     rates: dict[int, RateSummary]
@@ -49,85 +86,63 @@ class RatePlan(NamedTuple):
 
 
 class Deviation(NamedTuple):
-    """Where a group's rate is furthest from the one due."""
+    """The largest deviation of a group from its expected rate."""
 
     group: str
-    due: float
+    expected: float
     found: float
     iteration: int
     rate: float
 
     def __str__(self) -> str:
         return (
-            f'group {self.group!r} is due {self.due:g} times the base rate, but gets '
+            f'group {self.group!r} should get {self.expected:g} times the base rate, but gets '
             f'{self.found:.3g} times ({self.rate:.3g}) in iteration {self.iteration}'
         )
 
 
-def summarize(rates: Mapping[str, np.ndarray]) -> dict[str, RateSummary]:
-    """Shorten what :func:`simulate` gives."""
-    return {
-        name: RateSummary(*map(float, (rate[0], rate.min(), rate.max(), rate[-1])))
-        for name, rate in rates.items()
-    }
-
-
 def simulate(
-    param_groups: Sequence[Mapping],
-    param_scheduler: Mapping | Sequence[Mapping] | None,
-    *,
-    epoch_length: int,
-    max_epochs: int | None = None,
-    max_iters: int | None = None,
+    param_groups: Sequence[Mapping], param_scheduler: Schedule, length: RunLength
 ) -> dict[str, np.ndarray]:
     """Learning rate of every group in every iteration of a run.
 
-    mmengine's own schedulers are built and stepped as its Runner does, every iteration of the run
-    and all groups at once; 70,000 iterations take about a second, also where every parameter has a
-    group of its own. ``ReduceOnPlateauLR`` sees, every ``epoch_length`` iterations, a score that
-    never improves.
+    mmengine's schedulers are built and stepped as by its Runner, for all groups at once; 70,000
+    iterations take about a second, even with a group for every parameter. ``ReduceOnPlateauLR``
+    sees a constant score every ``epoch_length`` iterations.
 
     Args:
-        param_groups: of the optimizer, before or after schedulers were built on it. Used are
-            ``name`` (``group 3`` if missing), ``lr`` or ``initial_lr``, and ``lr_mult`` (if
-            missing, as the rates say, of which that of the first group counts as the base).
-        param_scheduler: as in a config.
-        epoch_length: iterations an epoch.
-        max_epochs: length of a run by epochs, or
-        max_iters: of a run by iterations, in which mmengine steps no scheduler by epoch.
+        param_groups: groups of the optimizer, before or after schedulers were built on it. Read are
+            ``name`` (default: ``group <index>``), ``lr`` or ``initial_lr``, and ``lr_mult``
+            (default: the ratio to the base rate, which is then that of the first group).
+        param_scheduler: the schedulers of a config.
+        length: length of the run.
 
     Returns:
-        (iterations,) for each group by name, and for the base rate as :data:`BASE`.
+        (iterations,) for each group by name, and for the base rate by :data:`BASE`.
 
     Raises:
-        TypeError: a scheduler that is built already, and so bound to its own optimizer.
-        ValueError: not one of ``max_epochs`` and ``max_iters``; a run without iterations; two
-            groups of one name.
+        TypeError: a scheduler is already built, and so bound to its own optimizer.
+        ValueError: two groups have the same name, or all have a rate of 0.
     """
-    _check_length(epoch_length, max_epochs, max_iters)
     configs = _as_list(param_scheduler)
     names = _names(param_groups)
     leaders = _leaders(param_groups, configs)
     distinct = sorted(set(leaders))
     optim_wrapper = _stand_in([param_groups[i] for i in distinct], _base_lr(param_groups))
-    ends = {True: max_epochs or 1, False: max_iters or max_epochs * epoch_length}
-    schedulers = [
-        _build(config, optim_wrapper, ends=ends, epoch_length=epoch_length) for config in configs
-    ]
-    # An optimizer that never stepped would make the schedulers warn.
-    optim_wrapper.step()
+    schedulers = [_build(config, optim_wrapper, length) for config in configs]
+    optim_wrapper.step()  # schedulers warn about an optimizer that never stepped
 
     schedulers = [scheduler for scheduler in schedulers if scheduler.param_name == 'lr']
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
-    by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch and max_epochs]
+    by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch and length.max_epochs]
     by_score = [scheduler for scheduler in schedulers if hasattr(scheduler, 'need_val_args')]
     groups = optim_wrapper.param_groups
-    rates = np.empty((ends[False], len(groups)))
+    rates = np.empty((length.iterations, len(groups)))
     for iteration, row in enumerate(rates):
         row[:] = [group['lr'] for group in groups]
         for scheduler in by_iteration:
             scheduler.step()
-        if (iteration + 1) % epoch_length == 0:
+        if (iteration + 1) % length.epoch_length == 0:
             for scheduler in by_epoch:
                 scheduler.step()
             for scheduler in by_score:
@@ -138,71 +153,66 @@ def simulate(
 
 
 def check_schedule(
-    param_groups: Sequence[Mapping],
-    param_scheduler: Mapping | Sequence[Mapping] | None,
-    *,
-    epoch_length: int,
-    max_epochs: int | None = None,
-    max_iters: int | None = None,
-) -> dict[str, np.ndarray]:
-    """Check that every group keeps ``lr_mult`` times the base rate over the whole run.
+    param_groups: Sequence[Mapping], param_scheduler: Schedule, length: RunLength
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Simulated rates, and a message if a group does not keep ``lr_mult`` times the base rate.
 
-    Schedulers of anything but the learning rate are left alone.
-
-    Args and returns: as :func:`simulate`.
-
-    Raises:
-        ValueError: names the schedulers that break the ratio, a group and the remedy.
+    The message names every scheduler at fault, a group that it overrides, and the remedy.
+    Schedulers of other quantities than the learning rate are not checked. Arguments and errors are
+    those of :func:`simulate`.
     """
-    length = dict(epoch_length=epoch_length, max_epochs=max_epochs, max_iters=max_iters)
-    rates = simulate(param_groups, param_scheduler, **length)
-    fault = _fault(rates, param_groups, param_scheduler, length)
-    if fault is not None:
-        raise ValueError(fault)
-    return rates
+    rates = simulate(param_groups, param_scheduler, length)
+    multipliers = _multipliers(param_groups)
+    deviation = _worst(rates, multipliers)
+    if deviation is None:
+        return rates, None
+    lines = []
+    for index, config in enumerate(_as_list(param_scheduler)):
+        found = _worst(simulate(param_groups, config, length), multipliers)
+        if found is not None:
+            remedy = _remedy(config, _base_lr(param_groups))
+            lines.append(f'param_scheduler[{index}], {_type_name(config)}: {found}; {remedy}')
+    lines = lines or [str(deviation)]
+    return rates, '\n'.join(
+        ['the schedule overrides the learning rates of parameter groups', *lines]
+    )
 
 
 def plan_rates(
-    optim_wrapper: OptimWrapper | OptimWrapperDict,
-    param_scheduler: Mapping | Sequence[Mapping] | None,
-    *,
-    epoch_length: int,
-    max_epochs: int | None = None,
-    max_iters: int | None = None,
+    optim_wrapper: OptimWrapper | OptimWrapperDict, param_scheduler: Schedule, length: RunLength
 ) -> RatePlan:
-    """Simulate and check the schedule of a run, of each of its optimizers.
+    """Simulate and check the schedules of one or several optimizers.
 
     Args:
         optim_wrapper: before or after schedulers were built on it.
-        param_scheduler: as in a config; for several optimizers one for all, or a dict by name.
-        epoch_length: as :func:`simulate`, and so the others.
+        param_scheduler: the schedulers of a config; for several optimizers, shared or a dict by
+            optimizer name.
+        length: length of the run.
 
     Raises:
-        TypeError, ValueError: as :func:`simulate`.
+        TypeError, ValueError: see :func:`simulate`.
     """
-    length = dict(epoch_length=epoch_length, max_epochs=max_epochs, max_iters=max_iters)
-    rates, faults = {}, []
+    plan = RatePlan({}, [])
     for groups, config in _by_optimizer(optim_wrapper, param_scheduler):
-        found = simulate(groups, config, **length)
-        fault = _fault(found, groups, config, length)
-        faults += [] if fault is None else [fault]
-        summaries = summarize(found)
+        rates, fault = check_schedule(groups, config, length)
+        plan.faults.extend([fault] if fault else [])
         for name, group in zip(_names(groups), groups, strict=True):
-            rates.update((id(parameter), summaries[name]) for parameter in group['params'])
-    return RatePlan(rates, faults)
+            rate = rates[name]
+            summary = RateSummary(float(rate[0]), float(rate.max()), float(rate[-1]))
+            plan.rates.update((id(parameter), summary) for parameter in group['params'])
+    return plan
 
 
 def plan_of_start(optim_wrapper: OptimWrapper | OptimWrapperDict) -> RatePlan:
-    """What is known of a run whose schedulers cannot be simulated: the rates at its start."""
+    """The initial rates of a run whose schedulers cannot be simulated."""
     groups = [group for groups, _ in _by_optimizer(optim_wrapper, None) for group in groups]
     return RatePlan({id(p): RateSummary(g['lr']) for g in groups for p in g['params']}, [])
 
 
 def _by_optimizer(
-    optim_wrapper: OptimWrapper | OptimWrapperDict,
-    param_scheduler: Mapping | Sequence[Mapping] | None,
-) -> Iterator[tuple[list[dict], Mapping | Sequence[Mapping] | None]]:
-    """Groups and schedule of each optimizer, as ``Runner.build_param_scheduler`` shares them."""
+    optim_wrapper: OptimWrapper | OptimWrapperDict, param_scheduler: Schedule
+) -> Iterator[tuple[list[dict], Schedule]]:
+    """Groups and schedule of each optimizer, assigned as in ``Runner.build_param_scheduler``."""
     if not isinstance(optim_wrapper, OptimWrapperDict):
         yield optim_wrapper.optimizer.param_groups, param_scheduler
         return
@@ -212,36 +222,13 @@ def _by_optimizer(
         yield wrapper.optimizer.param_groups, config
 
 
-def _fault(
-    rates: Mapping[str, np.ndarray],
-    param_groups: Sequence[Mapping],
-    param_scheduler: Mapping | Sequence[Mapping] | None,
-    length: Mapping[str, int | None],
-) -> str | None:
-    """Which schedulers break the ratios, for a group each, and the remedy."""
-    multipliers = _multipliers(param_groups)
-    deviation = _worst(rates, multipliers)
-    if deviation is None:
-        return None
-    base_lr = _base_lr(param_groups)
-    lines = []
-    for index, config in enumerate(_as_list(param_scheduler)):
-        found = _worst(simulate(param_groups, config, **length), multipliers)
-        if found is not None:
-            kind = _type_name(config)
-            lines.append(f'param_scheduler[{index}], {kind}: {found}; {_remedy(config, base_lr)}')
-    return 'the schedule overrides the learning rates of parameter groups\n' + '\n'.join(
-        lines or [str(deviation)]
-    )
-
-
 def _worst(rates: Mapping[str, np.ndarray], multipliers: Mapping[str, float]) -> Deviation | None:
-    """The first group that does not keep its multiplier, at its worst."""
+    """The largest deviation of the first group that does not keep its multiplier."""
     base = rates[BASE]
     for name, multiplier in multipliers.items():
-        due = multiplier * base
-        excess = np.abs(rates[name] - due) - _RELATIVE_TOLERANCE * due
-        if (excess <= _ABSOLUTE_TOLERANCE * due.max()).all():
+        expected = multiplier * base
+        excess = np.abs(rates[name] - expected) - _RELATIVE_TOLERANCE * expected
+        if (excess <= _ABSOLUTE_TOLERANCE * expected.max()).all():
             continue
         ratio = rates[name] / np.maximum(base, np.finfo(float).tiny)
         worst = int(np.argmax(np.where(excess > 0, np.abs(ratio - multiplier), -1)))
@@ -262,28 +249,16 @@ def _remedy(config: Mapping, base_lr: float) -> str:
         return 'use a scheduler that changes the rate of every group by the same factor'
     eta_min = config['eta_min']
     if kind.startswith('Cosine'):
-        return f'use eta_min_ratio={eta_min / base_lr:g} in place of eta_min={eta_min:g}'
+        return f'use eta_min_ratio={eta_min / base_lr:g} instead of eta_min={eta_min:g}'
     return (
-        f'use eta_min=0 in place of eta_min={eta_min:g}, or CosineAnnealingLR with '
+        f'use eta_min=0 instead of eta_min={eta_min:g}, or CosineAnnealingLR with '
         f'eta_min_ratio={eta_min / base_lr:g}'
     )
 
 
-def _check_length(epoch_length: int, max_epochs: int | None, max_iters: int | None) -> None:
-    if (max_epochs is None) == (max_iters is None):
-        raise ValueError(
-            f'max_epochs is {max_epochs} and max_iters is {max_iters}; give one of them'
-        )
-    lengths = dict(epoch_length=epoch_length, max_epochs=max_epochs, max_iters=max_iters)
-    for name, length in lengths.items():
-        if length is not None and length < 1:
-            raise ValueError(f'{name} is {length}; it must be 1 or greater')
-
-
-def _as_list(param_scheduler: Mapping | Sequence[Mapping] | None) -> list[Mapping]:
-    if param_scheduler is None:
-        return []
-    configs = [*param_scheduler] if isinstance(param_scheduler, Sequence) else [param_scheduler]
+def _as_list(param_scheduler: Schedule) -> list[Mapping]:
+    is_one = isinstance(param_scheduler, Mapping)
+    configs = [param_scheduler] if is_one else [*(param_scheduler or [])]
     for config in configs:
         if not isinstance(config, Mapping):
             raise TypeError(f'{config!r} cannot be simulated; give the config of a scheduler')
@@ -291,26 +266,26 @@ def _as_list(param_scheduler: Mapping | Sequence[Mapping] | None) -> list[Mappin
 
 
 def _type_name(config: Mapping) -> str:
-    """Of a scheduler, named or given as a class, without its scope."""
+    """Class name of a scheduler, without its scope."""
     kind = config['type']
     return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
 def _names(param_groups: Sequence[Mapping]) -> list[str]:
     names = [group.get('name', f'group {index}') for index, group in enumerate(param_groups)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f'parameter groups must have different names; there are two of {twice}')
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f'names of parameter groups must be unique; duplicated: {duplicates}')
     return names
 
 
 def _start(group: Mapping) -> float:
-    """The rate before any scheduler; they keep it when they are built."""
+    """The rate before any scheduler, which a built scheduler stores in the group."""
     return group.get('initial_lr', group['lr'])
 
 
 def _base_lr(param_groups: Sequence[Mapping]) -> float:
-    """The rate that a multiplier of 1 stands for; a rate of 0 does not tell."""
+    """The rate that a multiplier of 1 stands for, from the first group with a rate above 0."""
     for group in param_groups:
         if _start(group) > 0:
             return _start(group) / group.get('lr_mult', 1.0)
@@ -324,31 +299,32 @@ def _multipliers(param_groups: Sequence[Mapping]) -> dict[str, float]:
 
 
 def _leaders(param_groups: Sequence[Mapping], configs: Sequence[Mapping]) -> list[int]:
-    """Of each group, the first that goes the same way; mmengine makes one group a parameter."""
-    by_group = any(isinstance(c.get(k), Sequence) for c in configs for k in _OPTIONS_BY_GROUP)
-    if by_group:
+    """For each group, the index of the first group with the same rates.
+
+    mmengine's own constructor makes a group of every parameter.
+    """
+    if any(isinstance(c.get(k), Sequence) for c in configs for k in _OPTIONS_BY_GROUP):
         return [*range(len(param_groups))]
     first: dict[float, int] = {}
     return [first.setdefault(_start(group), i) for i, group in enumerate(param_groups)]
 
 
 def _stand_in(param_groups: Sequence[Mapping], base_lr: float) -> OptimWrapper:
-    """An optimizer wrapper with the rates of ``param_groups``, on numbers of its own."""
+    """An optimizer wrapper with the rates of ``param_groups`` and placeholder parameters."""
     groups = [
         {'params': [nn.Parameter(torch.zeros(1))], 'lr': _start(group)} for group in param_groups
     ]
     optim_wrapper = OptimWrapper(torch.optim.AdamW(groups, lr=base_lr))
-    # mmengine itself schedules a base rate beside the groups, but only if there are several.
+    # mmengine schedules a base rate beside the groups, but only if there are several groups.
     if optim_wrapper.base_param_settings is None:
         optim_wrapper.base_param_settings = {**optim_wrapper.optimizer.defaults}
     return optim_wrapper
 
 
-def _build(
-    config: Mapping, optim_wrapper: OptimWrapper, *, ends: Mapping[bool, int], epoch_length: int
-) -> _ParamScheduler:
-    """As ``Runner.build_param_scheduler`` does."""
+def _build(config: Mapping, optim_wrapper: OptimWrapper, length: RunLength) -> _ParamScheduler:
+    """Build a scheduler as ``Runner.build_param_scheduler`` does."""
+    by_epoch = config.get('by_epoch', True)
     config = copy.deepcopy(config)
-    config.setdefault('end', ends[config.get('by_epoch', True)])
-    defaults = dict(optimizer=optim_wrapper, epoch_length=epoch_length)
+    config.setdefault('end', (length.max_epochs or 1) if by_epoch else length.iterations)
+    defaults = dict(optimizer=optim_wrapper, epoch_length=length.epoch_length)
     return PARAM_SCHEDULERS.build(config, default_args=defaults)

@@ -1,4 +1,4 @@
-"""Let a module train, or freeze it, by a schedule of epochs."""
+"""Hook that unfreezes and freezes a module by a schedule of epochs."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .audit_hook import FreezeAuditHook
-from .building import freeze, preview
-from .keeper import keeper_of
-from .layers import is_within
-from .members import keep_trainable, members
+from .freeze_handle import freeze, handle_of, preview
+from .names import is_within
+from .optimizer_membership import keep_trainable, members
 from .policy import FreezePolicy, FrozenNames
 
 
 @HOOKS.register_module()
 class UnfreezeScheduleHook(Hook):
-    """Change what of a module is frozen at the beginning of epochs.
+    """Changes the frozen part of a module at the start of epochs.
 
-    What the schedule is ever to train must not be frozen in the model's config. The optimizer is
-    then built with the groups of all phases, each with the rate that its key says, and a parameter
-    is in its group while it trains; see :mod:`~projects.cmt_aqr.freezing.members`. So schedulers
-    need no change, newly trainable parameters begin with fresh state, what is frozen again leaves
-    the optimizer, and a checkpoint saved in any phase resumes in the one that is due.
-    A module without a key in ``custom_keys`` learns at the base rate, which is high for a trained
-    backbone.
+    The model's config must not freeze anything that the schedule trains later. The optimizer then
+    has the groups of all phases, each with the rate of its key, and a parameter is in its group
+    while it trains, see :mod:`~projects.cmt_aqr.freezing.optimizer_membership`. Schedulers need no
+    change, newly trainable parameters start with fresh optimizer state, refrozen ones leave the
+    optimizer, and a checkpoint of any phase resumes in the phase that is due. A module without a
+    key in ``custom_keys`` learns at the base rate, which is high for a trained backbone.
 
-    A model wrapped for distributed training is wrapped anew at each phase, as the Runner did: the
-    reducer knows only what was trainable when it was built. A :class:`FreezeAuditHook` follows.
+    A model wrapped for distributed training is wrapped again at each phase, because the reducer
+    handles only the parameters that were trainable when it was built. A :class:`FreezeAuditHook` of
+    the run is informed.
 
-    Over a config that freezes the whole module, this trains its last layer from epoch 3 on, the
-    last two from epoch 10, and all of it, the stem included, from epoch 15::
+    The following trains the last layer from epoch 3, the last two from epoch 10, and everything
+    including the stem from epoch 15, in a config whose base freezes the module::
 
         model = dict(img_backbone=dict(frozen=False))
         custom_hooks = [
@@ -52,20 +51,20 @@ class UnfreezeScheduleHook(Hook):
         ]
 
     Args:
-        module: dotted name in the model; another hook may have the schedule of another module.
-        schedule: for each epoch that begins a phase, counted from 0 and with one for 0, the
-            settings of a :class:`FreezePolicy`, or the number of layers that train, counted from
-            the output. Of what the model's config says, only `norm_eval` holds in all phases.
+        module: dotted name in the model. Another module may have its own hook.
+        schedule: phases by the epoch in which they begin, counted from 0 and including 0. A phase
+            is a dict of :class:`FreezePolicy` settings, or the number of layers that train, counted
+            from the output. Of the model's config, only `norm_eval` holds in all phases.
 
     Raises:
-        ValueError: the schedule is no such mapping, or, before training: the model has no such
-            module; an epoch that the run does not reach; a policy does not fit the module; a
-            parameter that is to train is not in the optimizer; no phase trains anything; two
-            schedules of one module; a run by iterations, with several optimizers, or with a
-            model wrapped in something other than ``DistributedDataParallel``.
+        ValueError: the schedule has another form, or, before training: the model has no such
+            module; the run ends before a phase; a policy does not fit the module; a parameter to
+            train is not in the optimizer; no phase trains anything; a module has two schedules; the
+            run is by iterations, has several optimizers, or a model wrapper other than
+            ``DistributedDataParallel``.
     """
 
-    # Before the audit, which looks at what is frozen at the start.
+    # Before the audit, which records the frozen parts at the start.
     priority = 'HIGHEST'
 
     def __init__(self, *, module: str, schedule: Mapping[int, int | Mapping[str, Any]]) -> None:
@@ -75,15 +74,20 @@ class UnfreezeScheduleHook(Hook):
         self._phase: int | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Check all phases and begin the one that is due, which in a resumed run may be any.
+        """Check all phases and begin the one that is due, which may be any in a resumed run.
 
         Raises:
             ValueError: see the class.
         """
         self._check_runner(runner)
         module = self._find_module(runner)
-        self._inherit_norm_eval(module)
-        self._check_phases(runner, module)
+        handle = handle_of(module)
+        if handle is not None and handle.norm_eval:
+            self.policies = {
+                epoch: dataclasses.replace(policy, norm_eval=True)
+                for epoch, policy in self.policies.items()
+            }
+        self._check_phases(runner.optim_wrapper, module)
         self._begin(runner, max(epoch for epoch in self.policies if epoch <= runner.epoch))
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -94,27 +98,39 @@ class UnfreezeScheduleHook(Hook):
         for audit in _audits(runner):
             audit.rebase(runner)
 
+    def begin_first_phase(self, model: nn.Module, optim_wrapper: OptimWrapper) -> None:
+        """Check all phases and begin that of epoch 0, without a Runner.
+
+        Raises:
+            ValueError: a policy does not fit the module.
+        """
+        module = model.get_submodule(self.module)
+        for policy in self.policies.values():
+            preview(module, policy, name=self.module)
+        freeze(module, self.policies[0], name=self.module)
+        keep_trainable(optim_wrapper.optimizer)
+
     def _begin(self, runner: Runner, epoch: int) -> None:
         self._phase = epoch
         module = self._find_module(runner)
         freeze(module, self.policies[epoch], name=self.module)
         keep_trainable(runner.optim_wrapper.optimizer)
-        _wrap_anew(runner)
+        _wrap_again(runner)
         for audit in _audits(runner):
             audit.note_trained(self._trained_before(epoch, module))
         trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
         total = sum(p.numel() for p in module.parameters())
         print_log(
-            f'{self.module}: from epoch {epoch} on {trainable:,} of {total:,} parameters train',
+            f'{self.module}: {trainable:,} of {total:,} parameters train from epoch {epoch}',
             logger='current',
         )
 
     def _trained_before(self, epoch: int, module: nn.Module) -> Iterator[str]:
-        """Names of the tensors that earlier phases let train, also those before a resumed run."""
+        """Names of the tensors trained in earlier phases, including those before a resumed run."""
         for start, frozen in self._frozen.items():
             if start < epoch:
                 for name in module.state_dict():
-                    if not frozen.cover(name):
+                    if not frozen.covers(name):
                         yield f'{self.module}.{name}'
 
     def _find_module(self, runner: Runner) -> nn.Module:
@@ -125,82 +141,74 @@ class UnfreezeScheduleHook(Hook):
             children = ', '.join(name for name, _ in model.named_children())
             raise ValueError(
                 f'UnfreezeScheduleHook: module {self.module!r} is not in {type(model).__name__}, '
-                f'which has {children} and what lies below'
+                f'which contains {children}'
             ) from None
-
-    def _inherit_norm_eval(self, module: nn.Module) -> None:
-        keeper = keeper_of(module)
-        if keeper is not None and keeper.norm_eval:
-            self.policies = {
-                epoch: dataclasses.replace(policy, norm_eval=True)
-                for epoch, policy in self.policies.items()
-            }
 
     def _check_runner(self, runner: Runner) -> None:
         where = f'UnfreezeScheduleHook of {self.module}'
         if isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError(f'{where} counts epochs, but the run has iterations only')
+            raise ValueError(f'{where} counts epochs, but the run has only iterations')
         late = [epoch for epoch in self.policies if epoch >= runner.max_epochs]
         if late:
             raise ValueError(
                 f'{where}: schedule has epoch {late[0]}, but the run ends after max_epochs '
-                f'{runner.max_epochs}: allowed are 0 to {runner.max_epochs - 1}'
+                f'{runner.max_epochs}; allowed are 0 to {runner.max_epochs - 1}'
             )
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
-            raise ValueError(f'{where} needs one optimizer, not an OptimWrapperDict')
+            raise ValueError(f'{where} needs a single optimizer, not an OptimWrapperDict')
         if is_model_wrapper(runner.model) and not isinstance(runner.model, DistributedDataParallel):
             raise ValueError(
-                f'{where} cannot wrap a model anew in {type(runner.model).__name__}; use '
+                f'{where} cannot wrap a model in {type(runner.model).__name__} again; use '
                 'MMDistributedDataParallel'
             )
         for other in runner.hooks:
             is_schedule = isinstance(other, UnfreezeScheduleHook) and other is not self
             if is_schedule and is_within(other.module, (self.module,)):
-                raise ValueError(f'{where}: there is another one of {other.module}')
+                raise ValueError(f'{where}: {other.module} has a second schedule; remove one')
 
-    def _check_phases(self, runner: Runner, module: nn.Module) -> None:
-        """Resolve every phase, so that none can fail in the middle of a run."""
-        optimized = {id(parameter) for parameter in members(runner.optim_wrapper.optimizer)}
+    def _check_phases(self, optim_wrapper: OptimWrapper, module: nn.Module) -> None:
+        """Resolve every phase, so that none fails in the middle of the run."""
+        optimized = {id(parameter) for parameter in members(optim_wrapper.optimizer)}
         trained = set()
         for epoch, policy in self.policies.items():
             try:
                 self._frozen[epoch] = frozen = preview(module, policy, name=self.module)
             except ValueError as error:
                 raise ValueError(f'UnfreezeScheduleHook, epoch {epoch}: {error}') from None
-            trains = [name for name in _not_frozen_otherwise(module) if not frozen.cover(name)]
+            trains = [name for name in _not_frozen_otherwise(module) if not frozen.covers(name)]
             missing = [name for name in trains if id(module.get_parameter(name)) not in optimized]
             if missing:
                 raise ValueError(
-                    f'UnfreezeScheduleHook, epoch {epoch}: {len(missing)} parameters are to train, '
-                    f'but are not in the optimizer, {self.module}.{missing[0]} for one: remove '
-                    f"from the model's config what freezes them, and freeze {self.module} by the "
-                    'schedule alone'
+                    f'UnfreezeScheduleHook, epoch {epoch}: {len(missing)} parameters to train are '
+                    f'not in the optimizer, for example {self.module}.{missing[0]}: remove the '
+                    f"settings that freeze them from the model's config, and freeze {self.module} "
+                    'by the schedule alone'
                 )
             trained.update(trains)
         if not trained:
             raise ValueError(
-                f'UnfreezeScheduleHook: no phase trains anything of {self.module}: it has no '
-                'parameters, or they are frozen by other means than a policy of its own'
+                f'UnfreezeScheduleHook: no phase trains any part of {self.module}: it has no '
+                'parameters, or they are frozen by other means than its own policy'
             )
 
 
 def _not_frozen_otherwise(module: nn.Module) -> list[str]:
-    """Names of the parameters that train once no policy of the module itself freezes them."""
-    keeper = keeper_of(module)
-    frozen_by_policy = keeper.taken_gradients if keeper is not None else []
-    return [n for n, p in module.named_parameters() if p.requires_grad or n in frozen_by_policy]
+    """Names of the parameters that are trainable apart from the module's own policy."""
+    handle = handle_of(module)
+    by_policy = handle.frozen_parameters if handle is not None else []
+    return [n for n, p in module.named_parameters() if p.requires_grad or n in by_policy]
 
 
 def _read_schedule(schedule: object, module: str) -> dict[int, FreezePolicy]:
-    """A policy for each epoch that begins a phase, in order."""
+    """The policy of each phase, ordered by epoch."""
     where = f'UnfreezeScheduleHook of {module}: schedule'
     if not isinstance(schedule, Mapping):
-        raise ValueError(f'{where} is {schedule!r}; it must be a dict of epochs')
-    wrong = [epoch for epoch in schedule if not _is_count(epoch)]
-    if wrong:
-        raise ValueError(f'{where} has epoch {wrong[0]!r}; it must be a whole number from 0 on')
+        raise ValueError(f'{where} is {schedule!r}; it must be a dict of phases by epoch')
+    invalid = [epoch for epoch in schedule if not _is_count(epoch)]
+    if invalid:
+        raise ValueError(f'{where} has epoch {invalid[0]!r}; it must be an integer, 0 or greater')
     if 0 not in schedule:
-        raise ValueError(f'{where} has epochs {sorted(schedule)}; it must say what epoch 0 trains')
+        raise ValueError(f'{where} has epochs {sorted(schedule)}; it must include epoch 0')
     return {epoch: _read_phase(schedule[epoch], f'{where}[{epoch}]') for epoch in sorted(schedule)}
 
 
@@ -226,9 +234,9 @@ def _audits(runner: Runner) -> list[FreezeAuditHook]:
     return [hook for hook in runner.hooks if isinstance(hook, FreezeAuditHook)]
 
 
-def _wrap_anew(runner: Runner) -> None:
-    """Wrap the model as the Runner did, in a wrapper that knows what is trainable now."""
+def _wrap_again(runner: Runner) -> None:
+    """Replace the wrapper for distributed training by one that handles what is trainable now."""
     if isinstance(runner.model, DistributedDataParallel):
         wrapper = runner.cfg.get('model_wrapper_cfg')
         runner.model = runner.wrap_model(wrapper, runner.model.module)
-        runner._maybe_compile('train_step')  # the old wrapper's was compiled
+        runner._maybe_compile('train_step')  # compiled code belongs to the old wrapper

@@ -1,4 +1,4 @@
-"""What the audit of a run will find, from its config alone: nothing is trained or written."""
+"""The audit of a run from its config alone; nothing is trained or written."""
 
 from __future__ import annotations
 
@@ -16,30 +16,29 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from . import audit
-from .audit import Frozen, LoadWatch, Violation
+from .audit import Frozen, Violation
 from .audit_hook import FreezeAuditHook
-from .building import freeze, preview
-from .members import keep_trainable
-from .report import describe_filled, describe_frozen, describe_violations
-from .schedule import plan_rates
-from .table import Row, align, by_part, format_table, part_names, rows
+from .load_watch import LoadWatch
+from .names import by_part, matching_submodules, part_names
+from .report import Row, align, describe, format_table, make_table
+from .schedule import RunLength, plan_rates
 from .unfreeze_hook import UnfreezeScheduleHook
 
-_OF_MIXED_PRECISION = ('type', 'dtype', 'loss_scale', 'use_fsdp')
+_MIXED_PRECISION_OPTIONS = ('type', 'dtype', 'loss_scale', 'use_fsdp')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was found.
+    """Findings of :func:`verify`.
 
     Attributes:
-        model: as it would be trained, in training mode.
-        frozen: what is frozen in it.
+        model: the model in training mode.
+        frozen: its frozen parts.
         filled: source of each tensor that a checkpoint filled.
         table: parameters and learning rates over the run, by module.
-        optimizer: number of its ``groups``, of the ``trainable`` and ``frozen`` tensors in them,
-            and of trainable ones ``left_out``.
-        violations: what would stop the run.
+        optimizer: number of ``groups``, of ``trainable`` and ``frozen`` tensors in them, and of
+            trainable tensors ``left_out``.
+        violations: the violations that would stop the run.
     """
 
     model: nn.Module
@@ -50,13 +49,12 @@ class Verification:
     violations: list[Violation]
 
     def describe(self) -> dict:
-        """Plain data, with the names that the report of a run has."""
+        """Plain data, with the keys of a run's report."""
         return {
             'state': 'violated' if self.violations else 'passed',
-            **describe_frozen(self.frozen, self.table),
-            **describe_filled(self.frozen, self.filled),
+            **describe(self.frozen, self.filled, self.table),
             'optimizer': dict(self.optimizer),
-            'violations': describe_violations(self.violations),
+            'violations': [violation.describe() for violation in self.violations],
         }
 
     def __str__(self) -> str:
@@ -65,11 +63,11 @@ class Verification:
         return '\n\n'.join(
             [
                 f'parameters by module:\n{format_table(self.table)}',
-                f'frozen tensors that a checkpoint filled:\n{self._sources()}',
+                f'frozen tensors filled by a checkpoint:\n{self._sources()}',
                 'optimizer: {groups} groups of {trainable} trainable and {frozen} frozen tensors; '
                 'in no group: {left_out} trainable ones'.format(**self.optimizer),
-                'in evaluation mode after train(): '
-                f'{evaluating} of the {len(modules)} modules that must be',
+                f'in evaluation mode after train(): {evaluating} of the {len(modules)} modules '
+                'that must be',
             ]
         )
 
@@ -86,36 +84,36 @@ def verify(cfg: Config, *, epoch_length: int) -> Verification:
     """Build model, optimizer and schedule as a Runner does, load the checkpoint, and check them.
 
     Args:
-        cfg: of a run, with ``load_from``. Of a :class:`FreezeAuditHook` in ``custom_hooks`` the
-            option `allow_unfilled` counts, and of an :class:`UnfreezeScheduleHook` the phase of
-            epoch 0.
-        epoch_length: iterations an epoch.
+        cfg: config of a run, with ``load_from``. Of its hooks, `allow_unfilled` of a
+            :class:`FreezeAuditHook` and epoch 0 of an :class:`UnfreezeScheduleHook` are considered.
+        epoch_length: iterations per epoch.
 
     Raises:
-        ValueError: a freezing policy, a key of ``custom_keys`` or the length of the run does not
-            fit; the message is that of the part that refuses it.
+        ValueError: a freezing policy, a key of ``custom_keys`` or the length of the run is invalid.
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = MODELS.build(cfg.model)
         filled = _fill(model, cfg.get('load_from'))
-        # Before the optimizer's groups change in any way: a scheduler hides what it overrides.
         optim_wrapper = build_optim_wrapper(model, _in_full_precision(cfg.optim_wrapper))
+        # Before groups change: afterwards a rate would be missing for what a hook freezes.
         rates, faults = plan_rates(
-            optim_wrapper, cfg.get('param_scheduler'), epoch_length=epoch_length, **_length(cfg)
+            optim_wrapper, cfg.get('param_scheduler'), _length(cfg, epoch_length)
         )
         hooks = _freezing_hooks(cfg)
+    patterns = []
     for hook in hooks:
         if isinstance(hook, UnfreezeScheduleHook):
-            _begin(hook, model, optim_wrapper)
-    patterns = [p for h in hooks if isinstance(h, FreezeAuditHook) for p in h.allow_unfilled]
-    allowed = audit.matching_modules(model, patterns)
+            hook.begin_first_phase(model, optim_wrapper)
+        else:
+            patterns += hook.allow_unfilled
+    allowed = matching_submodules(model, patterns, option='allow_unfilled')
     model.train()
     frozen = audit.find_frozen(model)
     return Verification(
         model=model,
         frozen=frozen,
         filled=filled,
-        table=rows(model, rates),
+        table=make_table(model, rates),
         optimizer=_count(model, frozen, optim_wrapper),
         violations=[
             *audit.check_filled(model, frozen, filled, allowed),
@@ -127,10 +125,10 @@ def verify(cfg: Config, *, epoch_length: int) -> Verification:
 
 
 def _fill(model: nn.Module, checkpoint: str | None) -> dict[str, str]:
-    """Initialise and load as ``Runner.train`` does; source of each tensor that was filled."""
+    """Initialise and load as ``Runner.train`` does; the source of each filled tensor."""
     watch = LoadWatch(model, source='init_cfg')
     if hasattr(model, 'init_weights'):
-        with _only_warnings():  # mmengine tells of every single parameter
+        with _only_warnings():  # mmengine logs every single parameter
             model.init_weights()
     if checkpoint:
         watch.source = checkpoint
@@ -151,46 +149,34 @@ def _only_warnings() -> Iterator[None]:
 
 
 def _in_full_precision(config: Mapping) -> Mapping:
-    """Mixed precision needs a GPU to be built, and changes nothing of what is checked."""
+    """The wrapper without mixed precision, which needs a GPU to be built and affects no check."""
     if config.get('type') != 'AmpOptimWrapper':
         return config
-    return {name: value for name, value in config.items() if name not in _OF_MIXED_PRECISION}
+    return {name: value for name, value in config.items() if name not in _MIXED_PRECISION_OPTIONS}
 
 
-def _length(cfg: Config) -> dict[str, int]:
+def _length(cfg: Config, epoch_length: int) -> RunLength:
     names = ('max_epochs', 'max_iters')
-    return {name: cfg.train_cfg[name] for name in names if name in cfg.train_cfg}
+    length = {name: cfg.train_cfg[name] for name in names if name in cfg.train_cfg}
+    return RunLength(epoch_length=epoch_length, **length)
 
 
 def _freezing_hooks(cfg: Config) -> list[FreezeAuditHook | UnfreezeScheduleHook]:
-    """Those of the config that say what is frozen, or what may stay unfilled."""
     wanted = {FreezeAuditHook.__name__, UnfreezeScheduleHook.__name__}
     configs = cfg.get('custom_hooks') or []
     return [HOOKS.build(c) for c in configs if str(c['type']).rsplit('.', 1)[-1] in wanted]
 
 
-def _begin(schedule: UnfreezeScheduleHook, model: nn.Module, optim_wrapper: OptimWrapper) -> None:
-    """Freeze as the first phase of a schedule does; all phases must fit."""
-    module = model.get_submodule(schedule.module)
-    for policy in schedule.policies.values():
-        preview(module, policy, name=schedule.module)
-    freeze(module, schedule.policies[0], name=schedule.module)
-    keep_trainable(optim_wrapper.optimizer)
-
-
 def _count(
     model: nn.Module, frozen: Frozen, optim_wrapper: OptimWrapper | OptimWrapperDict
 ) -> dict[str, int]:
-    """Parameters that an optimizer holds, by tensors."""
-    wrappers = (
-        optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
-    )
-    groups = [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
-    held = {id(parameter) for group in groups for parameter in group['params']}
+    """Number of groups, and of tensors inside and outside of them."""
+    groups = audit.param_groups(optim_wrapper)
+    optimized = {id(parameter) for group in groups for parameter in group['params']}
     trainable = {id(p) for p in model.parameters()} - frozen.names_by_id.keys()
     return {
         'groups': len(groups),
-        'trainable': len(held & trainable),
-        'frozen': len(held & frozen.names_by_id.keys()),
-        'left_out': len(trainable - held),
+        'trainable': len(optimized & trainable),
+        'frozen': len(optimized & frozen.names_by_id.keys()),
+        'left_out': len(trainable - optimized),
     }

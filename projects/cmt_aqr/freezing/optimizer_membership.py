@@ -1,7 +1,7 @@
-"""Who of a group's parameters is in the optimizer now, where that changes during a run.
+"""Optimizer groups whose parameters join and leave during a run.
 
-The groups stay as they were built. Schedulers, which keep values by group, therefore go on as if
-nothing happened, and give a parameter that joins late the rate its group has then.
+The groups themselves never change. Schedulers, which store values per group, continue undisturbed,
+and a parameter that joins late gets the current rate of its group.
 """
 
 from collections.abc import Iterator
@@ -15,17 +15,16 @@ _MEMBERS: WeakKeyDictionary[Optimizer, list[list[nn.Parameter]]] = WeakKeyDictio
 
 
 def members(optimizer: Optimizer) -> Iterator[nn.Parameter]:
-    """Every parameter that the groups were built with, in the optimizer now or not."""
+    """All parameters that the groups were built with, whether currently optimized or not."""
     built_with = _MEMBERS.get(optimizer) or [group['params'] for group in optimizer.param_groups]
     return chain.from_iterable(built_with)
 
 
 def keep_trainable(optimizer: Optimizer) -> None:
-    """Take out of the groups what requires no gradient, and put back in its place what does again.
+    """Remove parameters without ``requires_grad`` from the groups and restore those that have it.
 
-    What leaves loses its state, and so begins anew when it comes back. The state dict lists all
-    members all the time, so that one saved under any choice of members can be loaded under any
-    other.
+    A removed parameter loses its optimizer state and starts afresh if it returns. State dicts
+    always list all members, so one saved in any phase can be loaded in any other.
     """
     if optimizer not in _MEMBERS:
         _MEMBERS[optimizer] = [[*group['params']] for group in optimizer.param_groups]
@@ -39,7 +38,7 @@ def keep_trainable(optimizer: Optimizer) -> None:
             optimizer.state.pop(parameter, None)
 
 
-# Both are called by the optimizer with its state dict, too, which they leave alone.
+# As hooks, the following two also receive the state dict, which they leave unchanged.
 
 
 def _put_all(optimizer: Optimizer, *_: object) -> None:
@@ -48,5 +47,6 @@ def _put_all(optimizer: Optimizer, *_: object) -> None:
 
 
 def _put_trainable(optimizer: Optimizer, *_: object) -> None:
-    for group, built_with in zip(optimizer.param_groups, _MEMBERS[optimizer], strict=True):
-        group['params'] = [parameter for parameter in built_with if parameter.requires_grad]
+    _put_all(optimizer)
+    for group in optimizer.param_groups:
+        group['params'] = [parameter for parameter in group['params'] if parameter.requires_grad]

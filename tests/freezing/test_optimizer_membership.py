@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from projects.cmt_aqr.freezing.members import keep_trainable, members
+from projects.cmt_aqr.freezing.optimizer_membership import keep_trainable, members
 
 
 def build() -> tuple[nn.ParameterList, torch.optim.Optimizer]:
