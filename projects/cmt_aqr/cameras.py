@@ -1,4 +1,4 @@
-"""The cameras of a batch, whose samples may have different numbers of them.
+"""The cameras of a batch, whose samples may have different numbers of cameras.
 
 Shapes: B batch, V cameras.
 """
@@ -14,7 +14,7 @@ from .transfer import to_device
 
 
 class Cameras(NamedTuple):
-    """The cameras of a batch, padded to the sample that has most."""
+    """The cameras of a batch, padded to the largest number in a sample."""
 
     lidar2img: Tensor
     """(B, V, 4, 4)"""
@@ -29,20 +29,20 @@ class Cameras(NamedTuple):
 
 
 def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
-    """The cameras of a batch; views that a sample lacks are marked absent.
+    """The cameras of a batch, padded with identity matrices.
 
     Args:
         metas: ``lidar2img`` (V_b, 4, 4) and ``pad_shape`` of each sample.
-        like: (B, V, ...), gives V and the device.
+        like: (B, V, ...) on the target device.
 
     Raises:
-        ValueError: samples padded to different shapes, or more matrices than images.
+        ValueError: images padded to different shapes, or more matrices than images.
     """
     shapes = {tuple(meta['pad_shape'][:2]) for meta in metas}
     if len(shapes) != 1:
         raise ValueError(f'the images of a batch are padded to different shapes: {shapes}')
     batch_size, num_views = like.shape[:2]
-    # Inverted in double precision: entries of thousands of pixels stand beside others near zero.
+    # Inverted in double precision: entries range from thousands of pixels to almost zero.
     lidar2img = np.tile(np.eye(4), (batch_size, num_views, 1, 1))
     camera_mask = torch.zeros(batch_size, num_views, dtype=torch.bool)
     for index, meta in enumerate(metas):

@@ -1,7 +1,7 @@
-"""Denoising queries, after DN-DETR (Li et al., CVPR 2022), as CMT applies them in 3D.
+"""Denoising queries of DN-DETR (Li et al., CVPR 2022), as CMT applies them in 3D.
 
-Shapes: B batch, Q learned queries, P denoising queries of a sample (padded), N denoising queries
-of the batch that stand for a box.
+Shapes: B batch, Q learned queries, P denoising queries per sample including padding, N denoising
+queries of the batch without padding.
 """
 
 import math
@@ -19,16 +19,16 @@ from .transfer import to_device
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Noised ground truth, put before the learned queries of a batch."""
+    """Noised ground truth, which precedes the learned queries of a batch."""
 
     reference: Tensor
-    """(B, P, 3) in the unit range; slots that a sample does not fill are at zero"""
+    """(B, P, 3) in the unit range; unused slots of a sample are zero"""
     sample: Tensor
-    """(N,): which sample a query belongs to"""
+    """(N,): sample of each query"""
     slot: Tensor
-    """(N,): its place among the P"""
+    """(N,): index of each query among the P of its sample"""
     group_size: int
-    """slots of a group; queries see their own group and the learned ones"""
+    """slots of a group; denoising queries see their own group and the learned queries"""
     targets: NoisedTargets
 
     @property
@@ -46,16 +46,16 @@ class DenoisingQueries:
 
 
 class DenoisingGenerator:
-    """Makes denoising queries from ground truth.
+    """Generates denoising queries from ground truth.
 
     Args:
         point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`.
-        num_classes: of all tasks together; also the label of background.
-        groups: most noised copies of the ground truth; fewer when they would outnumber the
-            learned queries.
-        noise_scale: 1 moves a centre by up to half of the box along each axis.
-        noise_shift: added to this half size, metres.
-        split: a query whose noise vector is longer becomes background.
+        num_classes: number of classes of all tasks together, also the label of background.
+        groups: maximum number of noised copies of the ground truth, capped by the number of learned
+            queries.
+        noise_scale: largest shift of a centre along each axis, as a multiple of half the box size.
+        noise_shift: added to half the box size, metres.
+        split: length of the noise vector above which a query becomes background.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class DenoisingGenerator:
 
     @property
     def positive_share(self) -> float:
-        """Volume of a ball of radius ``split`` over that of the cube of noise around it."""
+        """Expected share of objects: volume of a ball of radius ``split`` over the cube of noise."""
         return math.pi / 6 * self.split**3
 
     def __call__(self, truth: GroundTruth, *, num_query: int) -> DenoisingQueries | None:
-        """Noised copies of the ground truth of a batch; ``None`` where there is no room or no box.
+        """Noised copies of the ground truth; ``None`` without boxes, or with more boxes than Q.
 
         Args:
-            truth: of the batch.
+            truth: ground truth of the batch.
             num_query: Q.
         """
         group_size = max(truth.counts)
@@ -112,7 +112,7 @@ class DenoisingGenerator:
 def _places(
     counts: Sequence[int], group_size: int, groups: int, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sample and slot of every noised box, group by group, each (groups * sum(counts),)."""
+    """Sample and slot of every noised box, ordered by group, each (groups * sum(counts),)."""
     sample = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     within = torch.cat([torch.arange(count) for count in counts])
     slot = torch.cat([within + group_size * group for group in range(groups)])

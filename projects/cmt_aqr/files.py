@@ -1,6 +1,7 @@
-"""Writing result files by rename: a reader finds the old content or the new, never part of either.
+"""Atomic writes of result files by rename.
 
-A run that is killed, or a disk that is full, leaves the previous file whole.
+A reader finds either the old or the new content, and a killed run or a full disk leaves the
+previous file intact.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Path of a temporary file that takes the place of ``path`` when the block succeeds.
+    """Path of a temporary file that replaces ``path`` when the block succeeds.
 
-    It lies in the same folder and ends in the same name, so that writers which choose a format by
-    the suffix work on it. If the block raises, the temporary file is removed and ``path`` stays as
-    it was. Processes may write the same path at once: the last one to finish wins.
+    It is in the same folder and has the same suffix, for writers that choose a format by it. If the
+    block raises, the temporary file is removed and ``path`` is unchanged. If several processes
+    write the same path, the last one to finish wins.
     """
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = target.with_name(f'.{uuid.uuid4().hex}.{target.name}')
@@ -33,11 +34,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file, see :func:`replacing`."""
+    """Write a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 def dump_json(path: str | os.PathLike, data: Any, *, indent: int = 2) -> None:
-    """Write plain data as JSON with a newline at its end, see :func:`replacing`."""
+    """Write plain data atomically as JSON with a trailing newline."""
     write_text(path, json.dumps(data, indent=indent) + '\n')

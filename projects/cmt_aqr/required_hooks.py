@@ -1,7 +1,8 @@
-"""Hooks that a model cannot train without; a training step without one of them is an error.
+"""Hooks that a model needs in training; a training step without one of them is an error.
 
-Any program can start a training with any list of hooks, and a missing hook shows in no loss. So a
-hook notes on the model that it runs, and the model reads the notes in its first training step.
+Any program can start a training with any list of hooks, and a missing hook affects no loss. Each
+hook therefore records on the model that it runs, and the model checks the record in its first
+training step.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from .transformer import RoutingForm
 
 
 class RequiresHooks:
-    """Mixin of a detector: its first training step raises if a hook that it needs does not run.
+    """Mixin for detectors that raises in the first training step if a required hook is missing.
 
-    It overrides ``parse_losses``, the one method that both mmengine's ``train_step`` and that of
-    ``MMDistributedDataParallel`` call. Code without a Runner that sums the losses itself is free.
+    It overrides ``parse_losses``, the only method called by both mmengine's ``train_step`` and that
+    of ``MMDistributedDataParallel``. Code that sums the losses itself is not checked.
     """
 
     _has_hooks = False
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum of the losses, and what is logged, as in mmengine.
+        """Sum of the losses and the values to log, as in mmengine.
 
         Raises:
-            RuntimeError: a hook that the model needs does not run.
+            RuntimeError: a required hook is missing.
         """
         if not self._has_hooks:
             _check(self)
@@ -46,10 +47,10 @@ def _check(model: nn.Module) -> None:
 
 
 def _needed(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Name of each hook that the model needs, and what it does for the model."""
+    """Name and purpose of each hook that the model needs."""
     frozen = dict.fromkeys(name.split('.')[0] for name in frozen_modules(model))
     if frozen:
-        yield 'FreezeAuditHook', f'proves that what is frozen in {", ".join(frozen)} did not move'
+        yield 'FreezeAuditHook', f'verifies that the frozen parts of {", ".join(frozen)} do not change'
     for name, module in model.named_modules():
         if isinstance(module, RoutingForm) and module.learns_scales:
             yield 'BiasScaleHook', f'keeps the scales of {name} in their range'

@@ -1,4 +1,4 @@
-"""A note on the model of each hook that it cannot train without; see :mod:`.required_hooks`."""
+"""Record on the model of the required hooks that run; :mod:`.required_hooks` reads it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import nn
 
 
 def note_running(model: nn.Module, hook: str) -> None:
-    """Note on ``model``, which may be wrapped for distributed training, that a hook runs.
+    """Record on ``model`` that a hook runs.
 
     Args:
-        model: of the Runner.
+        model: the Runner's model, possibly wrapped for distributed training.
         hook: name of the registered class.
     """
     if is_model_wrapper(model):
@@ -19,5 +19,5 @@ def note_running(model: nn.Module, hook: str) -> None:
 
 
 def running_hooks(model: nn.Module) -> frozenset[str]:
-    """Names of the hooks that have noted themselves on ``model``."""
+    """Names of the recorded hooks."""
     return getattr(model, 'running_hooks', frozenset())

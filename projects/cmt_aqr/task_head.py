@@ -1,4 +1,4 @@
-"""The regression and classification branches, one set for each decoder layer.
+"""Regression and classification branches, with separate weights for each decoder layer.
 
 Shapes: B batch, Q queries, C channels, L decoder layers.
 """
@@ -13,9 +13,9 @@ FINAL_KERNELS = (1, 3)
 
 
 class GroupLayerNorm(nn.Module):
-    """Layer norm over each group of channels apart, with weights of their own.
+    """Layer norm over each group of channels separately, with separate weights.
 
-    ``torch.nn.GroupNorm`` would mix the queries, for it also averages over the last dimension.
+    ``torch.nn.GroupNorm`` would also average over the last dimension and thereby mix the queries.
     """
 
     def __init__(self, channels: int, *, groups: int, eps: float = 1e-6) -> None:
@@ -26,7 +26,7 @@ class GroupLayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, groups * C, Q) -> the same shape."""
+        """(B, groups * C, Q) -> (B, groups * C, Q)."""
         grouped = x.unflatten(1, (self.groups, -1))
         variance, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)
         normed = (grouped - mean) * (variance + self.eps).rsqrt()
@@ -34,22 +34,22 @@ class GroupLayerNorm(nn.Module):
 
 
 class SeparateTaskHead(nn.Module):
-    """Branches of one task; all decoder layers run at once, as groups of 1D convolutions.
+    """Branches of one task, computed for all decoder layers at once by grouped 1D convolutions.
 
-    With kernels of 1 a query is answered from itself alone. With kernels of 3, as in the released
-    model of LiDAR alone, both convolutions also take in the queries before and after it in their
-    order; in training the denoising queries come first.
+    With a kernel size of 1, the output of a query depends on that query alone. With 3, as in the
+    released LiDAR-only model, both convolutions also read its neighbours in query order; in
+    training, denoising queries come first.
 
     Args:
         in_channels: C.
         branches: output channels of each branch by name.
         num_layers: L.
-        hidden_channels: width of each branch.
-        final_kernel: queries that each convolution spans, 1 or 3.
+        hidden_channels: hidden channels of each branch.
+        final_kernel: kernel size of both convolutions, 1 or 3.
         class_bias: initial bias of the class logits; -2.19 gives a score of 0.1.
 
     Raises:
-        ValueError: another ``final_kernel``.
+        ValueError: ``final_kernel`` is neither 1 nor 3.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SeparateTaskHead(nn.Module):
             self.add_module(name, branch)
 
     def forward(self, hidden: Tensor) -> dict[str, Tensor]:
-        """(L, B, Q, C) -> for each branch (L, B, Q, channels)."""
+        """(L, B, Q, C) -> (L, B, Q, channels) for each branch."""
         layers = hidden.shape[0]
         x = hidden.permute(1, 0, 3, 2).flatten(1, 2)
         return {

@@ -1,5 +1,5 @@
-"""The error of a command that its user can mend; imports without MMEngine."""
+"""Error of a command that its user can correct; needs no other package."""
 
 
 class UsageError(Exception):
-    """The command cannot run as given; the message says why and what to do."""
+    """The command cannot run as given; the message states the reason and the remedy."""

@@ -1,4 +1,4 @@
-"""Backbones of CMT that MMDetection and MMDetection3D do not have, or not as fast."""
+"""Backbones of CMT that MMDetection and MMDetection3D lack or run more slowly."""
 
 from .sparse_encoder import CmtSparseEncoder
 from .vovnet import VoVNet

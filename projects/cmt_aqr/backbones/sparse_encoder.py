@@ -1,4 +1,4 @@
-"""MMDetection3D's sparse encoder, with the neighbour search done once for each resolution."""
+"""MMDetection3D's sparse encoder with a single neighbour search per resolution."""
 
 from mmdet3d.models import SparseEncoder
 from mmdet3d.models.layers.spconv import IS_SPCONV2_AVAILABLE
@@ -14,14 +14,14 @@ else:
 class CmtSparseEncoder(SparseEncoder):
     """``SparseEncoder`` whose submanifold convolutions of one stage share their index pairs.
 
-    The residual blocks of ``SparseEncoder`` search the neighbours of the same voxels anew in each
-    convolution. The pairs depend on the voxels and the kernel alone, so one search a stage gives
-    the same result. Arguments, parameters and outputs are those of the parent.
+    In the residual blocks of ``SparseEncoder``, each convolution searches the neighbours of the
+    same voxels again. The pairs depend only on voxels and kernel size, so one search per stage
+    gives the same result. Arguments, parameters and outputs are those of the parent.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        # The first stage works on the voxels of the input convolution.
+        # The first stage has the voxels of the input convolution.
         first_key = next(
             m.indice_key for m in self.conv_input.modules() if isinstance(m, SubMConv3d)
         )

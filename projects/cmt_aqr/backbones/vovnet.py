@@ -1,9 +1,9 @@
 """VoVNet with effective squeeze-and-excitation, the image backbone of CMT's large model.
 
-The network is that of "CenterMask: Real-Time Anchor-Free Instance Segmentation" (Lee and Park, CVPR
-2020), which calls it VoVNetV2: a stem of stride 4 and four stages of one-shot aggregation (OSA)
-blocks. Module names are those of the published weights, so that a checkpoint of DETR3D, PETR or CMT
-loads with nothing missing.
+The network is VoVNetV2 from "CenterMask: Real-Time Anchor-Free Instance Segmentation" (Lee and
+Park, CVPR 2020): a stem of stride 4 and four stages of one-shot aggregation (OSA) blocks. Module
+names are those of the published weights, so that checkpoints of DETR3D, PETR and CMT load
+completely.
 
 Shapes: B images, C channels, H and W rows and columns of the image.
 """
@@ -27,7 +27,7 @@ FIRST_STAGE = 2  # the published names count the stem as stage 1
 
 @dataclass(frozen=True)
 class VoVNetSpec:
-    """One published variant; tuples over stages run from stage 2 to stage 5."""
+    """A published variant; tuples over stages range from stage 2 to stage 5."""
 
     stem_channels: tuple[int, int, int]
     conv_channels: tuple[int, int, int, int]
@@ -71,7 +71,7 @@ def conv_norm_relu(
 def depthwise_norm_relu(
     name: str, in_channels: int, out_channels: int, stride: int = 1
 ) -> OrderedDict[str, nn.Module]:
-    """A 3 x 3 convolution per channel and a 1 x 1 across channels, one norm and ReLU after both."""
+    """A depthwise 3 x 3 and a pointwise 1 x 1 convolution, followed by one norm and ReLU."""
     depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False)
     return OrderedDict(
         {
@@ -96,16 +96,16 @@ class EffectiveSqueezeExcitation(nn.Module):
 
 
 class OSABlock(nn.Module):
-    """One-shot aggregation: a chain of layers whose input and outputs are all joined once.
+    """One-shot aggregation block: a chain of layers whose input and outputs are concatenated once.
 
     Args:
-        name: the block's name in the published weights, as 'OSA2_1'.
+        name: the block's name in the published weights, such as 'OSA2_1'.
         in_channels: channels of the input.
         conv_channels: channels of each layer of the chain.
         out_channels: channels after the aggregation.
         num_layers: length of the chain.
-        residual: add the input to the output, which then has as many channels.
-        depthwise: build the chain from depthwise separable layers.
+        residual: whether to add the input to the output; requires equal numbers of channels.
+        depthwise: whether the chain consists of depthwise separable layers.
     """
 
     def __init__(
@@ -156,22 +156,22 @@ class VoVNet(BaseModule):
     """VoVNetV2 (Lee and Park, CVPR 2020).
 
     Args:
-        spec_name: a key of `SPECS`, as 'V-99-eSE'.
+        spec_name: a key of `SPECS`, such as 'V-99-eSE'.
         input_channels: channels of the image.
-        out_features: the maps to return, of 'stem' and 'stage2' to 'stage5'. The stem and stage 2
-            have stride 4, each later stage twice the stride of the one before. Nothing is computed
-            beyond the last map asked for.
-        num_stages: how many of the four stages to build; the published weights have all four.
-        width: factor on every channel count, rounded to a multiple of 8. 1 is the published
-            network; a small model takes less.
-        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages: no
-            gradient, and evaluation mode through every `train()`.
-        norm_eval: keep every BatchNorm in evaluation mode through every `train()`, right for
+        out_features: the returned maps, of 'stem' and 'stage2' to 'stage5'. The stem and stage 2
+            have stride 4; the stride doubles with each later stage. Nothing is computed beyond the
+            last of these maps.
+        num_stages: number of stages, at most four; the published weights have four.
+        width: factor for all channel counts, which are rounded to a multiple of 8. 1 is the
+            published network.
+        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages, see
+            :class:`~projects.cmt_aqr.freezing.FreezePolicy`.
+        norm_eval: whether norms stay in evaluation mode through every `train()`, which is right for
             pretrained weights and wrong for training from scratch.
         init_cfg: mmengine initialisation; by default Kaiming for convolutions, 1 for norms.
 
     Raises:
-        ValueError: for a spec, output, stage count or number of frozen stages that does not exist.
+        ValueError: unknown spec or output, or a stage number out of range.
     """
 
     def __init__(
@@ -229,13 +229,13 @@ class VoVNet(BaseModule):
             self.out_channels[name] = in_channels = out_channels
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps named in `out_features`, finest first.
+        """The feature maps of `out_features`, finest first.
 
         Args:
             x: images (B, input_channels, H, W), normalised.
 
         Returns:
-            One (B, C, h, w) per output, h = ceil(H / stride) up to the pooling's rounding.
+            One (B, C, h, w) per output; h is H / stride, rounded up by convolutions and pooling.
         """
         outputs = []
         for name in ('stem', *self.stage_names):
@@ -250,7 +250,7 @@ class VoVNet(BaseModule):
 def _build_stage(
     *, index: int, spec: VoVNetSpec, in_channels: int, conv_channels: int, out_channels: int
 ) -> nn.Sequential:
-    """Stage 2 + `index`: a pooling of stride 2 (but in the first stage) and its OSA blocks."""
+    """Stage 2 + `index`: OSA blocks, after a pooling of stride 2 unless `index` is 0."""
     stage = nn.Sequential()
     if index > 0:
         stage.add_module('Pooling', nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True))
@@ -276,7 +276,7 @@ def _dense3x3(
 
 
 def _scaled(channels: int, width: float) -> int:
-    """`channels` times `width` to the nearest multiple of 8, at least 8; as published at 1."""
+    """`channels` times `width`, rounded to a multiple of 8 and at least 8; unchanged at 1."""
     return channels if width == 1 else max(8, round(channels * width / 8) * 8)
 
 

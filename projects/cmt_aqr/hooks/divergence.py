@@ -1,4 +1,4 @@
-"""How a run ends that has diverged: what is kept of it, and what the error says."""
+"""The end of a diverged run: its error and the file that records it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..files import dump_json
 
 
 def loss_parts(outputs: Mapping | None) -> dict[str, float]:
-    """Every entry whose name holds 'loss', as mmengine sums them."""
+    """Every entry whose name contains 'loss', as summed by mmengine."""
     return {
         name: float(torch.as_tensor(value).detach())
         for name, value in (outputs or {}).items()
@@ -28,13 +28,13 @@ def stop(
     samples: Sequence[str],
     gradients: Mapping[str, float] | None = None,
 ) -> NoReturn:
-    """End the run, and write ``<log_dir>/not_finite_rank<R>.json`` with all that the error says.
+    """End the run and write the content of the error to ``<log_dir>/not_finite_rank<R>.json``.
 
     Args:
         runner: the run.
-        what: what is not finite.
+        what: the quantity that is not finite, as a sentence.
         losses: parts of the loss in the last iteration.
-        samples: names of those that the step was made of, in this process.
+        samples: names of this process's samples in the step.
         gradients: largest absolute gradient by part of the model.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Start every epoch from random states of its own, so that a resumed run draws what it would have.
+"""Hook that seeds every epoch, so that a resumed run draws the same random numbers.
 
-mmengine seeds a run once, and its checkpoints hold no random states: what dropout and augmentation
-draw in a run that goes on differs from what they would have drawn.
+mmengine seeds a run once, and its checkpoints contain no random states. Dropout and augmentation
+would otherwise draw different numbers after a resumption.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from torch.utils.data import get_worker_info
 
 from .pipelines import pipelines_of
 
-# Who draws; above zero, which numpy's SeedSequence does not tell from nothing.
+# Consumers of random numbers; above zero, which numpy's SeedSequence treats like no number.
 _LOADING, _TRAINING, _FIRST_WORKER = 1, 2, 3
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds the process and its workers anew before each training epoch.
+    """Seeds the process and its workers before each training epoch.
 
-    The states come from the run's seed, the epoch, the rank and the worker: processes draw apart,
-    so ``diff_rank_seed`` is not needed, and a run that is resumed with as many processes and
-    workers is the same, bit for bit, as one that never stopped. Each dataset gets one more
-    transform, the first of its pipeline, which seeds a worker at its first sample of an epoch.
+    The seeds are derived from the run's seed, the epoch, the rank and the worker. Processes draw
+    different numbers, so ``diff_rank_seed`` is not needed, and a run resumed with the same number
+    of processes and workers equals an uninterrupted one bit for bit. A transform is prepended to
+    the pipeline of each dataset, which seeds a worker at its first sample of an epoch.
     """
 
     def __init__(self) -> None:
         self._epoch = torch.full((1,), -1, dtype=torch.int64)
 
     def before_train(self, runner: Runner) -> None:
-        """Reach the workers, before any is started.
+        """Prepend the transform, before any worker starts.
 
         Raises:
-            ValueError: if the run does not count epochs.
+            ValueError: the run has no epochs.
         """
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ValueError(
@@ -53,20 +53,20 @@ class EpochSeedHook(Hook):
             pipeline.transforms.insert(0, seeding)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed this process, which may load samples itself, and let its workers know."""
+        """Seed this process, which may load samples itself, and publish the epoch to its workers."""
         self._epoch.fill_(runner.epoch)
         _seed_all(runner.seed, runner.epoch, get_rank(), _LOADING)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Seed this process again: that workers were started, or live on, must not show."""
+        """Seed this process again, so that starting workers makes no difference."""
         if batch_idx == 0:
             _seed_all(runner.seed, runner.epoch, get_rank(), _TRAINING)
 
 
 class _SeedWorker(BaseTransform):
-    """Seeds a worker when it sees that an epoch has begun; changes no sample."""
+    """Seeds a worker at the start of an epoch and leaves samples unchanged."""
 
     def __init__(self, *, seed: int, rank: int, epoch: torch.Tensor) -> None:
         self._seed = seed
@@ -83,7 +83,7 @@ class _SeedWorker(BaseTransform):
 
 
 def _seed_all(*numbers: int) -> None:
-    """Seed Python's, numpy's and torch's draws, by all of the numbers."""
+    """Seed Python, numpy and torch from all of the numbers."""
     (state,) = np.random.SeedSequence(numbers).generate_state(1)
     random.seed(int(state))
     np.random.seed(state)

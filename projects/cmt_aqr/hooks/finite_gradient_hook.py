@@ -1,4 +1,4 @@
-"""Stop a run whose gradient is not finite, before it spoils the weights."""
+"""Hook that stops a run whose gradient is not finite, before the weights are updated."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from .divergence import loss_parts, stop
 
 @HOOKS.register_module()
 class FiniteGradientHook(Hook):
-    """Stop training at the first gradient that is infinite or not a number; no step is taken.
+    """Stops training at the first infinite or NaN gradient, without taking the step.
 
-    A finite loss may have one: of a root or a norm at zero, of an overflow on the way back.
-    Clipping by norm would spread it over all weights. The error lists the parts of the loss, the
-    largest gradient of every part of the model, and the samples since the last step; the same is
-    written beside the log. Processes that train together have the same gradients after their
-    reduction and all stop, each with its own samples.
+    Even a finite loss can have such a gradient: from a root or norm at zero, or an overflow in the
+    backward pass. Clipping by norm would spread it over all weights. The error lists the parts of
+    the loss, the largest gradient of every part of the model, and the samples since the last step;
+    the same is written beside the log. Processes of a distributed training have the same reduced
+    gradients, so all of them stop, each with its own samples.
 
-    Under ``AmpOptimWrapper`` such a gradient is part of the search for the loss scale, which leaves
-    out the step. There a run is stopped that leaves out more than ``max_skipped`` in a row, which
-    no scale can mend: torch alone would go on so for ever.
+    Under ``AmpOptimWrapper`` such a gradient is part of the search for the loss scale, which skips
+    the step. A run is then stopped if it skips more than ``max_skipped`` steps in a row, which no
+    scale can remedy; PyTorch alone would continue forever.
 
     Args:
-        max_skipped: of steps in a row under a loss scale; from 65,536, with which torch begins, 20
-            lead to 1/16.
+        max_skipped: maximum number of consecutive steps skipped under a loss scale; 20 steps lower
+            PyTorch's initial scale of 65,536 to 1/16.
 
     Raises:
-        ValueError: `max_skipped` is below 0.
+        ValueError: `max_skipped` is negative.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self, *, max_skipped: int = 20) -> None:
         if max_skipped < 0:
-            raise ValueError(f'max_skipped is {max_skipped}; it starts at 0')
+            raise ValueError(f'max_skipped is {max_skipped}; it must be 0 or greater')
         self.max_skipped = max_skipped
-        self._samples: list[str] = []  # of the batches whose gradients add up to the next step
+        self._samples: list[str] = []  # of the batches accumulated for the next step
         self._gradients: dict[str, float] = {}  # of a step that must end the run
         self._skipped = 0
         self._has_ended = False
         self._steps: list[tuple[OptimWrapper, Callable]] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the gradients between backward and clipping, where mmengine has no hook."""
+        """Inspect gradients between backward and clipping, where mmengine has no hook."""
         self._steps = [(wrapper, wrapper.step) for wrapper in _wrappers(runner)]
         for wrapper, step in self._steps:
             checked = functools.partial(self._step, runner, wrapper, step)
-            # The marks of mmengine's schedulers, which count steps, stay on it.
+            # Keeps the attributes by which mmengine's schedulers count steps.
             wrapper.step = functools.update_wrapper(checked, step)
 
     def after_train(self, runner: Runner) -> None:
-        """Look no more."""
+        """Restore the optimizer wrappers."""
         for wrapper, step in self._steps:
             wrapper.step = step
 
@@ -73,10 +73,10 @@ class FiniteGradientHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Stop the run if this iteration's step has to.
+        """Stop the run if the gradient of this iteration's step requires it.
 
         Raises:
-            FloatingPointError: the gradient is not finite, see the class.
+            FloatingPointError: the gradient is not finite.
         """
         self._samples += sample_names((data_batch or {}).get('data_samples', []))
         if self._gradients:
@@ -92,10 +92,10 @@ class FiniteGradientHook(Hook):
             self._samples, self._has_ended = [], False
 
     def _step(self, runner: Runner, wrapper: OptimWrapper, step: Callable, **kwargs) -> None:
-        """The wrapper's step, unless the gradients forbid it."""
+        """Take the wrapper's step if the gradients are finite."""
         self._has_ended = True
         gradients = [p.grad for p in runner.model.parameters() if p.grad is not None]
-        # The largest absolute value: in contrast to a sum it cannot overflow.
+        # The largest absolute value, unlike a sum, cannot overflow.
         if get_total_norm(gradients, norm_type=math.inf).isfinite():
             self._skipped = 0
             step(**kwargs)
@@ -105,12 +105,12 @@ class FiniteGradientHook(Hook):
         if not has_scale or self._skipped > self.max_skipped:
             self._gradients = largest_gradients(runner.model)
         if has_scale:
-            step(**kwargs)  # which leaves it out, and lowers the scale
+            step(**kwargs)  # which skips it and lowers the scale
 
 
 @torch.no_grad()
 def largest_gradients(model: nn.Module) -> dict[str, float]:
-    """Largest absolute gradient of each part, two names deep; not a number wherever one is."""
+    """Largest absolute gradient of each part, two names deep; NaN if any of its values is."""
     if is_model_wrapper(model):
         model = model.module
     parts: dict[str, list[torch.Tensor]] = {}

@@ -1,4 +1,4 @@
-"""Stop a run whose loss is not finite, as DETR's training loop does."""
+"""Hook that stops a run whose loss is not finite, as DETR's training loop does."""
 
 import math
 
@@ -12,12 +12,12 @@ from .divergence import loss_parts, stop
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stop training at the first loss that is infinite or not a number.
+    """Stops training at the first infinite or NaN loss.
 
     The error lists every part of the loss and the samples of the batch, so that the step can be
-    made again; the same is written beside the log. Because this hook goes before the checkpoint
-    hook, no weights of that step are saved. mmdet's ``CheckInvalidLossHook`` looks at the sum only,
-    every 50 iterations.
+    repeated; the same is written beside the log. The hook runs before the checkpoint hook, so no
+    weights of that step are saved. mmdet's ``CheckInvalidLossHook`` checks only the sum, every 50
+    iterations.
     """
 
     priority = 'VERY_HIGH'
@@ -32,7 +32,7 @@ class FiniteLossHook(Hook):
         """Check every part of the loss.
 
         Raises:
-            FloatingPointError: at least one of them is not finite.
+            FloatingPointError: a part is not finite.
         """
         losses = loss_parts(outputs)
         if not all(math.isfinite(value) for value in losses.values()):

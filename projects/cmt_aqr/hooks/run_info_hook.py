@@ -1,4 +1,4 @@
-"""Write beside a run's results what made them."""
+"""Hook that records the provenance of a run's results."""
 
 import platform
 import shlex
@@ -21,19 +21,19 @@ _REPO_ROOT = Path(__file__).resolve().parents[3]
 
 @HOOKS.register_module()
 class RunInfoHook(Hook):
-    """Write ``<work_dir>/<time>/run_info.json``: what ran, its code, machine and scores.
+    """Writes ``<work_dir>/<time>/run_info.json``, the provenance and scores of a run.
 
-    It holds the command, config file, checkpoint, seed, git commit and whether the checkout
+    It contains the command, config file, checkpoint, seed, git commit and whether the checkout
     differed from it, package versions, machine and number of processes, and one entry for every
-    evaluation. The folder is the one of the run's log, so that a test never overwrites what is
-    known about a training in the same work dir.
+    evaluation. It is in the folder of the run's log, so that a test does not overwrite the file of
+    a training in the same work directory.
     """
 
     priority = 'VERY_LOW'
 
     @master_only
     def before_run(self, runner: Runner) -> None:
-        """Collect and write everything that is known before the first step."""
+        """Collect and write everything known before the first step."""
         self._info = {
             'command': shlex.join(sys.argv),
             'config': runner.cfg.filename,
@@ -61,7 +61,7 @@ class RunInfoHook(Hook):
 
     def _add_scores(self, runner: Runner, phase: str, metrics: dict[str, float] | None) -> None:
         scores = {name: float(value) for name, value in (metrics or {}).items()}
-        # To be asked for its iteration, a Runner that only tests would build its training data.
+        # In a test, runner.iter would build the training data.
         iteration = 0 if phase == 'test' else runner.iter
         self._info['scores'].append({'phase': phase, 'iteration': iteration, **scores})
         self._write(runner)
@@ -71,9 +71,9 @@ class RunInfoHook(Hook):
 
 
 def code_version() -> dict:
-    """Commit of the checkout, and whether tracked files differ from it; None outside of git.
+    """Commit of the checkout, and whether tracked files differ from it; ``None`` outside of git.
 
-    An installed package may lie in the checkout of another project, whose commit says nothing.
+    An installed package may be inside the checkout of another project, whose commit is irrelevant.
     """
 
     def git(*arguments: str) -> str | None:

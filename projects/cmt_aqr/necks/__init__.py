@@ -1,4 +1,4 @@
-"""Necks of CMT that mmdet does not have."""
+"""Necks of CMT that mmdet lacks."""
 
 from .cpfpn import CPFPN
 

@@ -1,4 +1,4 @@
-"""CPFPN: the feature pyramid of PETR and CMT, whose first level alone has an output convolution."""
+"""CPFPN, the feature pyramid of PETR and CMT: only its first level has an output convolution."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class CPFPN(FPN):
     """mmdet's FPN without the output convolutions of its coarser levels.
 
     PETR ("Position Embedding Transformation for Multi-View 3D Object Detection", Liu et al., ECCV
-    2022) reads the finest map alone, so the other levels' 3 x 3 convolutions would only be dead
-    weight, and parameters without gradient break distributed training. The coarser levels come out
-    as their lateral maps. Arguments, input and output are those of `mmdet.models.necks.FPN`.
+    2022) uses only the finest map. The 3 x 3 convolutions of the other levels would get no
+    gradient, which breaks distributed training. Coarser levels return their lateral maps.
+    Arguments, inputs and outputs are those of `mmdet.models.necks.FPN`.
 
     Raises:
-        ValueError: for `add_extra_convs`, whose convolutions would be such dead weight again.
+        ValueError: `add_extra_convs` is set, whose convolutions would get no gradient either.
     """
 
     def __init__(self, *args, **kwargs) -> None:
