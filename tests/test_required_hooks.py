@@ -32,7 +32,8 @@ def audit() -> FreezeAuditHook:
 def test_a_runner_without_the_hook_is_stopped_with_the_line_to_add(tmp_path):
     with pytest.raises(
         RuntimeError,
-        match=r'without FreezeAuditHook, which verifies that the frozen parts of base do not change; '
+        match=r'without FreezeAuditHook, which verifies that the frozen parts of base do not '
+        r'change; '
         r"add dict\(type='FreezeAuditHook'\) to the custom_hooks",
     ):
         make_runner(tmp_path, model=HalfFrozen()).train()

@@ -1,11 +1,11 @@
-"""Patches that let the pinned OpenMMLab stack run on today's torch, on CPU too, and load safely.
+"""Patches that run the pinned OpenMMLab stack on current torch, also on CPU, and load safely.
 
-Importing this module applies them all, once; no file of an installed package is edited. Each patch
-is one function that names the fault and its upstream thread. A package that is not installed is
-left out, so that ``geometry`` and ``transformer`` import with torch alone.
+Importing this module applies all of them once; no installed file is edited. Each patch is a
+function that documents the fault and its upstream thread. Packages that are not installed are
+skipped, so that ``geometry`` and ``transformer`` import with torch alone.
 
-With these patches no checkpoint can make the process run its code: neither a run's own on resume,
-nor one that comes from elsewhere (``load_from``, ``init_cfg=dict(type='Pretrained')``, a URL).
+With these patches no checkpoint can execute code: neither a run's own on resume nor an external one
+(``load_from``, ``init_cfg=dict(type='Pretrained')``, a URL).
 """
 
 import functools
@@ -20,7 +20,7 @@ _MINIMUM_TORCH = (2, 6)
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package is installed; one that an import hook refuses is not."""
+    """Whether a package is installed; a package refused by an import hook is not."""
     try:
         return find_spec(package) is not None
     except ImportError:
@@ -28,7 +28,7 @@ def is_installed(package: str) -> bool:
 
 
 def _replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> None:
-    """Put ``make(original)`` in place of ``owner.name``, unless an earlier call has done so."""
+    """Replace ``owner.name`` by ``make(original)``, unless already done."""
     original = getattr(owner, name)
     if getattr(original, '_replaced_by', None) == __name__:
         return
@@ -38,7 +38,7 @@ def _replace(owner: Any, name: str, make: Callable[[Callable], Callable]) -> Non
 
 
 def require_safe_torch_load() -> None:
-    """Refuse a torch whose ``torch.load`` runs the code in a file unless told not to.
+    """Refuse a torch whose ``torch.load`` by default executes code in a file.
 
     mmengine 0.10.7 calls ``torch.load`` without ``weights_only``; since torch 2.6 that means True
     (https://github.com/open-mmlab/mmengine/issues/1655).
@@ -49,19 +49,19 @@ def require_safe_torch_load() -> None:
     version = tuple(int(part) for part in torch.__version__.split('.')[:2])
     if version < _MINIMUM_TORCH:
         raise ImportError(
-            f'torch {torch.__version__} runs the code hidden in a checkpoint when it loads one; '
+            f'torch {torch.__version__} executes code hidden in checkpoints when loading them; '
             f'install torch {".".join(map(str, _MINIMUM_TORCH))} or newer'
         )
 
 
 def allow_mmengine_checkpoint_types() -> None:
-    """Let ``torch.load(weights_only=True)`` read the plain data mmengine stores beside the weights.
+    """Let ``torch.load(weights_only=True)`` read the data that mmengine stores with the weights.
 
-    A checkpoint of mmengine 0.10.7 holds its log as ``HistoryBuffer`` objects over numpy arrays and
-    cannot be resumed under torch >= 2.6 (https://github.com/open-mmlab/mmengine/issues/1655; the
-    open https://github.com/open-mmlab/mmengine/pull/1650 turns the safety off instead). All of it
-    is data but one dangerous name: ``getattr``, by which a buffer points to its own statistics
-    functions. A lookup that knows nothing else takes its place.
+    Checkpoints of mmengine 0.10.7 contain their log as ``HistoryBuffer`` objects over numpy arrays
+    and cannot be resumed under torch >= 2.6 (https://github.com/open-mmlab/mmengine/issues/1655;
+    the open https://github.com/open-mmlab/mmengine/pull/1650 disables the safety instead). All of
+    it is data except for ``getattr``, by which a buffer refers to its statistics functions; a
+    lookup of only those functions replaces it.
     """
     if not is_installed('mmengine'):
         return
@@ -70,7 +70,7 @@ def allow_mmengine_checkpoint_types() -> None:
 
     reconstruct = np.empty(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    # numpy 2 moved numpy.core to numpy._core; a file may have been written by either.
+    # numpy 2 moved numpy.core to numpy._core; files may come from either.
     numpy_functions = [
         (function, f'{package}.multiarray.{function.__name__}')
         for function in (reconstruct, scalar)
@@ -90,10 +90,10 @@ def allow_mmengine_checkpoint_types() -> None:
 
 
 def _statistics_function(owner: object, name: str) -> Callable:
-    """Stand in for ``getattr`` in a checkpoint: a statistics function of ``HistoryBuffer``.
+    """Replacement of ``getattr`` in a checkpoint: a statistics function of ``HistoryBuffer``.
 
     Raises:
-        pickle.UnpicklingError: the checkpoint asks for anything else.
+        pickle.UnpicklingError: the checkpoint requests anything else.
     """
     from mmengine.logging import HistoryBuffer
 
@@ -101,20 +101,20 @@ def _statistics_function(owner: object, name: str) -> Callable:
     allowed = HistoryBuffer()._statistics_methods
     if owner is not HistoryBuffer or name not in allowed:
         raise pickle.UnpicklingError(
-            f'the checkpoint asks for attribute {name!r} of {owner!r}; only the statistics '
+            f'the checkpoint requests attribute {name!r} of {owner!r}; only the statistics '
             f'{sorted(allowed)} of HistoryBuffer are allowed'
         )
     return allowed[name]
 
 
 def leave_out_cudnn_attention() -> None:
-    """Remove cuDNN from the kernels that ``scaled_dot_product_attention`` chooses among.
+    """Remove cuDNN from the kernels available to ``scaled_dot_product_attention``.
 
     With a mask, cuDNN has two faults in float16 and bfloat16: since torch 2.11, NaN in the gradient
     of the queries for some lengths on H100 and H200
     (https://github.com/pytorch/pytorch/issues/196678); and a float32 mask is read as if it had the
     type of the queries (https://github.com/pytorch/pytorch/pull/191612). CMT masks its
-    self-attention in training. The flash and memory-efficient kernels stay.
+    self-attention in training. The flash and memory-efficient kernels remain.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
@@ -123,9 +123,8 @@ def read_urls_as_weights() -> None:
     """Read checkpoints from web addresses with ``weights_only=True``.
 
     For http(s), torchvision:// and open-mmlab:// mmengine calls
-    ``torch.hub.load_state_dict_from_url``, whose ``weights_only`` is still False by default: files
-    from furthest away were the only ones that could run code. The option came with
-    https://github.com/pytorch/pytorch/pull/98479; no mmengine thread was found.
+    ``torch.hub.load_state_dict_from_url``, whose ``weights_only`` is still False by default. The
+    option was added in https://github.com/pytorch/pytorch/pull/98479; no mmengine thread was found.
     """
     if not is_installed('mmengine'):
         return
@@ -135,11 +134,11 @@ def read_urls_as_weights() -> None:
 
 
 def checkpoint_without_reentry() -> None:
-    """Let ``activation_checkpointing=[...]`` of a Runner train what it wraps.
+    """Let ``activation_checkpointing=[...]`` of a Runner train the modules that it wraps.
 
-    mmengine 0.10.7 calls ``torch.utils.checkpoint.checkpoint`` in its re-entrant form, which gives
-    the weights inside no gradient where no input needs one: always in a module that takes images,
-    and in any that comes after a frozen one. The other form has no such condition
+    mmengine 0.10.7 uses the re-entrant form of ``torch.utils.checkpoint.checkpoint``, which gives
+    the weights inside no gradient if no input requires one: always in a module that takes images,
+    and in any module after a frozen one. The other form has no such condition
     (https://docs.pytorch.org/docs/stable/checkpoint.html); no mmengine thread was found.
     """
     if not is_installed('mmengine'):
@@ -154,9 +153,9 @@ def checkpoint_without_reentry() -> None:
 
 
 def resume_without_running_config() -> None:
-    """Keep ``Runner.resume`` from running the config text found in a checkpoint.
+    """Prevent ``Runner.resume`` from executing the config text of a checkpoint.
 
-    It executes ``meta['config']`` as Python to compare a ``gpu_ids`` that only mmcv 1.x wrote
+    It executes ``meta['config']`` as Python to compare ``gpu_ids``, which only mmcv 1.x wrote
     (https://github.com/open-mmlab/mmcv/pull/844; no mmengine thread was found). mmengine writes
     its own config as ``meta['cfg']``, so nothing is lost.
     """
@@ -187,8 +186,8 @@ def resume_without_running_config() -> None:
 def refuse_mmcv_sync_bn_without_cuda() -> None:
     """Refuse to build mmcv's synchronised batch normalisation if mmcv has no CUDA operators.
 
-    This project calls none of them, so its set-up builds mmcv without. ``sync_bn='mmcv'`` in a
-    config and ``norm_cfg=dict(type='MMSyncBN')`` would fail only in the first training step.
+    This project calls none of them, so its set-up builds mmcv without them. ``sync_bn='mmcv'`` or
+    ``norm_cfg=dict(type='MMSyncBN')`` in a config would fail only in the first training step.
     """
     if find_spec('mmcv') is None or find_spec('mmcv._ext') is None:
         return
@@ -210,10 +209,10 @@ def refuse_mmcv_sync_bn_without_cuda() -> None:
 
 
 def train_spconv_without_cuda() -> None:
-    """Give spconv's backward pass a stream handle where there is no CUDA.
+    """Give spconv's backward pass a stream handle on machines without CUDA.
 
-    spconv 2.3.8 asks torch for the current CUDA stream in its CPU backward too, and torch raises
-    (https://github.com/traveller59/spconv/issues/366). CPU kernels ignore the handle: 0 serves.
+    spconv 2.3.8 requests the current CUDA stream even in its CPU backward pass, and torch raises
+    (https://github.com/traveller59/spconv/issues/366). CPU kernels ignore the handle, which is 0.
     """
     if not is_installed('spconv'):
         return
@@ -226,12 +225,12 @@ def train_spconv_without_cuda() -> None:
 
 
 def run_spconv_on_one_cpu_thread() -> None:
-    """Keep spconv's sparse convolutions on CPU to one thread; with more they give wrong values.
+    """Run spconv's sparse convolutions on CPU in one thread; with more they give wrong values.
 
-    In spconv 2.3.8 the threads of a scatter-add share one pointer (``buf`` and ``out_ptr`` in
-    ``spconv/csrc/sparse/gather.py`` are declared outside of the loop's body and captured by
-    reference): now and then rows of the output are wrong by as much as the values themselves. No
-    upstream thread was found. Everything else keeps its threads.
+    In spconv 2.3.8 the threads of a scatter-add share a pointer (``buf`` and ``out_ptr`` in
+    ``spconv/csrc/sparse/gather.py`` are declared outside the loop body and captured by reference).
+    Occasionally, rows of the output are wrong by their own magnitude. No upstream thread was found.
+    All other operations keep their threads.
     """
     if not is_installed('spconv'):
         return
@@ -255,18 +254,18 @@ def run_spconv_on_one_cpu_thread() -> None:
 
 
 def differentiate_spconv_in_evaluation_mode() -> None:
-    """Let sparse convolutions compute with autograd whenever it is on, in either mode.
+    """Let sparse convolutions use autograd whenever it is enabled, in either mode.
 
-    spconv 2.3.8 takes ``training`` for "a backward pass will follow" (``spconv/pytorch/conv.py``).
-    In evaluation mode on CUDA it calls its kernel outside of autograd, so that nothing before a
-    frozen layer gets a gradient; and a submanifold convolution then builds its index pairs without
-    those of the backward pass. Layers with the same ``indice_key`` share the pairs of the first of
-    them: behind a frozen one, a layer that trains hands its backward kernel an empty table. The
-    values are the same either way, and no gradient is kept where none is needed. No upstream
-    thread was found.
+    spconv 2.3.8 takes ``training`` to mean that a backward pass follows
+    (``spconv/pytorch/conv.py``). In evaluation mode on CUDA it calls its kernel outside autograd,
+    so that no layer before a frozen one gets a gradient. A submanifold convolution then also builds
+    its index pairs without those of the backward pass. Layers with the same ``indice_key`` share
+    the pairs of the first one: a trainable layer after a frozen one passes an empty table to its
+    backward kernel. Values are the same in both cases, and no gradient is kept unless needed. No
+    upstream thread was found.
 
-    On a CPU the same argument decides who adds the bias: in evaluation mode the kernels, which
-    refuse ("cpu don't support act and bias").
+    On a CPU, the same argument selects where the bias is added: in evaluation mode in the kernels,
+    which refuse it ("cpu don't support act and bias").
     """
     if not is_installed('spconv'):
         return
@@ -284,14 +283,15 @@ def differentiate_spconv_in_evaluation_mode() -> None:
 
 
 def load_spconv_kernels_by_shape() -> None:
-    """Permute a sparse kernel on load only if its shape says that it has spconv 1's layout.
+    """Permute a sparse kernel on load only if its shape shows that it has spconv 1's layout.
 
-    mmdet3d permutes (kz, ky, kx, in, out) to (out, kz, ky, kx, in) on every load whose state dict
-    carries no ``_metadata`` version 2. A plain dict of right kernels, such as
-    ``dict(model.state_dict())`` or the output of a converter, then does not fit, and is dropped
-    with a warning under ``strict=False`` (https://github.com/open-mmlab/mmdetection3d/issues/1502,
-    https://github.com/open-mmlab/mmdetection3d/issues/1610). Kernels that fit as they are were
-    saved by spconv 2. One with all five sizes equal fits both ways, and is left to mmdet3d.
+    mmdet3d permutes (kz, ky, kx, in, out) to (out, kz, ky, kx, in) on every load of a state dict
+    without ``_metadata`` version 2. A plain dict of correct kernels, such as
+    ``dict(model.state_dict())`` or the output of a converter, then has the wrong shapes and is
+    dropped with a warning under ``strict=False``
+    (https://github.com/open-mmlab/mmdetection3d/issues/1502,
+    https://github.com/open-mmlab/mmdetection3d/issues/1610). Kernels with the module's shape were
+    saved by spconv 2. A kernel whose five sizes are equal fits both layouts and is left to mmdet3d.
     """
     if not is_installed('mmdet3d') or not is_installed('spconv'):
         return
@@ -316,7 +316,7 @@ def load_spconv_kernels_by_shape() -> None:
 
 
 def _fits_as_it_is(module: torch.nn.Module, state_dict: dict, prefix: str) -> bool:
-    """Whether the kernel stored for ``module`` has the module's shape, and only as it is."""
+    """Whether the stored kernel of ``module`` has the module's shape in spconv 2's layout only."""
     stored = state_dict.get(f'{prefix}weight')
     kernel = getattr(module, 'weight', None)
     if stored is None or kernel is None:

@@ -77,7 +77,7 @@ class DenoisingGenerator:
 
     @property
     def positive_share(self) -> float:
-        """Expected share of objects: volume of a ball of radius ``split`` over the cube of noise."""
+        """Expected share of objects: volume of a ball of radius ``split`` over the noise cube."""
         return math.pi / 6 * self.split**3
 
     def __call__(self, truth: GroundTruth, *, num_query: int) -> DenoisingQueries | None:

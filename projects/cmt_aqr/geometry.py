@@ -1,8 +1,8 @@
-"""Pure functions between metres, the unit range, pixels and camera rays.
+"""Pure functions that convert between metres, the unit range, pixels and camera rays.
 
 Shapes: B batch, V cameras, Q queries, D depths. Points are in the LiDAR frame (x right, y forward,
-z up in nuScenes), in metres, unless they are said to be in the unit range, in which 0 and 1 are
-the limits of the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
+z up in nuScenes), in metres, unless stated to be in the unit range, where 0 and 1 are the limits of
+the point-cloud range ``(x_min, y_min, z_min, x_max, y_max, z_max)``.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from .transfer import to_device
 
-# Keeps a division by a depth of zero finite; the sign of the depth is kept.
+# Keeps a division by zero depth finite and preserves the sign of the depth.
 _DEPTH_EPS = 1e-6
 
 
 class Projection(NamedTuple):
-    """Points as cameras see them."""
+    """Points projected into cameras."""
 
     pixels: Tensor
     """(B, V, Q, 3): u to the right and v downwards, in pixels of the padded image, and 1."""
@@ -29,7 +29,7 @@ class Projection(NamedTuple):
 
 
 class VoxelGrid(NamedTuple):
-    """The grid of voxels from which a BEV map is made."""
+    """Grid of the voxels from which a BEV map is computed."""
 
     voxel_size: Sequence[float]
     """metres along x, y and z"""
@@ -37,10 +37,9 @@ class VoxelGrid(NamedTuple):
     """voxels along z, y and x"""
 
     def cell_size(self, map_shape: tuple[int, int]) -> tuple[float, float]:
-        """Metres along x and y of a cell of the BEV map, by the map's height and width.
+        """Size of a BEV cell along x and y in metres, for a map of this height and width.
 
-        The stride is the ratio of grid and map to the nearest whole number: convolutions round
-        the size of their maps up.
+        The stride is the ratio of grid and map, rounded, since convolutions round map sizes up.
         """
         strides = [
             round(grid / cells) for grid, cells in zip(self.shape[1:], map_shape, strict=True)
@@ -49,7 +48,7 @@ class VoxelGrid(NamedTuple):
 
 
 def check_range(point_cloud_range: Sequence[float]) -> None:
-    """Raise ``ValueError`` unless the range has six numbers, each minimum below its maximum."""
+    """Raise ``ValueError`` unless the range has six numbers with each minimum below its maximum."""
     low, high = point_cloud_range[:3], point_cloud_range[3:]
     if len(high) != 3 or any(a >= b for a, b in zip(low, high, strict=True)):
         raise ValueError(
@@ -60,22 +59,22 @@ def check_range(point_cloud_range: Sequence[float]) -> None:
 
 def unit_to_metres(unit: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
     """(..., 3) in the unit range -> (..., 3) in metres."""
-    low, high = _limits(unit, point_cloud_range)
+    low, high = _corners(unit, point_cloud_range)
     return unit * (high - low) + low
 
 
 def metres_to_unit(points: Tensor, point_cloud_range: Sequence[float]) -> Tensor:
     """(..., 3) in metres -> (..., 3) in the unit range."""
-    low, high = _limits(points, point_cloud_range)
+    low, high = _corners(points, point_cloud_range)
     return (points - low) / (high - low)
 
 
 def project(points: Tensor, lidar2img: Tensor, image_shape: tuple[int, int]) -> Projection:
     """Project points into every camera, in the precision of the inputs also under autocast.
 
-    Half of it would be off by pixels, and u * depth is beyond the largest float16. The depth that
-    divides carries no gradient, so that the gradient with respect to depth comes through the third
-    entry of ``pixels`` alone: the released CMT was trained that way.
+    Half precision would be off by pixels, and u * depth exceeds the largest float16. The dividing
+    depth has no gradient, so that the gradient with respect to depth comes only from the third
+    entry of ``pixels``: the released CMT was trained that way.
 
     Args:
         points: (B, Q, 3), metres.
@@ -113,7 +112,7 @@ def visible_pairs(projection: Projection, camera_mask: Tensor) -> tuple[Tensor, 
 def depth_bins(
     count: int, point_cloud_range: Sequence[float], like: Tensor, start: float = 1.0
 ) -> Tensor:
-    """(D,) depths in metres from ``start`` to x_max, the last one left out, as CMT has them."""
+    """(D,) depths in metres from ``start`` to x_max, exclusive, as in CMT."""
     steps = torch.arange(count, device=like.device, dtype=like.dtype)
     return start + steps * (point_cloud_range[3] - start) / count
 
@@ -137,7 +136,7 @@ def lift(pixels: Tensor, depths: Tensor, img2lidar: Tensor) -> Tensor:
 
 
 def bev_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """(height * width, 2): x and y of every BEV cell's centre in the unit range, row by row.
+    """(height * width, 2): x and y of every BEV cell centre in the unit range, row by row.
 
     Rows run along y and columns along x, as in the maps of MMDetection3D's sparse encoder.
     """
@@ -151,10 +150,10 @@ def bev_grid(height: int, width: int, like: Tensor) -> Tensor:
 def bev_cells(
     points: Tensor, point_cloud_range: Sequence[float], cell_size: tuple[float, float]
 ) -> Tensor:
-    """Where points lie on a BEV map, in cells.
+    """Positions of points on a BEV map, in cells.
 
-    From metres, not from the unit range: a grid may be declared smaller than the range, as in the
-    released r50 model, and its first cell still begins at x_min and y_min.
+    Computed from metres rather than the unit range: a grid may be declared smaller than the range,
+    as in the released r50 model, and its first cell still begins at x_min and y_min.
 
     Args:
         points: (..., 3), metres.
@@ -162,14 +161,14 @@ def bev_cells(
         cell_size: metres along x and y.
 
     Returns:
-        (..., 2): column (along x) and row (along y); 0.5 is the middle of the first.
+        (..., 2): column (along x) and row (along y); 0.5 is the centre of the first.
     """
     origin, size = to_device(point_cloud_range[:2], points), to_device(cell_size, points)
     return (points[..., :2] - origin) / size
 
 
 def image_cells(pixels: Tensor, image_shape: tuple[int, int], map_shape: tuple[int, int]) -> Tensor:
-    """Where pixels lie on an image's feature map, in cells.
+    """Positions of pixels on the feature map of an image, in cells.
 
     Args:
         pixels: (..., 2 or 3), u and v in pixels of the padded image.
@@ -177,16 +176,16 @@ def image_cells(pixels: Tensor, image_shape: tuple[int, int], map_shape: tuple[i
         map_shape: height and width of the map, cells.
 
     Returns:
-        (..., 2): column and row; 0.5 is the middle of the first.
+        (..., 2): column and row; 0.5 is the centre of the first.
     """
     cells_per_pixel = [cells / size for cells, size in zip(map_shape, image_shape, strict=True)]
     return pixels[..., :2] * to_device(cells_per_pixel[::-1], pixels)
 
 
 def token_pixels(height: int, width: int, image_shape: tuple[int, int], like: Tensor) -> Tensor:
-    """(height * width, 3): the pixel (u, v, 1) at the upper left of each image token, row by row.
+    """(height * width, 3): pixel (u, v, 1) at the upper left of each image token, row by row.
 
-    CMT places a token at its corner, not at its centre; released weights expect it there.
+    CMT places a token at its corner rather than its centre, as released weights expect.
     """
     options = {'device': like.device, 'dtype': like.dtype}
     v = torch.arange(height, **options) * image_shape[0] / height
@@ -195,5 +194,5 @@ def token_pixels(height: int, width: int, image_shape: tuple[int, int], like: Te
     return torch.stack([u, v, torch.ones_like(u)], dim=-1).flatten(0, 1)
 
 
-def _limits(like: Tensor, point_cloud_range: Sequence[float]) -> tuple[Tensor, Tensor]:
+def _corners(like: Tensor, point_cloud_range: Sequence[float]) -> tuple[Tensor, Tensor]:
     return to_device(point_cloud_range[:3], like), to_device(point_cloud_range[3:], like)

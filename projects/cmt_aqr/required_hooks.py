@@ -48,9 +48,9 @@ def _check(model: nn.Module) -> None:
 
 def _needed(model: nn.Module) -> Iterator[tuple[str, str]]:
     """Name and purpose of each hook that the model needs."""
-    frozen = dict.fromkeys(name.split('.')[0] for name in frozen_modules(model))
+    frozen = ', '.join(dict.fromkeys(name.split('.')[0] for name in frozen_modules(model)))
     if frozen:
-        yield 'FreezeAuditHook', f'verifies that the frozen parts of {", ".join(frozen)} do not change'
+        yield 'FreezeAuditHook', f'verifies that the frozen parts of {frozen} do not change'
     for name, module in model.named_modules():
         if isinstance(module, RoutingForm) and module.learns_scales:
             yield 'BiasScaleHook', f'keeps the scales of {name} in their range'

@@ -53,7 +53,7 @@ class EpochSeedHook(Hook):
             pipeline.transforms.insert(0, seeding)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed this process, which may load samples itself, and publish the epoch to its workers."""
+        """Seed this process, which may load samples itself, and tell its workers the epoch."""
         self._epoch.fill_(runner.epoch)
         _seed_all(runner.seed, runner.epoch, get_rank(), _LOADING)
 

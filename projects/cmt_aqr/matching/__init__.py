@@ -1,4 +1,4 @@
-"""From network outputs to boxes, and from boxes to losses."""
+"""Box coding, matching of queries with boxes, and losses."""
 
 from .box_coder import BoxCoder
 from .costs import BBox3DL1Cost

@@ -1,4 +1,4 @@
-"""Between boxes and the ten numbers that the network regresses.
+"""Conversion between boxes and the ten numbers that the network regresses.
 
 A box is (x, y, z, dx, dy, dz, yaw, vx, vy) with z at the centre of gravity; its code is
 (cx, cy, log dx, log dy, cz, log dz, sin, cos, vx, vy), in metres and metres per second.
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..transfer import to_device
 
 LAYOUTS = ('named', 'released')
-# A box of no size has no logarithm; one millimetre is below any annotation.
+# Avoids the logarithm of zero; one millimetre is smaller than any annotation.
 _MIN_SIZE = 1e-3
 
 
@@ -34,19 +34,19 @@ def decode_boxes(code: Tensor) -> Tensor:
 
 @TASK_UTILS.register_module()
 class BoxCoder:
-    """Joins the outputs of a task head into codes, and picks and decodes the best boxes.
+    """Joins the outputs of a task head into codes, and selects and decodes the best boxes.
 
     Args:
-        post_center_range: boxes whose centre lies outside of these limits are dropped, metres.
-        max_num: most boxes kept in a sample.
-        layout: where the outputs stand in the code. With ``named`` they mean what they are
+        post_center_range: range of the box centres, metres; boxes outside are removed.
+        max_num: maximum number of boxes per sample.
+        layout: positions of the outputs in the code. With ``named``, outputs mean what they are
             called: ``height`` is z and ``dim`` the three log sizes. With ``released``, center,
-            height, dim, rot and vel are joined in this order, so that ``height`` serves as log dx
-            and ``dim`` holds log dy, z and log dz: the public weights were trained that way.
-        score_threshold: boxes below it are dropped.
+            height, dim, rot and vel are joined in this order, so that ``height`` acts as log dx and
+            ``dim`` as log dy, z and log dz: the public weights were trained that way.
+        score_threshold: minimum score of a box, exclusive.
 
     Raises:
-        ValueError: unknown layout, or ``max_num`` below one.
+        ValueError: unknown layout, or ``max_num`` below 1.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class BoxCoder:
         if layout not in LAYOUTS:
             raise ValueError(f'layout is {layout!r}; it must be one of {LAYOUTS}')
         if max_num < 1:
-            raise ValueError(f'max_num is {max_num}; it must be at least 1')
+            raise ValueError(f'max_num is {max_num}; it must be 1 or greater')
         self.post_center_range = tuple(post_center_range)
         self.max_num = max_num
         self.layout = layout
         self.score_threshold = score_threshold
 
     def join(self, outputs: dict[str, Tensor]) -> Tensor:
-        """Outputs of one task head, each (..., n) -> codes (..., 10)."""
+        """Outputs of one task head, (..., n) each -> codes (..., 10)."""
         center, height, dim = outputs['center'], outputs['height'], outputs['dim']
         if self.layout == 'released':
             parts = [center, height, dim]
@@ -83,7 +83,7 @@ class BoxCoder:
             logits: one (Q, classes of the task) for each task.
 
         Returns:
-            boxes (n, 9), scores (n,) and labels (n,), best first; n is at most ``max_num``.
+            Boxes (n, 9), scores (n,) and labels (n,), best first, with n at most ``max_num``.
         """
         classes = [task.shape[-1] for task in logits]
         task_of_class = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor(classes))

@@ -1,4 +1,4 @@
-"""Matching costs that MMDetection does not have."""
+"""Matching costs that MMDetection lacks."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from ..transfer import to_device
 
 @TASK_UTILS.register_module()
 class BBox3DL1Cost:
-    """L1 distance between box codes, as DETR3D (Wang et al., CoRL 2021) matches them.
+    """L1 distance between box codes, the matching cost of DETR3D (Wang et al., CoRL 2021).
 
     Args:
         weight: factor of the cost.
-        code_weights: factor of each number of the code, for as many as take part; velocity, which
-            comes last, is left out of matching.
+        code_weights: factors of the first numbers of the code; further numbers do not count, such
+            as the velocity at the end.
     """
 
     def __init__(self, *, weight: float = 0.25, code_weights: Sequence[float]) -> None:
@@ -30,7 +30,7 @@ class BBox3DL1Cost:
         gt_instances: InstanceData,
         img_meta: dict | None = None,
     ) -> Tensor:
-        """(Q, n) cost between ``codes`` (Q, 10) of predictions and (n, 10) of ground truth."""
+        """Cost (Q, n) between ``codes`` (Q, 10) of predictions and (n, 10) of ground truth."""
         weights = to_device(self.code_weights, pred_instances.codes)
         used = len(self.code_weights)
         predicted = pred_instances.codes[:, :used] * weights

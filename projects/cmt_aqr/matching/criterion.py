@@ -1,4 +1,4 @@
-"""The losses of CMT: set prediction by Hungarian matching, and denoising.
+"""Losses of CMT: set prediction with Hungarian matching, and denoising.
 
 Shapes: B batch, Q queries, L decoder layers, N ground-truth boxes of the batch or denoising
 queries, P matched pairs of one task in a layer.
@@ -22,14 +22,14 @@ from .matcher import HungarianMatcher, Matching, TaskOutput
 
 
 class NoisedTargets(NamedTuple):
-    """What each denoising query should give."""
+    """Targets of the denoising queries."""
 
     boxes: Tensor
     """(N, 9), z at the centre of gravity"""
     labels: Tensor
-    """(N,), the number of classes where the noise made a query background"""
+    """(N,), the number of classes for queries that the noise made background"""
     raw_labels: Tensor
-    """(N,), the labels before the noise"""
+    """(N,), labels before the noise"""
 
 
 class LayerLosses(NamedTuple):
@@ -42,20 +42,20 @@ class LayerLosses(NamedTuple):
 class SetCriterion:
     """Classification and box losses of all decoder layers, summed over the tasks, in float32.
 
-    The classification loss is divided by positives + 0.1 negatives, the box loss by positives, each
-    the mean over ranks and at least one, so that a batch without any box trains. Every rank takes
-    part in one all-reduce a call, whatever its batch holds.
+    The classification loss is divided by positives + 0.1 negatives, and the box loss by positives.
+    Both counts are means over ranks and at least 1, so that batches without boxes train. Every rank
+    takes part in one all-reduce per call, regardless of its batch.
 
     Args:
-        num_classes: classes of each task; labels count through the tasks.
+        num_classes: number of classes of each task; labels are numbered across tasks.
         assigner: config of a Hungarian assigner, see
             :class:`~projects.cmt_aqr.matching.matcher.HungarianMatcher`.
         loss_cls: config of the classification loss, which receives logits and one-hot targets.
         loss_bbox: config of the box loss.
-        code_weights: weight of each of the ten numbers of a box code.
-        negative_weight: share of a negative in the normaliser of the classification loss.
-        denoising_share: expected share of denoising queries that the noise leaves as objects;
-            ``None`` trains without denoising queries.
+        code_weights: weights of the ten numbers of a box code.
+        negative_weight: weight of a negative in the divisor of the classification loss.
+        denoising_share: expected share of denoising queries that remain objects; ``None`` without
+            denoising queries.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class SetCriterion:
         noised: Sequence[TaskOutput] = (),
         targets: NoisedTargets | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch, in float32 also under autocast, as they were released.
+        """Losses of a batch, in float32 also under autocast, as in the released code.
 
         Args:
             tasks: output of each task for the learned queries.
-            truth: of the batch.
+            truth: ground truth of the batch.
             noised: output of each task for the denoising queries.
-            targets: of the denoising queries; ``None`` where there are none.
+            targets: targets of the denoising queries; ``None`` if the batch has none.
 
         Returns:
-            ``loss_cls``, ``loss_bbox`` and with denoising ``dn_loss_cls``, ``dn_loss_bbox``; for
-            layers before the last with the prefix ``d<layer>.``.
+            ``loss_cls``, ``loss_bbox`` and, with denoising, ``dn_loss_cls``, ``dn_loss_bbox``;
+            those of layers before the last have the prefix ``d<layer>.``.
 
         Raises:
             FloatingPointError: an output is not finite.
@@ -123,9 +123,9 @@ class SetCriterion:
         matchings: Sequence[Matching],
         targets: NoisedTargets | None,
     ) -> Tensor:
-        """(tasks + 1, 2), of classification and box loss; of denoising in the last row.
+        """(tasks + 1, 2), divisors of classification and box loss; the last row is for denoising.
 
-        Means of the counts over all ranks, at least one, by a single all-reduce.
+        Means of the counts over all ranks, at least 1, computed by a single all-reduce.
         """
         positives = torch.tensor([matching.query.shape[1] for matching in matchings])
         negatives = tasks[0].codes[0, ..., 0].numel() - positives
@@ -143,7 +143,7 @@ class SetCriterion:
         codes: Tensor,
         divisors: Sequence[Tensor],
     ) -> list[LayerLosses]:
-        """Losses of the learned queries; ``labels`` and ``codes`` are those of the truth."""
+        """Losses of the learned queries, from ``labels`` and ``codes`` of the ground truth."""
         losses, first = [], 0
         for task, matching, divisor in zip(tasks, matchings, divisors, strict=True):
             predicted, logits = task.codes.flatten(1, 2), task.logits.flatten(1, 2)
@@ -159,10 +159,7 @@ class SetCriterion:
     def _denoising(
         self, tasks: Sequence[TaskOutput], targets: NoisedTargets, divisor: Tensor
     ) -> list[LayerLosses]:
-        """Losses of denoising queries, whose boxes are known.
-
-        A query that the noise made background still regresses its box.
-        """
+        """Losses of the denoising queries; even those that became background regress their box."""
         codes = encode_boxes(targets.boxes)
         losses, first = [], 0
         for task in tasks:
@@ -170,7 +167,7 @@ class SetCriterion:
             labels, raw = targets.labels - first, targets.raw_labels - first
             labels = labels.where((labels >= 0) & (labels < num_classes), num_classes)
             of_task = (raw >= 0) & (raw < num_classes)
-            wanted = codes.where(of_task[:, None], torch.nan)  # regresses nothing
+            wanted = codes.where(of_task[:, None], torch.nan)  # excluded from regression
             losses.append(
                 self._by_layer(
                     task,
@@ -185,7 +182,7 @@ class SetCriterion:
     def _by_layer(
         self, output: TaskOutput, codes: Tensor, labels: Tensor, divisor: Tensor
     ) -> list[LayerLosses]:
-        """Losses of one task, from targets ``codes`` (L, P, 10) and ``labels`` (L, queries)."""
+        """Losses of one task for targets ``codes`` (L, P, 10) and ``labels`` (L, queries)."""
         return [
             LayerLosses(
                 self.loss_cls(logits, _one_hot(wanted, logits.shape[-1]), avg_factor=divisor[0]),
@@ -195,14 +192,14 @@ class SetCriterion:
         ]
 
     def _box_loss(self, codes: Tensor, targets: Tensor, divisor: Tensor) -> Tensor:
-        """Sum over (P, 10) codes divided by a count, which may be another than P.
+        """Sum over (P, 10) codes, divided by ``divisor``.
 
-        A box of which something is not known (nuScenes gives NaN for some velocities) still
-        counts, but regresses nothing.
+        A box with an unknown value, such as some velocities in nuScenes, which are NaN, counts in
+        the divisor but regresses nothing.
         """
         known = torch.isfinite(targets).all(dim=-1, keepdim=True)
         targets = targets.where(known, codes.detach())
-        # Given weights, mmdet's loss would read back whether any is above zero.
+        # With a weight argument, mmdet's loss would read from the device whether any is above 0.
         loss = self.loss_bbox(codes, targets, reduction_override='none')
         return weight_reduce_loss(loss, to_device(self.code_weights, codes), avg_factor=divisor)
 
@@ -210,8 +207,8 @@ class SetCriterion:
 def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """(n,) -> (n, num_classes), zero for background, whose label is ``num_classes``.
 
-    MMDetection's ``FocalLoss`` handles one-hot targets in plain PyTorch. For label indices on a GPU
-    it calls mmcv's CUDA operator instead, which an mmcv built without CUDA does not have.
+    MMDetection's ``FocalLoss`` computes one-hot targets in plain PyTorch, but label indices on a
+    GPU by mmcv's CUDA operator, which an mmcv built without CUDA lacks.
     """
     return (labels[:, None] == torch.arange(num_classes, device=labels.device)).long()
 
@@ -221,14 +218,14 @@ def _in_float32(tasks: Sequence[TaskOutput]) -> list[TaskOutput]:
 
 
 def _zeros(tasks: Sequence[TaskOutput]) -> list[LayerLosses]:
-    """Losses where there is no denoising query: zeros of the same graph."""
+    """Zero losses connected to the graph, for a batch without denoising queries."""
     codes = zip(*(task.codes for task in tasks), strict=True)
     zeros = [sum(code.sum() * 0 for code in layer) for layer in codes]
     return [LayerLosses(zero, zero) for zero in zeros]
 
 
 def _sum_tasks(losses: Sequence[Sequence[LayerLosses]]) -> list[LayerLosses]:
-    """Losses of each task and layer -> of each layer."""
+    """Losses by task and layer -> losses by layer, summed over the tasks."""
     return [
         LayerLosses(*(sum(parts) for parts in zip(*layer, strict=True)))
         for layer in zip(*losses, strict=True)

@@ -1,4 +1,4 @@
-"""The ground truth of a batch, for losses and denoising queries."""
+"""Ground truth of a batch, for losses and denoising queries."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from ..transfer import to_device
 
 
 class GroundTruth(NamedTuple):
-    """The N boxes of a batch, sample after sample.
+    """The N boxes of a batch, ordered by sample.
 
-    Labels and counts, which decide the sizes of tensors, are known on the host.
+    Labels and counts, which determine tensor sizes, are also available on the host.
     """
 
     boxes: Tensor
     """(N, 9), z at the centre of gravity"""
     labels: Tensor
-    """(N,), indices into the classes of all tasks together"""
+    """(N,), indices into the classes of all tasks"""
     host_labels: np.ndarray
-    """(N,), the labels on the host"""
+    """(N,), labels on the host"""
     counts: tuple[int, ...]
     """number of boxes of each sample"""
 
     @classmethod
     def of(cls, samples: Sequence[InstanceData], *, num_classes: int, like: Tensor) -> GroundTruth:
-        """Join the ``bboxes_3d`` and ``labels_3d`` of all samples, at one host read.
+        """Join the ``bboxes_3d`` and ``labels_3d`` of all samples, with one host read.
 
-        Boxes with a negative label are left out: MMDetection3D labels -1 what is to be ignored,
-        boxes of other classes among it.
+        Boxes with a negative label are omitted: MMDetection3D assigns -1 to ignored boxes, such as
+        those of other classes.
 
         Args:
-            samples: of the batch.
-            num_classes: of all tasks together.
-            like: gives device and type.
+            samples: the samples of the batch.
+            num_classes: number of classes of all tasks together.
+            like: tensor of the target device and type.
 
         Raises:
-            ValueError: a label is beyond the classes.
+            ValueError: a label is out of range.
         """
         labels = torch.cat([sample.labels_3d for sample in samples])
         host_labels = labels.cpu().numpy()
@@ -59,10 +59,10 @@ class GroundTruth(NamedTuple):
         return cls(centred[kept], labels.to(like.device)[kept], host_labels[counted], tuple(counts))
 
     def by_task(self, num_classes: Sequence[int]) -> list[list[np.ndarray]]:
-        """For each task and sample the boxes of the task's classes, as indices into the N.
+        """Indices into the N boxes, by task and sample, of the boxes of the task's classes.
 
         Args:
-            num_classes: classes of each task; labels count through the tasks.
+            num_classes: number of classes of each task; labels are numbered across tasks.
         """
         task = np.searchsorted(np.cumsum(num_classes), self.host_labels, side='right')
         sample = np.repeat(np.arange(len(self.counts)), self.counts)

@@ -1,4 +1,4 @@
-"""Hungarian matching of the queries of all decoder layers, at one host read.
+"""Hungarian matching of the queries of all decoder layers, with a single host read.
 
 Shapes: B batch, Q queries, L decoder layers, N ground-truth boxes of the batch, n those of one
 sample and task, P matched pairs of one task in a layer.
@@ -20,7 +20,7 @@ from ..transfer import to_device
 from .ground_truth import GroundTruth
 
 _DIVERGED = (
-    'the training has diverged; lower the learning rate or look for damaged input in this batch'
+    'the training has diverged; lower the learning rate or check the batch for damaged inputs'
 )
 
 
@@ -34,7 +34,7 @@ class TaskOutput(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """Pairs of a query and a box of one task; in every layer there are as many."""
+    """Matched pairs of a query and a box of one task; their number is the same in every layer."""
 
     query: Tensor
     """(L, P), index into the B * Q queries of the batch, ascending"""
@@ -43,10 +43,10 @@ class Matching(NamedTuple):
 
 
 class HungarianMatcher:
-    """One-to-one matching of queries with boxes, by task, at the lowest total cost.
+    """One-to-one matching of queries with boxes, by task, with the lowest total cost.
 
-    scipy solves it on the host. The host waits for the device once: the costs of all layers, tasks
-    and samples are read together, and so are the numbers of outputs that are not finite.
+    scipy computes it on the host, which waits for the device once: the costs of all layers, tasks
+    and samples are read together with the numbers of outputs that are not finite.
 
     Args:
         assigner: config of a Hungarian assigner of MMDetection, whose ``match_costs`` are used.
@@ -67,12 +67,12 @@ class HungarianMatcher:
 
         Args:
             tasks: output of each task.
-            truth: of the batch.
-            codes: (N, 10), of its boxes.
-            num_classes: classes of each task.
+            truth: ground truth of the batch.
+            codes: (N, 10), box codes of the ground truth.
+            num_classes: number of classes of each task.
 
         Returns:
-            the pairs of each task.
+            The pairs of each task.
 
         Raises:
             FloatingPointError: a box code, a class logit or a matching cost is not finite.
@@ -102,7 +102,7 @@ class HungarianMatcher:
         return [Matching(*part) for part in joined.split(sizes, dim=-1)]
 
     def _cost(self, codes: Tensor, logits: Tensor, targets: InstanceData) -> Tensor:
-        """(L, Q, n), from codes (L, Q, 10) and logits (L, Q, classes) of one sample."""
+        """(L, Q, n) from codes (L, Q, 10) and logits (L, Q, classes) of one sample."""
         predictions = InstanceData(codes=codes.flatten(0, 1), scores=logits.flatten(0, 1))
         costs = [
             cost(pred_instances=predictions, gt_instances=targets) for cost in self.match_costs
@@ -111,7 +111,7 @@ class HungarianMatcher:
 
 
 def _read(tasks: Sequence[TaskOutput], costs: Sequence[Tensor]) -> list[np.ndarray]:
-    """The costs on the host; the only place of a loss where the host waits for the device."""
+    """The costs on the host; the only point of the loss at which the host waits for the device."""
     outputs = [values for task in tasks for values in task]
     not_finite = torch.stack([(~torch.isfinite(values)).sum() for values in outputs])
     parts = [not_finite.to(outputs[0]), *(cost.flatten() for cost in costs)]
@@ -134,7 +134,7 @@ def _read(tasks: Sequence[TaskOutput], costs: Sequence[Tensor]) -> list[np.ndarr
 
 
 def _assign(cost: np.ndarray, box: np.ndarray, first_query: int) -> np.ndarray:
-    """(2, L, P of the sample), query and box of each pair, from the cost (L, Q, n)."""
+    """Query and box of each pair (2, L, P of the sample) from the cost (L, Q, n)."""
     pairs = [linear_sum_assignment(layer) for layer in cost]
     return np.stack(
         [
