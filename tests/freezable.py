@@ -1,11 +1,12 @@
-"""Tiny modules to freeze, and what of them trains."""
+"""Tiny modules to freeze, inputs for them, and the names of their trainable parameters."""
 
 import torch
 from mmdet.models import ResNet
 from mmdet3d.models import SECOND, SECONDFPN, SparseEncoder
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from projects.cmt_aqr.backbones import VoVNet
+from projects.cmt_aqr.backbones import CmtSparseEncoder, VoVNet
 from projects.cmt_aqr.necks import CPFPN
 from projects.cmt_aqr.transformer import CmtTransformer
 
@@ -64,13 +65,54 @@ def transformer() -> CmtTransformer:
     return CmtTransformer(8, num_layers=3, num_heads=2, feedforward_channels=8)
 
 
+def photo() -> tuple:
+    return (torch.randn(2, 3, 64, 64),)
+
+
 def bev() -> tuple:
-    """Input of `second`."""
     return (torch.randn(2, 4, 16, 16),)
 
 
+def levels() -> tuple:
+    return ((torch.randn(2, 4, 16, 16), torch.randn(2, 4, 8, 8)),)
+
+
+def voxels() -> tuple:
+    coors = torch.cat([torch.randint(0, high, (300, 1)) for high in (2, 40, 16, 16)], dim=1)
+    coors = coors.unique(dim=0)
+    return torch.randn(len(coors), 4), coors, 2
+
+
+PARTS = {
+    'ResNet': (resnet, photo),
+    'VoVNet': (vovnet, photo),
+    'CPFPN': (cpfpn, levels),
+    'SparseEncoder': (sparse_encoder, voxels),
+    'CmtSparseEncoder': (lambda: sparse_encoder(CmtSparseEncoder), voxels),
+    'SECOND': (second, bev),
+    'SECONDFPN': (second_fpn, levels),
+}
+"""Every kind of part of the detector, with a function that makes its inputs."""
+
+
+def with_statistics(module: nn.Module) -> nn.Module:
+    """``module`` with norms that change values."""
+    for norm in module.modules():
+        if isinstance(norm, _BatchNorm):
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.normal_(norm.bias)
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    return module
+
+
+def as_list(outputs) -> list[torch.Tensor]:
+    """One tensor or several -> a list."""
+    return [outputs] if torch.is_tensor(outputs) else [*outputs]
+
+
 def trainable(module: nn.Module) -> set[str]:
-    """Names of the parameters that take a gradient."""
+    """Names of the parameters that require a gradient."""
     return {name for name, p in module.named_parameters() if p.requires_grad}
 
 

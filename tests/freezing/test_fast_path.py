@@ -1,4 +1,4 @@
-"""A copy computes what is frozen, equals it at any time, and nobody else sees it."""
+"""The copy of a frozen module equals it at any time and is invisible to everything else."""
 
 import copy
 import io
@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from freezable import cpfpn, resnet, second, second_fpn, sparse_encoder, trainable, vovnet
+from freezable import (
+    PARTS,
+    as_list,
+    photo,
+    resnet,
+    sparse_encoder,
+    trainable,
+    voxels,
+    with_statistics,
+)
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
@@ -19,7 +28,6 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from torch import nn
 from toy_runner import make_runner
 
-from projects.cmt_aqr.backbones import CmtSparseEncoder
 from projects.cmt_aqr.benchmarks.inputs import random_batch
 from projects.cmt_aqr.freezing import (
     FreezeAuditHook,
@@ -42,17 +50,6 @@ def log(monkeypatch) -> list[logging.LogRecord]:
     records = []
     monkeypatch.setattr(MMLogger.get_current_instance(), 'handle', records.append)
     return records
-
-
-def with_statistics(module: nn.Module) -> nn.Module:
-    """With norms that do something."""
-    for norm in module.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(norm.weight, 0.5, 2)
-            nn.init.normal_(norm.bias)
-            nn.init.normal_(norm.running_mean)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
-    return module
 
 
 def block() -> nn.Sequential:
@@ -78,8 +75,7 @@ def copy_of(module: nn.Module) -> nn.Module | None:
 
 
 def assert_close(found, expected, limit: float = 1e-5) -> None:
-    found, expected = ([x] if torch.is_tensor(x) else [*x] for x in (found, expected))
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(as_list(found), as_list(expected), strict=True):
         assert a.dtype == b.dtype
         assert b.abs().max() > 0.1
         assert (a - b).abs().max() <= limit * b.abs().max()
@@ -88,38 +84,12 @@ def assert_close(found, expected, limit: float = 1e-5) -> None:
 # What it computes.
 
 
-def voxels() -> tuple:
-    coors = torch.cat([torch.randint(0, high, (300, 1)) for high in (2, 40, 16, 16)], dim=1)
-    coors = coors.unique(dim=0)
-    return torch.randn(len(coors), 4), coors, 2
+MODULES = {**PARTS, 'checkpointed ResNet': (lambda: resnet(with_cp=True), photo)}
 
 
-def photo() -> tuple:
-    return (torch.randn(2, 3, 64, 64),)
-
-
-def bev() -> tuple:
-    return (torch.randn(2, 4, 16, 16),)
-
-
-def levels() -> tuple:
-    return ((torch.randn(2, 4, 16, 16), torch.randn(2, 4, 8, 8)),)
-
-
-PARTS = {
-    'ResNet': (resnet, photo),
-    'checkpointed ResNet': (lambda: resnet(with_cp=True), photo),
-    'VoVNet': (vovnet, photo),
-    'CPFPN': (cpfpn, levels),
-    'CmtSparseEncoder': (lambda: sparse_encoder(CmtSparseEncoder), voxels),
-    'SECOND': (second, bev),
-    'SECONDFPN': (second_fpn, levels),
-}
-
-
-@pytest.mark.parametrize('name', PARTS)
+@pytest.mark.parametrize('name', MODULES)
 def test_every_part_of_the_detector_gives_what_it_gave(name):
-    make, make_input = PARTS[name]
+    make, make_input = MODULES[name]
     module = freeze(with_statistics(make()), FROZEN)
     inputs = make_input()
     expected = module(*inputs)
@@ -127,7 +97,7 @@ def test_every_part_of_the_detector_gives_what_it_gave(name):
     for _ in range(2):
         found = module(*inputs)
         assert_close(found, expected)
-        assert not any(t.requires_grad for t in ([found] if torch.is_tensor(found) else found))
+        assert not any(tensor.requires_grad for tensor in as_list(found))
     kinds = {type(m) for m in copy_of(module).modules()}
     assert not any(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in kinds)
 
@@ -614,14 +584,14 @@ def test_a_change_of_mode_renews_the_copies_of_the_detector():
 
 def test_under_activation_checkpointing_the_copy_is_found_and_renewed():
     model = nn.ModuleDict({'block': frozen_block()})
-    block, photo = model['block'], image()
+    block, x = model['block'], image()
     path = fast_path_of(block)
     turn_on_activation_checkpointing(model, ['block'])
     assert fast_path_of(block) is path
-    block(photo)
+    block(x)
     block[0].weight.data.neg_()  # as EMAHook does
     renew_fast_paths(model)
-    assert_close(block(photo), plainly(block, photo))
+    assert_close(block(x), plainly(block, x))
 
 
 def test_a_plain_config_has_no_fast_path():

@@ -1,70 +1,30 @@
-"""What is frozen stays so, through training, copies and replaced norms."""
+"""Frozen parts stay frozen through training, copies and replaced norms."""
 
 import copy
 import pickle
 
 import pytest
 import torch
-from freezable import (
-    bev,
-    cpfpn,
-    names_below,
-    resnet,
-    second,
-    second_fpn,
-    sparse_encoder,
-    trainable,
-    training,
-    transformer,
-    vovnet,
-)
+from freezable import PARTS, as_list, names_below, resnet, second, trainable, training, transformer
 from torch import nn
 
-from projects.cmt_aqr.backbones import CmtSparseEncoder
 from projects.cmt_aqr.freezing import FreezePolicy, eval_norms, freeze, frozen_modules
 
-
-def sparse_input() -> tuple:
-    coors = torch.cat([torch.randint(0, high, (300, 1)) for high in (2, 40, 16, 16)], dim=1)
-    coors = coors.unique(dim=0)
-    return torch.randn(len(coors), 4), coors, 2
-
-
-def image() -> tuple:
-    return (torch.randn(2, 3, 64, 64),)
-
-
-def levels() -> tuple:
-    return ((torch.randn(2, 4, 16, 16), torch.randn(2, 4, 8, 8)),)
-
-
 SPARSE_START = ('conv_input', 'encoder_layers.encoder_layer1')
-TRAINED = {
-    'ResNet': (resnet, image, ('conv1', 'bn1', 'layer1')),
-    'VoVNet': (vovnet, image, ('stem', 'stage2')),
-    'SparseEncoder': (
-        sparse_encoder,
-        sparse_input,
-        SPARSE_START,
-    ),
-    'CmtSparseEncoder': (
-        lambda: sparse_encoder(CmtSparseEncoder),
-        sparse_input,
-        SPARSE_START,
-    ),
-    'SECOND': (second, bev, ('blocks.0',)),
-    'SECONDFPN': (second_fpn, levels, ('deblocks.0',)),
-    'CPFPN': (cpfpn, levels, ('lateral_convs.0', 'fpn_convs.0')),
+FIRST_STAGE = {
+    'ResNet': ('conv1', 'bn1', 'layer1'),
+    'VoVNet': ('stem', 'stage2'),
+    'SparseEncoder': SPARSE_START,
+    'CmtSparseEncoder': SPARSE_START,
+    'SECOND': ('blocks.0',),
+    'SECONDFPN': ('deblocks.0',),
+    'CPFPN': ('lateral_convs.0', 'fpn_convs.0'),
 }
 
 
-def flat(output) -> list[torch.Tensor]:
-    return [output] if isinstance(output, torch.Tensor) else list(output)
-
-
-@pytest.mark.parametrize('case', TRAINED)
+@pytest.mark.parametrize('case', PARTS)
 def test_nothing_frozen_moves_in_training_and_all_else_does(case):
-    build, make_input, roots = TRAINED[case]
+    build, make_input = PARTS[case]
     module = freeze(build(), FreezePolicy(frozen_stages=1))
     parent = nn.ModuleDict({'part': module})
     # The frozen parameters are in the optimizer on purpose, with weight decay.
@@ -73,10 +33,10 @@ def test_nothing_frozen_moves_in_training_and_all_else_does(case):
     for _ in range(3):
         parent.train()
         optimizer.zero_grad()
-        sum(x.square().mean() for x in flat(module(*make_input()))).backward()
+        sum(x.square().mean() for x in as_list(module(*make_input()))).backward()
         optimizer.step()
         parent.eval()
-    below = tuple(f'{root}.' for root in roots)
+    below = tuple(f'{root}.' for root in FIRST_STAGE[case])
     moved = {k for k, v in module.state_dict().items() if not torch.equal(v, before[k])}
     assert not {name for name in moved if name.startswith(below)}
     assert moved == {name for name in before if not name.startswith(below)}

@@ -366,26 +366,6 @@ class TestErrors:
         with pytest.raises(ValueError, match='sets decay_mult, but the optimizer has no weight_de'):
             build(model, {'img_neck': dict(decay_mult=2)}, optimizer=dict(type='SGD', lr=0.1))
 
-    @pytest.mark.parametrize(
-        ('options', 'where'),
-        [
-            (dict(exclude_frozen_parameters=True), 'optim_wrapper'),
-            (
-                dict(optimizer=dict(type='AdamW', exclude_frozen_parameters=True, **BASE)),
-                'optim_wrapper.optimizer',
-            ),
-            (dict(paramwise_cfg=dict(exclude_frozen_parameters=True)), 'paramwise_cfg'),
-            (
-                dict(paramwise_cfg=dict(custom_keys=dict(a=dict(exclude_frozen_parameters=True)))),
-                'paramwise_cfg.custom_keys.a',
-            ),
-        ],
-    )
-    def test_exclude_frozen_parameters(self, model, options, where):
-        with pytest.raises(ValueError, match=f'{where} sets exclude_frozen_parameters=True') as e:
-            build(model, **options)
-        assert 'always excludes frozen parameters' in str(e.value)
-
 
 class TestInUse:
     def test_options_of_the_wrapper(self, model):

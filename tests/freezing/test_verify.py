@@ -123,7 +123,7 @@ def test_schedule_that_overrides_multipliers(cfg):
     found = check(cfg)
     (violation,) = found.violations
     assert violation.kind is Kind.RATES_OVERRIDDEN
-    assert 'use eta_min_ratio=0.2 in place of eta_min=0.0001' in violation.details
+    assert 'use eta_min_ratio=0.2 instead of eta_min=0.0001' in violation.details
     assert {row.part: row for row in found.table}['img_neck'].rate.end[0] > 2.5e-5
 
 

@@ -49,7 +49,9 @@ class FreezeAuditHook(Hook):
             frozen tensors may keep their initial values.
 
     Raises:
-        ValueError: `allow_unfilled` is not a list of strings.
+        ValueError: `allow_unfilled` is not a list of strings, or, before training, a pattern
+            matches no module.
+        FreezeViolation: during training, a check failed.
     """
 
     priority = 'VERY_HIGH'
@@ -83,13 +85,7 @@ class FreezeAuditHook(Hook):
             self._watch.source = str(runner._load_from or f'last checkpoint in {runner.work_dir}')
 
     def before_train(self, runner: Runner) -> None:
-        """Log the table, run all checks that need no step and start the report.
-
-        Raises:
-            FreezeViolation: frozen tensors are unfilled or take part in training, or a scheduler
-                overrides learning rates by module.
-            ValueError: a pattern of ``allow_unfilled`` matches no module.
-        """
+        """Log the table, run all checks that need no step and start the report."""
         model = _model(runner)
         note_running(model, FreezeAuditHook.__name__)
         self._watch.close()
@@ -109,11 +105,7 @@ class FreezeAuditHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Check gradients, modes and optimizer groups, and values if a checkpoint will be saved.
-
-        Raises:
-            FreezeViolation: a frozen part takes part in training or has changed.
-        """
+        """Check gradients, modes and optimizer groups, and values if a checkpoint will be saved."""
         found = audit.check_parameters(self._frozen, runner.optim_wrapper)
         found += audit.check_modes(self._frozen)
         if any(_saves_now(hook, runner) for hook in runner.hooks):
@@ -121,28 +113,16 @@ class FreezeAuditHook(Hook):
         self._stop_together(runner, found)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Compare all frozen tensors with their initial values.
-
-        Raises:
-            FreezeViolation: a frozen tensor has changed.
-        """
+        """Compare all frozen tensors with their initial values."""
         self._stop_together(runner, self._check_values(runner))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Compare values if a checkpoint may be saved for its score; during training only.
-
-        Raises:
-            FreezeViolation: a frozen tensor has changed.
-        """
+        """Compare values if a checkpoint may be saved for its score; during training only."""
         if self._frozen is not None and any(_saves_best(hook) for hook in runner.hooks):
             self._stop_together(runner, self._check_values(runner, averages_in_place=True))
 
     def after_train(self, runner: Runner) -> None:
-        """Compare values again, since a validation came after the last epoch; finish the report.
-
-        Raises:
-            FreezeViolation: a frozen tensor has changed.
-        """
+        """Compare values again, since a validation came after the last epoch; finish the report."""
         self._stop_together(runner, self._check_values(runner))
         self._info['values_equal_at_end'] = True
         self._write(runner, 'passed')
@@ -155,11 +135,7 @@ class FreezeAuditHook(Hook):
         """Audit what is frozen now, after a deliberate change of the frozen parts.
 
         All processes must call this together, between two steps. The parts that were frozen so far
-        are first checked by value.
-
-        Raises:
-            FreezeViolation: a tensor that was frozen so far has changed, or the schedule overrides
-                the rates of the newly trainable parameters.
+        are first checked by value, and the rates of newly trainable parameters afterwards.
         """
         self._stop_together(runner, self._check_values(runner))
         self._stop_together(runner, self._set_base(runner))

@@ -1,5 +1,7 @@
 """Optimizer constructor with learning rates by module, in which every key must match."""
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,9 +100,6 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _validate_cfg(self) -> None:
         """Read the options of every key; called by the base class."""
-        _reject_exclude_frozen(self.optim_wrapper_cfg, 'optim_wrapper')
-        _reject_exclude_frozen(self.optimizer_cfg, 'optim_wrapper.optimizer')
-        _reject_exclude_frozen(self.paramwise_cfg, 'paramwise_cfg')
         _check_mapping(self.paramwise_cfg, 'paramwise_cfg', allowed=('custom_keys',))
         if not _is_number(self.base_lr) or self.base_lr <= 0:
             raise ValueError(
@@ -155,7 +154,7 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         trainable = {names[0] for parameter, names in aliases.items() if parameter.requires_grad}
         _check_keys_train(self.custom_keys, keys, trainable)
         encoders = {
-            key: _Encoder.find(key, model)
+            key: _find_encoder(key, model)
             for key, options in self.custom_keys.items()
             if options.layer_decay is not None
         }
@@ -168,7 +167,7 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return [key for key in self.custom_keys if any(_contains(name, key) for name in names)]
 
     def _setting(
-        self, names: Sequence[str], matching: Sequence[str], encoders: Mapping[str, '_Encoder']
+        self, names: Sequence[str], matching: Sequence[str], encoders: Mapping[str, _Encoder]
     ) -> Setting:
         if not matching:
             return Setting(DEFAULT_GROUP, DEFAULT_GROUP, 1.0, 1.0)
@@ -198,32 +197,6 @@ class _Encoder(NamedTuple):
     path: str
     layers: Layers
 
-    @classmethod
-    def find(cls, key: str, model: nn.Module) -> '_Encoder':
-        """The module that ``key`` names.
-
-        Raises:
-            ValueError: the key names no module or several, or one with unknown layers.
-        """
-        modules = {
-            name: module for name, module in model.named_modules() if f'.{name}'.endswith(f'.{key}')
-        }
-        if len(modules) != 1:
-            raise ValueError(
-                f'custom_keys[{key!r}]: layer_decay needs a key that names one module; this key '
-                f'names {sorted(modules) or "none"}'
-            )
-        ((path, module),) = modules.items()
-        layers = find_layers(module)
-        if layers is None:
-            raise ValueError(
-                f'custom_keys[{key!r}]: layer_decay needs ordered layers, which are unknown for '
-                f'{type(module).__name__}; register them with '
-                'projects.cmt_aqr.freezing.register_layers '
-                f'(known: {", ".join(classes_with_layers())})'
-            )
-        return cls(path, layers)
-
     def locate(self, names: Sequence[str]) -> tuple[str, int]:
         """Layer of a parameter and its distance to the last layer."""
         within = [name.removeprefix(f'{self.path}.') for name in names]
@@ -232,6 +205,25 @@ class _Encoder(NamedTuple):
             if any(is_within(name, roots) for name in within):
                 return ('stem' if index == 0 else f'layer {index - 1}'), count - index
         return f'layer {count - 1}', 0
+
+
+def _find_encoder(key: str, model: nn.Module) -> _Encoder:
+    """The module that ``key`` names; an error if it names none, several or one without layers."""
+    found = {n: module for n, module in model.named_modules() if f'.{n}'.endswith(f'.{key}')}
+    if len(found) != 1:
+        raise ValueError(
+            f'custom_keys[{key!r}]: layer_decay needs a key that names one module; this key names '
+            f'{sorted(found) or "none"}'
+        )
+    ((path, module),) = found.items()
+    layers = find_layers(module)
+    if layers is None:
+        raise ValueError(
+            f'custom_keys[{key!r}]: layer_decay needs ordered layers, which are unknown for '
+            f'{type(module).__name__}; register them with projects.cmt_aqr.freezing.register_layers'
+            f' (known: {", ".join(classes_with_layers())})'
+        )
+    return _Encoder(path, layers)
 
 
 def _order(setting: Setting) -> tuple:
@@ -244,18 +236,6 @@ def _is_number(value: object) -> bool:
 
 
 # Reading the config.
-
-
-def _reject_exclude_frozen(config: object, where: str) -> None:
-    if not isinstance(config, Mapping):
-        return
-    for name, value in config.items():
-        if name == 'exclude_frozen_parameters':
-            raise ValueError(
-                f'{where} sets exclude_frozen_parameters={value!r}; remove it: '
-                'StrictOptimWrapperConstructor always excludes frozen parameters'
-            )
-        _reject_exclude_frozen(value, f'{where}.{name}')
 
 
 def _check_mapping(config: object, where: str, *, allowed: Sequence[str] | None = None) -> None:

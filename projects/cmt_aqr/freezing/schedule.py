@@ -85,22 +85,6 @@ class RatePlan(NamedTuple):
     faults: list[str]
 
 
-class Deviation(NamedTuple):
-    """The largest deviation of a group from its expected rate."""
-
-    group: str
-    expected: float
-    found: float
-    iteration: int
-    rate: float
-
-    def __str__(self) -> str:
-        return (
-            f'group {self.group!r} should get {self.expected:g} times the base rate, but gets '
-            f'{self.found:.3g} times ({self.rate:.3g}) in iteration {self.iteration}'
-        )
-
-
 def simulate(
     param_groups: Sequence[Mapping], param_scheduler: Schedule, length: RunLength
 ) -> dict[str, np.ndarray]:
@@ -163,19 +147,17 @@ def check_schedule(
     """
     rates = simulate(param_groups, param_scheduler, length)
     multipliers = _multipliers(param_groups)
-    deviation = _worst(rates, multipliers)
+    deviation = _deviation(rates, multipliers)
     if deviation is None:
         return rates, None
     lines = []
     for index, config in enumerate(_as_list(param_scheduler)):
-        found = _worst(simulate(param_groups, config, length), multipliers)
+        found = _deviation(simulate(param_groups, config, length), multipliers)
         if found is not None:
             remedy = _remedy(config, _base_lr(param_groups))
             lines.append(f'param_scheduler[{index}], {_type_name(config)}: {found}; {remedy}')
-    lines = lines or [str(deviation)]
-    return rates, '\n'.join(
-        ['the schedule overrides the learning rates of parameter groups', *lines]
-    )
+    title = 'the schedule overrides the learning rates of parameter groups'
+    return rates, '\n'.join([title, *(lines or [deviation])])
 
 
 def plan_rates(
@@ -222,8 +204,8 @@ def _by_optimizer(
         yield wrapper.optimizer.param_groups, config
 
 
-def _worst(rates: Mapping[str, np.ndarray], multipliers: Mapping[str, float]) -> Deviation | None:
-    """The largest deviation of the first group that does not keep its multiplier."""
+def _deviation(rates: Mapping[str, np.ndarray], multipliers: Mapping[str, float]) -> str | None:
+    """Message about the first group that does not keep its multiplier, at its largest deviation."""
     base = rates[BASE]
     for name, multiplier in multipliers.items():
         expected = multiplier * base
@@ -232,7 +214,10 @@ def _worst(rates: Mapping[str, np.ndarray], multipliers: Mapping[str, float]) ->
             continue
         ratio = rates[name] / np.maximum(base, np.finfo(float).tiny)
         worst = int(np.argmax(np.where(excess > 0, np.abs(ratio - multiplier), -1)))
-        return Deviation(name, multiplier, float(ratio[worst]), worst, float(rates[name][worst]))
+        return (
+            f'group {name!r} should get {multiplier:g} times the base rate, but gets '
+            f'{ratio[worst]:.3g} times ({rates[name][worst]:.3g}) in iteration {worst}'
+        )
     return None
 
 

@@ -74,11 +74,7 @@ class UnfreezeScheduleHook(Hook):
         self._phase: int | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Check all phases and begin the one that is due, which may be any in a resumed run.
-
-        Raises:
-            ValueError: see the class.
-        """
+        """Check all phases and begin the one that is due, which may be any in a resumed run."""
         self._check_runner(runner)
         module = self._find_module(runner)
         handle = handle_of(module)
@@ -99,11 +95,7 @@ class UnfreezeScheduleHook(Hook):
             audit.rebase(runner)
 
     def begin_first_phase(self, model: nn.Module, optim_wrapper: OptimWrapper) -> None:
-        """Check all phases and begin that of epoch 0, without a Runner.
-
-        Raises:
-            ValueError: a policy does not fit the module.
-        """
+        """Check all phases and begin that of epoch 0, without a Runner."""
         module = model.get_submodule(self.module)
         for policy in self.policies.values():
             preview(module, policy, name=self.module)
