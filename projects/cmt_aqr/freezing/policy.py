@@ -48,9 +48,8 @@ class FreezePolicy:
 
     def selection(self) -> dict[str, Any]:
         """The settings that select layers and are set, by precedence."""
-        by_layer = {name: getattr(self, name) for name in _LAYER_SETTINGS}
-        selected = {name: value for name, value in by_layer.items() if value is not None}
-        return selected if self.frozen is False else {**selected, 'frozen': self.frozen}
+        values = {name: getattr(self, name) for name in (*_LAYER_SETTINGS, 'frozen')}
+        return {n: value for n, value in values.items() if value is not None and value is not False}
 
 
 _LAYER_SETTINGS = ('unfreeze_layers', 'freeze_layers', 'freeze_ratio', 'frozen_stages')
@@ -99,15 +98,15 @@ def resolve(policy: FreezePolicy, module: nn.Module, *, label: str) -> FrozenNam
 def _frozen_names(selection: Mapping[str, Any], module: nn.Module, label: str) -> tuple[str, ...]:
     if not selection:
         return ()
-    (winner, value), *ignored = selection.items()
-    if winner == 'frozen':
+    (setting, value), *ignored = selection.items()
+    if setting == 'frozen':
         if next(module.parameters(), None) is None:
             _warn(f'{label} is frozen, but has no parameters')
         return ('',)
     layers = find_layers(module)
     if layers is None:
         raise ValueError(
-            f'{winner} {value!r} needs the ordered layers of the module, which are unknown for '
+            f'{setting} {value!r} needs the ordered layers of the module, which are unknown for '
             f'{type(module).__name__}; use frozen=True, or register them with '
             f'projects.cmt_aqr.freezing.register_layers (known: {", ".join(classes_with_layers())})'
         )
@@ -115,12 +114,18 @@ def _frozen_names(selection: Mapping[str, Any], module: nn.Module, label: str) -
     indices = {name: _frozen_indices(name, selection[name], layers) for name in selection}
     _check_contradiction(indices)
     if ignored:
-        names = ', '.join(f'{name} {setting!r}' for name, setting in ignored)
-        _warn(f'{label}: {winner} {value!r} applies; ignored: {names}')
-    if winner == 'freeze_ratio' and value > 0 and not indices[winner]:
+        others = ', '.join(f'{name} {other!r}' for name, other in ignored)
+        _warn(f'{label}: {setting} {value!r} applies; ignored: {others}')
+    frozen = indices[setting]
+    if setting == 'freeze_ratio' and value > 0 and not frozen:
         _warn(f'{label}: freeze_ratio {value!r} of {len(layers.layers)} layers freezes none')
-    only_stem = winner == 'unfreeze_layers' or (winner == 'frozen_stages' and value == 0)
-    return _names_of(layers, indices[winner], with_stem=bool(indices[winner]) or only_stem)
+    if len(frozen) == len(layers.layers):
+        return ('',)
+    freezes_stem = (
+        frozen or setting == 'unfreeze_layers' or (setting, value) == ('frozen_stages', 0)
+    )
+    stem = layers.stem if freezes_stem else ()
+    return (*stem, *(name for index in sorted(frozen) for name in layers.layers[index]))
 
 
 def _frozen_indices(setting: str, value: Any, layers: Layers) -> set[int]:
@@ -148,13 +153,6 @@ def _from_input(setting: str, indices: Sequence[int], count: int) -> set[int]:
             f'0 to {count - 1} from the input or -1 to -{count} from the output'
         )
     return {index % count for index in indices}
-
-
-def _names_of(layers: Layers, frozen: set[int], *, with_stem: bool) -> tuple[str, ...]:
-    if len(frozen) == len(layers.layers):
-        return ('',)
-    names = [name for index in sorted(frozen) for name in layers.layers[index]]
-    return (*layers.stem, *names) if with_stem else ()
 
 
 # Checks of the settings.
