@@ -63,7 +63,7 @@ def test_always_trainable_is_not_frozen(model):
     assert set(frozen.modules) == {'img_backbone', 'img_backbone.0', 'img_backbone.2'}
 
 
-def test_frozen_by_hand_asks_evaluation_mode_where_it_matters(model):
+def test_only_modules_that_depend_on_the_mode_must_evaluate_if_frozen_by_hand(model):
     model.img_backbone.requires_grad_(False)
     frozen = audit.find_frozen(model)
     assert set(frozen.parameters) == BACKBONE

@@ -592,7 +592,7 @@ def train_on_rank(rank: int, folder: Path, kind: str) -> None:
     ],
     ids=['at the end of an epoch', 'after a step'],
 )
-def test_all_processes_stop_at_what_one_has_found(tmp_path, kind, found, iteration):
+def test_all_processes_stop_at_a_violation_in_one(tmp_path, kind, found, iteration):
     save_checkpoint(tmp_path / 'cmt.pth')
     torch.multiprocessing.spawn(train_on_rank, args=(tmp_path, kind), nprocs=2)
     assert torch.load(tmp_path / '0') == torch.load(tmp_path / '1') == ([found], iteration)
@@ -604,7 +604,7 @@ def test_all_processes_stop_at_what_one_has_found(tmp_path, kind, found, iterati
 # What is frozen changes on purpose.
 
 
-def test_rebase_goes_on_from_what_is_frozen_then(tmp_path):
+def test_rebase_audits_the_newly_frozen_parts(tmp_path):
     model = FrozenModel()
     audit = FreezeAuditHook()
 
@@ -629,7 +629,7 @@ def test_rebase_goes_on_from_what_is_frozen_then(tmp_path):
     assert report['frozen_parameters'] == 0
 
 
-def test_rebase_checks_what_was_frozen_until_then(tmp_path):
+def test_rebase_checks_the_previously_frozen_parts(tmp_path):
     model = FrozenModel()
     audit = FreezeAuditHook()
 

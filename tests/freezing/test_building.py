@@ -18,7 +18,7 @@ from projects.cmt_aqr.freezing import (
 from projects.cmt_aqr.freezing.freeze_handle import preview
 
 
-def test_freezing_drops_the_gradient_at_hand():
+def test_freezing_deletes_existing_gradients():
     module = second()
     sum(x.sum() for x in module(*bev())).backward()
     freeze(module, FreezePolicy(frozen_stages=1))
@@ -46,7 +46,7 @@ def test_another_policy_replaces_the_first():
 @pytest.mark.parametrize(
     'policy', [FreezePolicy(), FreezePolicy(frozen_stages=1), FreezePolicy(frozen=True)]
 )
-def test_a_preview_tells_what_freezing_does_and_does_nothing(policy):
+def test_a_preview_equals_freezing_and_changes_nothing(policy):
     module = freeze(second(), FreezePolicy(frozen_stages=1))
     before = trainable(module), module.train
     names = preview(module, policy)
@@ -64,7 +64,7 @@ def test_a_preview_refuses_what_freezing_refuses():
 
 
 @pytest.mark.parametrize('mode', [True, False])
-def test_a_module_let_go_takes_the_mode_last_asked_for(mode):
+def test_an_unfrozen_module_takes_the_last_requested_mode(mode):
     module = freeze(second().train(not mode), FreezePolicy(frozen=True)).train(mode)
     freeze(module, FreezePolicy())
     assert {m.training for m in module.modules()} == {mode}

@@ -88,7 +88,7 @@ MODULES = {**PARTS, 'checkpointed ResNet': (lambda: resnet(with_cp=True), photo)
 
 
 @pytest.mark.parametrize('name', MODULES)
-def test_every_part_of_the_detector_gives_what_it_gave(name):
+def test_outputs_of_every_part_of_the_detector_are_unchanged(name):
     make, make_input = MODULES[name]
     module = freeze(with_statistics(make()), FROZEN)
     inputs = make_input()
@@ -178,11 +178,11 @@ def test_an_unknown_setting_is_refused():
 # Where it computes.
 
 
-def test_what_has_no_parameters_is_left_alone():
+def test_modules_without_parameters_are_unchanged():
     assert fast_path_of(add_fast_path(nn.ReLU(), name='relu')) is None
 
 
-def test_what_trains_computes_as_ever():
+def test_a_trainable_module_computes_itself():
     module, x = add_fast_path(block(), name='block'), image()
     mean = module[1].running_mean.clone()
     module(x).sum().backward()
@@ -192,7 +192,7 @@ def test_what_trains_computes_as_ever():
 
 
 @pytest.mark.parametrize('by', ['gradient', 'mode'])
-def test_what_is_half_frozen_computes_as_ever(by):
+def test_a_half_frozen_module_computes_itself(by):
     module = block().requires_grad_(by == 'gradient').train(by == 'mode')
     add_fast_path(module, name='block')
     module(image())
@@ -224,7 +224,7 @@ def test_unfreezing_drops_the_copy_and_freezing_brings_it_back():
     assert copy_of(module) is not None
 
 
-def test_norms_that_are_computed_elsewhere_are_noticed(log):
+def test_norms_computed_in_another_order_are_noticed(log):
     class Reordered(nn.Sequential):
         """The norm comes after the ReLU."""
 
@@ -433,7 +433,7 @@ def test_hooks_on_the_module_fire_once():
     assert calls == [1]
 
 
-def test_the_size_of_the_copy_is_what_it_does_not_share():
+def test_the_size_of_the_copy_excludes_shared_memory():
     module = frozen_block()
     module(image())
     folded = module[0].weight.nbytes + module[0].bias.nbytes
@@ -445,7 +445,7 @@ def test_the_size_of_the_copy_is_what_it_does_not_share():
     assert fast_path_of(linear).own_bytes() == 0
 
 
-def test_the_copy_is_told_in_the_log_once(log):
+def test_the_copy_is_logged_once(log):
     module = frozen_block()
     for _ in range(2):
         module(image())

@@ -53,7 +53,7 @@ def test_the_whole_module_frozen_survives_the_parents_train():
     assert module.eval() is module
 
 
-def test_train_leaves_gradients_to_whoever_set_them_later():
+def test_train_does_not_reset_requires_grad():
     module = freeze(second(), FreezePolicy(frozen=True))
     module.blocks[1].requires_grad_(True)
     module.train()

@@ -61,7 +61,7 @@ def test_state_dict_lists_all_members_and_changes_nothing():
     assert present(parameters, optimizer) == [[1], [2]]
 
 
-def test_state_is_loaded_whoever_is_in_the_optimizer():
+def test_state_is_loaded_for_all_members():
     parameters, optimizer = build()
     step(parameters, optimizer)
     saved = copy.deepcopy(optimizer.state_dict())

@@ -111,7 +111,7 @@ def build(cls: type) -> nn.Module:
 @pytest.mark.parametrize('cls', [SparseEncoder, CmtSparseEncoder])
 @pytest.mark.parametrize('mode', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('settings', SETTINGS, ids=str)
-def test_what_trains_learns_wherever_frozen_layers_are(on_cuda, cls, mode, settings):
+def test_trainable_layers_learn_wherever_frozen_layers_are(on_cuda, cls, mode, settings):
     encoder = freeze(build(cls), FreezePolicy(**settings)).train(mode)
     twin = build(cls)  # of no frozen layer; its norms compute in the same modes
     for module, other in zip(encoder.modules(), twin.modules(), strict=True):

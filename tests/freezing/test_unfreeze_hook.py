@@ -164,7 +164,7 @@ def test_each_phase_trains_and_optimizes_what_it_says(tmp_path):
         }
 
 
-def test_what_is_frozen_stands_still_and_all_else_moves(tmp_path):
+def test_frozen_tensors_stand_still_and_all_others_change(tmp_path):
     states = EachEpoch(state_of)
     runner = make(tmp_path, schedule_hook(), states)
     states.seen.append(state_of(runner))
@@ -197,7 +197,7 @@ def test_rates_are_those_of_groups_that_were_there_from_the_start(tmp_path):
         assert found == pytest.approx(multiplier * due['default'], rel=1e-6)
 
 
-def test_state_is_fresh_for_what_joins_and_kept_for_what_stays(tmp_path):
+def test_optimizer_state_is_fresh_for_new_and_kept_for_old_parameters(tmp_path):
     def steps(runner: Runner) -> dict[str, int]:
         state = runner.optim_wrapper.optimizer.state
         parameters = dict(runner.model.named_parameters())
@@ -354,7 +354,7 @@ def test_audit_follows_the_schedule(tmp_path):
     assert report['frozen_parameters'] == 0
 
 
-def test_audit_wants_what_the_first_phase_freezes_filled(tmp_path):
+def test_audit_requires_a_checkpoint_for_the_frozen_parts_of_the_first_phase(tmp_path):
     with pytest.raises(FreezeViolation) as error:
         make(tmp_path, FreezeAuditHook(), schedule_hook({0: 1, 1: {}})).train()
     (violation,) = error.value.violations
@@ -364,7 +364,7 @@ def test_audit_wants_what_the_first_phase_freezes_filled(tmp_path):
     }
 
 
-def test_audit_lets_the_average_of_what_trained_before_differ(tmp_path):
+def test_audit_allows_other_averages_of_previously_trained_tensors(tmp_path):
     def run(work_dir: str, **options) -> dict:
         hooks = EMAHook(momentum=0.5, update_buffers=True), FreezeAuditHook(), schedule
         runner = make(tmp_path / work_dir, *hooks, epochs=4, **options)
@@ -377,7 +377,7 @@ def test_audit_lets_the_average_of_what_trained_before_differ(tmp_path):
     assert run('resumed', resume=True, load_from=checkpoint)['state'] == 'passed'
 
 
-def test_audit_still_sees_an_average_of_what_never_trained_differ(tmp_path):
+def test_audit_finds_other_averages_of_never_trained_tensors(tmp_path):
     ema = EMAHook(momentum=0.5)
 
     class Change(Hook):
@@ -417,7 +417,7 @@ def test_audit_still_sees_an_average_of_what_never_trained_differ(tmp_path):
         ),
     ],
 )
-def test_schedules_that_are_none(schedule, message):
+def test_invalid_schedules(schedule, message):
     with pytest.raises(ValueError, match=f'UnfreezeScheduleHook of img_backbone: {message}'):
         schedule_hook(schedule)
 

@@ -148,7 +148,7 @@ def test_mixed_precision_is_checked_without_a_gpu(cfg):
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 
 
-def test_what_cannot_be_built_is_refused_in_its_own_words(cfg):
+def test_build_errors_are_passed_on(cfg):
     cfg.optim_wrapper.paramwise_cfg.custom_keys.img_neck.lr_mult = 0.0
     with pytest.raises(ValueError, match=r"custom_keys\['img_neck'\]: lr_mult is 0"):
         check(cfg)

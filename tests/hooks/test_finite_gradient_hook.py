@@ -107,7 +107,7 @@ def test_a_loss_scale_may_leave_out_steps(tmp_path):
     assert runner.iter == 6
 
 
-def test_a_loss_scale_that_leaves_out_every_step_ends_the_run(tmp_path):
+def test_a_loss_scale_that_skips_every_step_ends_the_run(tmp_path):
     model = RootModel(for_good=True)
     runner, train = run(tmp_path, model, hook=FiniteGradientHook(max_skipped=2))
     runner.optim_wrapper['type'] = ScaledWrapper

@@ -49,7 +49,7 @@ def test_a_part_counts_even_if_the_sum_is_finite(check):
         check(**{'loss': torch.tensor(1.0), 'd0.loss_cls': torch.tensor(torch.nan)})
 
 
-def test_what_the_error_says_is_kept(check, tmp_path):
+def test_the_content_of_the_error_is_written(check, tmp_path):
     with pytest.raises(FloatingPointError, match=r'kept in .*not_finite_rank0\.json'):
         check(loss=torch.tensor(torch.inf), loss_cls=torch.tensor(0.5))
     assert json.loads((tmp_path / 'not_finite_rank0.json').read_text()) == {

@@ -16,7 +16,7 @@ def train(work_dir: Path) -> dict:
     return json.loads((Path(runner.log_dir) / 'run_info.json').read_text())
 
 
-def test_run_info_names_what_made_the_result(tmp_path, repo_root):
+def test_run_info_names_the_provenance_of_the_result(tmp_path, repo_root):
     info = train(tmp_path)
     head = subprocess.run(
         ['git', '-C', str(repo_root), 'rev-parse', 'HEAD'], capture_output=True, text=True
