@@ -22,11 +22,9 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(REPO_ROOT.glob('configs/cmt*/*.py'))
 R50 = 'cmt_voxel0100_r50_800x320_cbgs'
 VOV = 'cmt_voxel0075_vov_1600x640_cbgs'
-LIDAR = 'cmt_lidar_voxel0100_cbgs'
-CAMERA = 'cmt_camera_r50_800x320_cbgs'
-LIDAR_0075 = 'cmt_lidar_voxel0075_cbgs'
-CAMERA_VOV = 'cmt_camera_vov_1600x640_cbgs'
-# The released r50 model declares fewer cells than its range has, see its config.
+LIDAR = 'cmt_lidar_voxel0075_cbgs'
+CAMERA = 'cmt_camera_vov_1600x640_cbgs'
+# The released r50 model declares fewer voxels than its range has, see its config.
 GRID_OF_0100 = [41, 1024, 1024]
 STEPS_PER_EPOCH = 100
 
@@ -51,7 +49,7 @@ def built(request) -> tuple[Config, nn.Module]:
 
 
 def pipelines(cfg: Config) -> Iterator[list[dict]]:
-    """The pipelines that the dataloaders of a config really use."""
+    """The pipelines that the dataloaders of a config use."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         dataset = (cfg.get(name) or {}).get('dataset')
         while dataset is not None:
@@ -61,7 +59,7 @@ def pipelines(cfg: Config) -> Iterator[list[dict]]:
 
 
 def datasets(cfg: Config) -> Iterator[dict]:
-    """The datasets of a config that read files, out of their wrappers."""
+    """The datasets of a config that read files, without their wrappers."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         dataset = (cfg.get(name) or {}).get('dataset')
         while dataset is not None and 'ann_file' not in dataset:
@@ -162,11 +160,12 @@ def test_training_and_testing_see_images_of_one_size(built):
 
 
 def test_models_of_one_sensor_are_parts_of_the_model_of_both():
-    shapes = {
-        name: {key: value.shape for key, value in MODELS.build(cfg).state_dict().items()}
-        for name, cfg in ((name, read(name).model) for name in (R50, LIDAR, CAMERA))
-    }
-    assert shapes[LIDAR] | shapes[CAMERA] == shapes[R50]
+    shapes = {}
+    for name in (VOV, LIDAR, CAMERA):
+        cfg = read(name).model
+        cfg.pts_bbox_head.pop('final_kernel', None)  # that of the released LiDAR model differs
+        shapes[name] = {key: value.shape for key, value in MODELS.build(cfg).state_dict().items()}
+    assert shapes[LIDAR] | shapes[CAMERA] == shapes[VOV]
     shared = {key.split('.')[1] for key in shapes[LIDAR].keys() & shapes[CAMERA].keys()}
     assert shared == {'bev_embedding', 'reference_points', 'transformer', 'task_heads'}
 
@@ -191,10 +190,8 @@ def test_pipelines_of_the_released_sizes(name, size):
     [
         (R50, 1.4e-4, 6, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
         (VOV, 1.0e-4, 8, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
-        (CAMERA, 1.4e-4, 6, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
-        (LIDAR, 1.4e-4, 6, dict(pts_bbox_head=1.0)),
-        (LIDAR_0075, 1.0e-4, 6, dict(pts_bbox_head=1.0)),
-        (CAMERA_VOV, 1.0e-4, 8, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
+        (CAMERA, 1.0e-4, 8, dict(img_backbone=0.01, img_neck=0.1, pts_bbox_head=1.0)),
+        (LIDAR, 1.0e-4, 6, dict(pts_bbox_head=1.0)),
     ],
 )
 def test_schedule_keeps_the_ratios_of_the_groups(name, rate, peak, multipliers):
@@ -260,8 +257,7 @@ def on_database(dataset: dict, root: Path) -> dict:
         (R50, (320, 800), True),
         (VOV, (640, 1600), True),
         (LIDAR, None, True),
-        (CAMERA, (320, 800), False),
-        (CAMERA_VOV, (640, 1600), False),
+        (CAMERA, (640, 1600), False),
         (f'{R50}_failures_finetune', (320, 800), True),
         (f'{VOV}_failures_finetune', (640, 1600), True),
     ],
@@ -302,15 +298,13 @@ def test_a_sample_goes_through_the_pipeline(object_root, name, image_size, lidar
         (R50, True),
         (VOV, True),
         (LIDAR, True),
-        (LIDAR_0075, True),
         (CAMERA, False),
-        (CAMERA_VOV, False),
         (f'{R50}_finetune', False),
-        (f'{VOV}_finetune_c', False),
-        (f'cmt_aqr_{R50.removeprefix("cmt_")}_d', False),
+        (f'{VOV}_finetune', False),
+        (f'cmt_aqr_{R50.removeprefix("cmt_")}', False),
     ],
 )
-def test_objects_are_pasted_but_for_the_last_epochs_and_in_fine_tuning(name, pasted):
+def test_objects_are_pasted_except_in_the_last_epochs_and_in_fine_tuning(name, pasted):
     cfg = read(name)
     train = cfg.train_dataloader.dataset.dataset.pipeline
     assert [step.type for step in train].count('JointObjectSample') == pasted

@@ -15,7 +15,7 @@ from projects.cmt_aqr.detector import CmtDetector, bev_shape
 @pytest.fixture(scope='module')
 def model_config(repo_root):
     init_default_scope('mmdet3d')
-    return Config.fromfile(repo_root / 'configs/_base_/models/cmt_tiny.py').model
+    return Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py').model
 
 
 @pytest.fixture

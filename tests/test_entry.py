@@ -120,7 +120,7 @@ def test_an_unknown_failure_is_named_with_the_nearest(repo_root):
 
 
 def test_a_sensor_that_is_not_loaded_cannot_be_dropped(repo_root):
-    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_lidar_voxel0100_cbgs.py')
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_lidar_voxel0075_cbgs.py')
     with pytest.raises(entry.UsageError, match=r'CameraDrop: .*cbgs\.py loads no camera data'):
         entry.add_failure(cfg, dict(type='CameraDrop'))
 

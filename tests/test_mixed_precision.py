@@ -20,8 +20,10 @@ from projects.cmt_aqr.geometry import lift, project
 
 @pytest.fixture(scope='module')
 def config(repo_root: Path) -> Config:
-    """Of the tiny CMT with a router."""
-    return Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic_c.py')
+    """Config of the tiny CMT with a router, of which nothing is frozen."""
+    cfg = Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic.py')
+    cfg.merge_from_dict(cfg.recipes.low_rate)
+    return cfg
 
 
 @pytest.fixture

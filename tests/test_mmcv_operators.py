@@ -45,7 +45,7 @@ def _losses_on_a_gpu(monkeypatch):
 
 @pytest.fixture
 def detector(repo_root):
-    return MODELS.build(Config.fromfile(repo_root / 'configs/_base_/models/cmt_tiny.py').model)
+    return MODELS.build(Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py').model)
 
 
 @pytest.mark.usefixtures('_losses_on_a_gpu')

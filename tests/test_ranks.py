@@ -22,7 +22,7 @@ BATCHES = [dict(boxes=(3, 2)), dict(boxes=(0, 0), images=False)]
 
 def make_model() -> nn.Module:
     init_default_scope('mmdet3d')
-    config = Config.fromfile(ROOT / 'configs/_base_/models/cmt_tiny.py').model
+    config = Config.fromfile(ROOT / 'configs/cmt/cmt_tiny_synthetic.py').model
     config.pts_bbox_head.aqr = Config.fromfile(ROOT / 'configs/_base_/aqr_tiny.py').aqr
     torch.manual_seed(0)
     return MODELS.build(config).train()

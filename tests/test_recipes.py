@@ -1,5 +1,6 @@
-"""What a recipe trains, and at which rate, parameter by parameter."""
+"""Recipes, parameter by parameter: what each trains, and at which rate."""
 
+import argparse
 import math
 from copy import deepcopy
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from mmdet3d.registry import DATASETS, MODELS
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -28,13 +29,13 @@ DECODER = {
     'reference_points': 0.3,
     'task_heads': 0.8,
 }
-# Design of the recipes, beside the decoder; what has no rate is frozen.
+# Rates by recipe; parts without one are frozen.
 RATES = {
-    'a': dict.fromkeys(NECKS, 0.05) | DECODER,
-    'b': dict.fromkeys(NECKS, 0.1) | DECODER,
-    'c': dict.fromkeys(BACKBONES, 0.01) | dict.fromkeys(NECKS, 0.1) | DECODER,
-    'd': DECODER,
-    'all': dict.fromkeys((*BACKBONES, *NECKS, *DECODER), 1.0),
+    'frozen': dict.fromkeys(NECKS, 0.05) | DECODER,
+    'fast_necks': dict.fromkeys(NECKS, 0.1) | DECODER,
+    'low_rate': dict.fromkeys(BACKBONES, 0.01) | dict.fromkeys(NECKS, 0.1) | DECODER,
+    'fixed_features': DECODER,
+    'full_rate': dict.fromkeys((*BACKBONES, *NECKS, *DECODER), 1.0),
 }
 ROUTER_RATES = {
     'router.aqr_weight_generator': 1.0,
@@ -49,20 +50,36 @@ LEARNED = {
     'HardChoiceRouting': ['router.aqr_weight_generator'],
     None: ['router.aqr_weight_generator'],
 }
+FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 CONFIGS = sorted(
     path
-    for path in Path(__file__).resolve().parents[1].glob('configs/cmt*/*.py')
+    for path in FOLDER.glob('cmt*/*.py')
     if '_finetune' in path.stem or path.parent.name == 'cmt_aqr'
 )
+R50, VOV = 'voxel0100_r50_800x320_cbgs', 'voxel0075_vov_1600x640_cbgs'
+# Every config as it is, and the other recipes for each size, without and with a router.
+CASES = [(path, 'frozen') for path in CONFIGS] + [
+    (FOLDER / name, recipe)
+    for size in ('tiny_synthetic', R50, VOV)
+    for name in (f'cmt/cmt_{size}_finetune.py', f'cmt_aqr/cmt_aqr_{size}.py')
+    for recipe in RATES
+    if recipe != 'frozen'
+]
+CHILD = """
+_base_ = '{path}'
+model = _base_.recipes.{recipe}.model
+optim_wrapper = _base_.recipes.{recipe}.optim_wrapper
+"""
 
 
 class Recipe(NamedTuple):
-    """A config that fine-tunes, its model, and what is to come of it."""
+    """A config for fine-tuning, its model, and the rates that its parts should get."""
 
     cfg: Config
     model: nn.Module
     rates: dict[str, float]
-    """of every part that trains, relative to the base rate"""
+    """relative to the base rate, by part; other parts are frozen"""
+    base_rate: float
 
     @property
     def frozen(self) -> set[str]:
@@ -72,22 +89,31 @@ class Recipe(NamedTuple):
         return self.model.get_submodule(f'pts_bbox_head.{name}' if name in DECODER else name)
 
 
-@pytest.fixture(scope='module', params=CONFIGS, ids=lambda path: path.stem)
-def recipe(request) -> Recipe:
-    """Every recipe, with and without router, of every size."""
-    cfg = Config.fromfile(request.param)
-    letter = request.param.stem.rpartition('_')[2]
-    rates = RATES[letter if letter in RATES else 'a']
+def read(path: Path, recipe: str, folder: Path) -> Config:
+    """The config, or one that inherits from it with another recipe, as users write it."""
+    if recipe == 'frozen':
+        return Config.fromfile(path)
+    child = folder / f'{path.stem}_{recipe}.py'
+    child.write_text(CHILD.format(path=path, recipe=recipe))
+    return Config.fromfile(child)
+
+
+@pytest.fixture(scope='module', params=CASES, ids=lambda case: f'{case[0].stem}-{case[1]}')
+def recipe(request, tmp_path_factory) -> Recipe:
+    path, name = request.param
+    cfg = read(path, name, tmp_path_factory.mktemp('configs'))
+    rates = RATES[name]
+    base_rate = next((v for k, v in BASE_RATE.items() if k in path.stem), FULL_SIZE_RATE)
     aqr = cfg.model.pts_bbox_head.get('aqr')
     if aqr:
         form = aqr.routing and aqr.routing.type
         rates = rates | {name: ROUTER_RATES[name] for name in LEARNED[form]}
     with DefaultScope.overwrite_default_scope('mmdet3d'):
-        return Recipe(cfg, MODELS.build(cfg.model), rates)
+        return Recipe(cfg, MODELS.build(cfg.model), rates, base_rate)
 
 
 def part_of(name: str) -> str:
-    """The module of a parameter that a recipe has a rate for."""
+    """Name of the module, among those with a rate in a recipe, that holds the parameter."""
     owner = name.removeprefix('pts_bbox_head.')
     if owner in ROUTER_RATES:
         return owner
@@ -103,7 +129,7 @@ def test_the_trainable_parts_are_those_of_the_recipe(recipe):
     assert frozen == recipe.frozen
 
 
-def test_what_is_frozen_and_every_norm_of_a_feature_stay_in_evaluation(recipe):
+def test_frozen_parts_and_all_norms_of_features_stay_in_evaluation_mode(recipe):
     model = recipe.model.train()
     for name in recipe.frozen:
         assert not any(module.training for module in recipe.part(name).modules()), name
@@ -121,12 +147,12 @@ def test_what_is_frozen_and_every_norm_of_a_feature_stay_in_evaluation(recipe):
 def test_every_parameter_gets_the_rate_of_its_part(recipe):
     wrapper = build_optim_wrapper(recipe.model, recipe.cfg.optim_wrapper)
     names = {parameter: name for name, parameter in recipe.model.named_parameters()}
-    base = next((v for k, v in BASE_RATE.items() if k in recipe.cfg.filename), FULL_SIZE_RATE)
     seen = set()
     for group in wrapper.optimizer.param_groups:
         for parameter in group['params']:
             name = names[parameter]
-            assert group['lr'] == pytest.approx(base * recipe.rates[part_of(name)]), name
+            expected = recipe.base_rate * recipe.rates[part_of(name)]
+            assert group['lr'] == pytest.approx(expected), name
             seen.add(name)
     assert seen == {name for name, p in recipe.model.named_parameters() if p.requires_grad}
 
@@ -143,11 +169,66 @@ def test_the_schedule_keeps_the_ratios_of_the_recipe(recipe):
     assert set(rates) >= {group['name'] for group in groups}
 
 
+@pytest.mark.parametrize(
+    ('recipe', 'options'),
+    [
+        (
+            'fast_necks',
+            ['optim_wrapper.paramwise_cfg.custom_keys.{img,pts}_neck.lr_mult=0.1'],
+        ),
+        (
+            'low_rate',
+            [
+                'model.{img_backbone,pts_backbone,pts_middle_encoder}.frozen=False',
+                'optim_wrapper.paramwise_cfg.custom_keys.{img,pts}_neck.lr_mult=0.1',
+            ],
+        ),
+        ('fixed_features', ['model.{img,pts}_neck.frozen=True']),
+    ],
+)
+def test_options_of_the_command_line_give_the_same_as_a_recipe(
+    repo_root, tmp_path, recipe, options
+):
+    """By the options that docs/freezing.md gives, whose braces the shell expands."""
+    page = (repo_root / 'docs/freezing.md').read_text()
+    assert all(f'`{option}`' in page for option in options)
+    path = FOLDER / 'cmt_aqr/cmt_aqr_tiny_synthetic.py'
+    given, expected = Config.fromfile(path), read(path, recipe, tmp_path)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    words = [word for option in options for word in expand(option)]
+    given.merge_from_dict(parser.parse_args(['--cfg-options', *words]).cfg_options)
+    rates = []
+    for cfg in (given, expected):
+        model = MODELS.build(cfg.model)
+        names = {p: name for name, p in model.named_parameters()}
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+        rates.append({names[p]: group['lr'] for group in groups for p in group['params']})
+    assert rates[0] == rates[1]
+
+
+def expand(word: str) -> list[str]:
+    """`a.{b,c}.d` -> `a.b.d`, `a.c.d`, as a shell expands it."""
+    before, _, rest = word.partition('{')
+    names, _, after = rest.partition('}')
+    return [f'{before}{name}{after}' for name in names.split(',')]
+
+
+def test_a_saved_config_has_the_recipe_and_offers_the_others(tmp_path):
+    cfg = read(FOLDER / f'cmt_aqr/cmt_aqr_{R50}.py', 'low_rate', tmp_path)
+    cfg.dump(tmp_path / 'saved.py')
+    saved = Config.fromfile(tmp_path / 'saved.py')
+    assert (saved.model, saved.optim_wrapper) == (cfg.model, cfg.optim_wrapper)
+    again = read(tmp_path / 'saved.py', 'fixed_features', tmp_path)
+    assert again.model.img_neck.frozen is True
+
+
 def test_one_router_alone_may_train(repo_root):
-    """All of CMT frozen: what may not be touched stays, and the router still trains."""
-    cfg = Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic_d.py').model
-    cfg.pts_bbox_head.update(frozen=True, always_trainable=['router'])
-    model = MODELS.build(cfg).train()
+    """With all of CMT frozen, only the router trains."""
+    cfg = Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic.py')
+    cfg.merge_from_dict(cfg.recipes.fixed_features)
+    cfg.model.pts_bbox_head.update(frozen=True, always_trainable=['router'])
+    model = MODELS.build(cfg.model).train()
     trainable = {part_of(name) for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == set(LEARNED['GateRouting'])
     assert not model.pts_bbox_head.shared_conv.bn.training
@@ -159,7 +240,7 @@ COMPARED = [path for path in CONFIGS if path.stem.startswith(FAILURES)]
 
 
 def test_what_is_compared_differs_from_the_control_by_the_router_alone(repo_root):
-    """The same data, failures, steps and weights to start from."""
+    """All share data, failures, steps and initial weights."""
     control = Config.fromfile(
         repo_root / 'configs/cmt/cmt_tiny_synthetic_failures_finetune.py'
     ).to_dict()
@@ -174,7 +255,7 @@ def test_what_is_compared_differs_from_the_control_by_the_router_alone(repo_root
         assert cfg['model'] == control['model']
 
 
-@pytest.mark.parametrize('size', ['voxel0100_r50_800x320_cbgs', 'voxel0075_vov_1600x640_cbgs'])
+@pytest.mark.parametrize('size', [R50, VOV])
 def test_the_router_at_full_size_differs_from_its_control_by_itself_alone(repo_root, size):
     configs = repo_root / 'configs'
     control = Config.fromfile(configs / f'cmt/cmt_{size}_failures_finetune.py').to_dict()
@@ -228,7 +309,7 @@ def test_every_variant_learns_from_a_damaged_sample(without_lidar, variant):
     assert {name for name, p in trainable.items() if p.grad is None} == set()
 
 
-@pytest.mark.parametrize('size', ['tiny_synthetic', 'voxel0100_r50_800x320_cbgs'])
+@pytest.mark.parametrize('size', ['tiny_synthetic', R50])
 def test_a_router_has_under_a_million_parameters(repo_root, size):
     cfg = Config.fromfile(repo_root / f'configs/cmt_aqr/cmt_aqr_{size}.py')
     head = MODELS.build(cfg.model).pts_bbox_head

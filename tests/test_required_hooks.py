@@ -91,8 +91,9 @@ def test_what_the_models_of_the_configs_need(repo_root, config, needed):
 
 
 def test_frozen_scales_need_no_hook(repo_root):
-    cfg = Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic_all.py').model
-    cfg.pts_bbox_head.aqr.routing.type = 'BiasRouting'
-    model = MODELS.build(cfg)
+    cfg = Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic.py')
+    cfg.merge_from_dict(cfg.recipes.full_rate)
+    cfg.model.pts_bbox_head.aqr.routing.type = 'BiasRouting'
+    model = MODELS.build(cfg.model)
     model.pts_bbox_head.router.attention_bias_generator.requires_grad_(False)
     model.parse_losses(LOSSES)

@@ -42,7 +42,7 @@ class AsItIs(nn.Module):
 
 
 def make_detector(repo_root, *, layers=3, tasks=1, routing='GateRouting') -> nn.Module:
-    config = Config.fromfile(repo_root / 'configs/_base_/models/cmt_tiny.py').model
+    config = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py').model
     aqr = Config.fromfile(repo_root / 'configs/_base_/aqr_tiny.py').aqr
     aqr.routing.type = routing
     head = config.pts_bbox_head

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path('data/synthetic_nuscenes')
-CMT = Path('configs/cmt/cmt_tiny_synthetic_finetune_cached.py')
+CMT = Path('configs/cmt/cmt_tiny_synthetic_finetune.py')
 ROUTED = Path('configs/cmt_aqr/cmt_aqr_tiny_synthetic_cached.py')
 WEIGHTS = Path('projects/cmt_aqr/weights')
 ROUTER = WEIGHTS / 'cmt_aqr_tiny_synthetic_failures.pth'

@@ -1,79 +1,54 @@
-"""How a trained CMT is fine-tuned: what is frozen, and how fast the rest learns.
+"""Recipes to fine-tune a trained CMT: what is frozen, and how fast the rest learns.
 
-A recipe has two parts: `model`, to be merged into the model, and `rates`, relative to the base
-rate. Every part of the model is named in both, so that one recipe can be laid over another.
+A recipe is a piece of config: the frozen parts of the model, and rates relative to the base rate
+(those of frozen parts have no effect). All recipes name the same parts, so that one replaces
+another, with or without a router. In a config that inherits from one that fine-tunes:
 
-A copy made for speed computes what is frozen, with the same outputs. In the model's config,
-`fast_path=dict(dtype='bfloat16')` rounds and is faster still, and `fast_path=None` does without.
+    model = _base_.recipes.low_rate.model
+    optim_wrapper = _base_.recipes.low_rate.optim_wrapper
+
+Frozen parts are computed by an optimised copy with the same outputs. In the model's config,
+`fast_path=dict(dtype='bfloat16')` is faster still, but rounds; `fast_path=None` uses no copy.
 """
 
-frozen_part = dict(frozen=True, norm_eval=True)
-trained_part = dict(frozen=False, norm_eval=True)
-
-decoder_rates = dict(
-    transformer=dict(lr_mult=0.5),
-    bev_embedding=dict(lr_mult=0.5),
-    rv_embedding=dict(lr_mult=0.5),
-    shared_conv=dict(lr_mult=0.5),
-    reference_points=dict(lr_mult=0.3),
-    task_heads=dict(lr_mult=0.8),
+backbones = ['img_backbone', 'pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone']
+necks = ['img_neck', 'pts_neck']
+rates = dict(
+    img_backbone=0.01,
+    pts_voxel_encoder=0.01,
+    pts_middle_encoder=0.01,
+    pts_backbone=0.01,
+    img_neck=0.1,
+    pts_neck=0.1,
+    transformer=0.5,
+    bev_embedding=0.5,
+    rv_embedding=0.5,
+    shared_conv=0.5,
+    reference_points=0.3,
+    task_heads=0.8,
 )
-
-# A: the backbones frozen, the necks almost.
-recipe_a = dict(
-    model=dict(
-        fast_path={},
-        img_backbone=frozen_part,
-        img_neck=trained_part,
-        pts_voxel_encoder=dict(frozen=True),
-        pts_middle_encoder=frozen_part,
-        pts_backbone=frozen_part,
-        pts_neck=trained_part,
-    ),
-    rates=dict(img_neck=dict(lr_mult=0.05), pts_neck=dict(lr_mult=0.05), **decoder_rates),
+# Frozen parts and rates of each recipe.
+choices = dict(
+    frozen=(backbones, dict(rates, img_neck=0.05, pts_neck=0.05)),
+    fast_necks=(backbones, rates),
+    low_rate=([], rates),
+    fixed_features=([*backbones, *necks], rates),
+    full_rate=([], dict.fromkeys(rates, 1.0)),  # to compare the others with
 )
-
-# B: the same with necks that learn faster.
-recipe_b = dict(
-    model=recipe_a['model'],
-    rates=dict(img_neck=dict(lr_mult=0.1), pts_neck=dict(lr_mult=0.1), **decoder_rates),
-)
-
-# C: nothing frozen, the backbones at a low rate.
-recipe_c = dict(
-    model=dict(
-        fast_path={},
-        img_backbone=trained_part,
-        img_neck=trained_part,
-        pts_voxel_encoder=dict(frozen=False),
-        pts_middle_encoder=trained_part,
-        pts_backbone=trained_part,
-        pts_neck=trained_part,
-    ),
-    rates=dict(
-        img_backbone=dict(lr_mult=0.01),
-        pts_voxel_encoder=dict(lr_mult=0.01),
-        pts_middle_encoder=dict(lr_mult=0.01),
-        pts_backbone=dict(lr_mult=0.01),
-        **recipe_b['rates'],
-    ),
-)
-
-# D: features fixed, backbones and necks frozen.
-recipe_d = dict(
-    model=dict(
-        fast_path={},
-        img_backbone=frozen_part,
-        img_neck=frozen_part,
-        pts_voxel_encoder=dict(frozen=True),
-        pts_middle_encoder=frozen_part,
-        pts_backbone=frozen_part,
-        pts_neck=frozen_part,
-    ),
-    rates=decoder_rates,
-)
-
-finetune_optimizer = dict(type='AdamW', lr=1.4e-4, weight_decay=0.01)
+recipes = {
+    name: dict(
+        model=dict(
+            fast_path={},
+            **{part: dict(frozen=part in frozen, norm_eval=True) for part in [*backbones, *necks]},
+        ),
+        optim_wrapper=dict(
+            paramwise_cfg=dict(
+                custom_keys={part: dict(lr_mult=rate) for part, rate in part_rates.items()}
+            )
+        ),
+    )
+    for name, (frozen, part_rates) in choices.items()
+}
 
 finetune_epochs = 6
 # Ends are ratios: an absolute one would bring all groups to the same rate.

@@ -1,36 +1,41 @@
-"""CMT of cameras alone with VoVNet-99 at 1600 x 640, as released: without GridMask.
+"""CMT of cameras alone with VoVNet-99 at 1600 x 640, as released.
 
-The released model started from an image backbone that FCOS3D had trained: give such weights as
+Without GridMask; scenes are rotated and scaled less than with LiDAR, and neither shifted nor
+mirrored. The released model started from an image backbone trained by FCOS3D: give such weights as
 `load_from`.
 """
 
-_base_ = './cmt_camera_r50_800x320_cbgs.py'
+_base_ = './cmt_voxel0075_vov_1600x640_cbgs.py'
 
 model = dict(
+    data_preprocessor=dict(voxel_layer=None),
     grid_mask=None,
-    img_backbone=dict(
-        _delete_=True,
-        type='VoVNet',
-        spec_name='V-99-eSE',
-        out_features=('stage4', 'stage5'),
-        norm_eval=True,
-    ),
-    img_neck=dict(in_channels=[768, 1024]),
+    pts_voxel_encoder=None,
+    pts_middle_encoder=None,
+    pts_backbone=None,
+    pts_neck=None,
+    pts_bbox_head=dict(modalities=('camera',), in_channels=None),
 )
 
-image_size = (640, 1600)
-augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.94, 1.25))
-fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
-train_pipeline = [*_base_.train_pipeline[:-2], augment_images, _base_.train_pipeline[-1]]
-test_pipeline = [*_base_.test_pipeline[:-2], fit_images, _base_.test_pipeline[-1]]
-train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_pipeline)))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
-
-# Half the batch at a lower rate, which climbs further.
-optim_wrapper = dict(optimizer=dict(lr=1e-4))
-param_scheduler = [
-    dict(_base_.param_scheduler[0], eta_min_ratio=8),
-    *_base_.param_scheduler[1:],
+modality = dict(use_lidar=False, use_camera=True)
+train_pipeline = [
+    *_base_.load_images,
+    _base_.load_boxes,
+    dict(
+        type='GlobalRotScaleTransAll',
+        rot_range=[-0.3925, 0.3925],
+        scale_ratio_range=[0.95, 1.05],
+        translation_std=[0.0, 0.0, 0.0],
+    ),
+    *_base_.filter_boxes,
+    _base_.augment_images,
+    dict(_base_.pack_train, keys=['img', 'gt_bboxes_3d', 'gt_labels_3d']),
 ]
-auto_scale_lr = dict(base_batch_size=16)
+test_pipeline = [
+    *_base_.load_images,
+    _base_.fit_images,
+    dict(_base_.pack_test, keys=['img']),
+]
+train_dataloader = dict(dataset=dict(dataset=dict(modality=modality, pipeline=train_pipeline)))
+val_dataloader = dict(dataset=dict(modality=modality, pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,12 +1,12 @@
-"""The tiny CMT that knows one real keyframe by heart, fine-tuned by recipe A: no router.
+"""The tiny CMT of one real keyframe, fine-tuned by the recipe `frozen`, without a router.
 
 Whole sensors are dropped, which that CMT never saw: the decoder has 300 steps to learn the frame
-without either.
+without one of them.
 """
 
 _base_ = ['./cmt_tiny_real_frame.py', '../_base_/recipes.py']
 
-model = _base_.recipe_a.model
+model = _base_.recipes.frozen.model
 
 drop_sensors = [
     dict(type='DrawIndex', by_epoch=False),
@@ -22,7 +22,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 max_iters = 300
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4),
-    paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
+    paramwise_cfg=dict(_delete_=True, **_base_.recipes.frozen.optim_wrapper.paramwise_cfg),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=20),

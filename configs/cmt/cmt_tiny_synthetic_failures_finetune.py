@@ -1,8 +1,8 @@
-"""The shipped tiny CMT fine-tuned by recipe A under sensor failures: no router.
+"""The shipped tiny CMT fine-tuned under sensor failures by the recipe `frozen`, without a router.
 
-The control of the comparison: `configs/cmt_aqr/cmt_aqr_tiny_synthetic_failures*.py` differ from it
-by the router alone. Scenes and images are not augmented, and the failures of a sample come in two
-variants, so that the features of frozen backbones can be kept.
+The control of `configs/cmt_aqr/cmt_aqr_tiny_synthetic_failures*.py`, which differ from it by the
+router alone. Scenes and images are not augmented, and failures come in two variants of each sample,
+so that features of the frozen backbones can be cached.
 """
 
 _base_ = [
@@ -11,7 +11,7 @@ _base_ = [
     '../_base_/failures.py',
 ]
 
-model = _base_.recipe_a.model
+model = _base_.recipes.frozen.model
 
 *load_inputs, fit_images, _ = _base_.test_pipeline
 train_pipeline = [
@@ -27,10 +27,7 @@ train_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 max_epochs = 2
-optim_wrapper = dict(
-    optimizer=dict(lr=5e-4),
-    paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
-)
+optim_wrapper = dict(optimizer=dict(lr=5e-4), **_base_.recipes.frozen.optim_wrapper)
 param_scheduler = [
     dict(_base_.finetune_schedule[0], end=50),
     dict(_base_.finetune_schedule[1], T_max=max_epochs),

@@ -1,16 +1,13 @@
-"""The shipped tiny CMT fine-tuned by recipe A: backbones frozen, no router.
+"""The shipped tiny CMT fine-tuned by the recipe `frozen`, without a router.
 
-What a router is to be held against: the same data, steps and rates.
+The control of `configs/cmt_aqr/cmt_aqr_tiny_synthetic.py`: the same data, steps and rates.
 """
 
 _base_ = ['./cmt_tiny_synthetic.py', '../_base_/recipes.py']
 
 max_epochs = 6
-model = _base_.recipe_a.model
-optim_wrapper = dict(
-    optimizer=dict(lr=5e-4),
-    paramwise_cfg=dict(_delete_=True, custom_keys=_base_.recipe_a.rates),
-)
+model = _base_.recipes.frozen.model
+optim_wrapper = dict(optimizer=dict(lr=5e-4), **_base_.recipes.frozen.optim_wrapper)
 param_scheduler = [
     dict(_base_.finetune_schedule[0], end=10),
     dict(_base_.finetune_schedule[1], T_max=max_epochs),

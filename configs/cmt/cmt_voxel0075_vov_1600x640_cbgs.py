@@ -1,12 +1,18 @@
 """CMT of LiDAR and cameras with VoVNet-99 at 1600 x 640 and 0.075 m voxels, as released.
 
-The released model started from an image backbone that FCOS3D had trained: give such weights as
+The released model started from an image backbone trained by FCOS3D: give such weights as
 `load_from`.
 """
 
 _base_ = './cmt_voxel0100_r50_800x320_cbgs.py'
 
 voxel_size = [0.075, 0.075, 0.2]
+num_voxels = [
+    round((high - low) / size)
+    for low, high, size in zip(
+        _base_.point_cloud_range[:3], _base_.point_cloud_range[3:], voxel_size, strict=True
+    )
+]
 model = dict(
     data_preprocessor=dict(voxel_layer=dict(voxel_size=voxel_size)),
     img_backbone=dict(
@@ -17,16 +23,17 @@ model = dict(
         norm_eval=True,
     ),
     img_neck=dict(in_channels=[768, 1024]),
-    pts_middle_encoder=dict(sparse_shape=[41, 1440, 1440]),
+    # One more along z, as in SECOND.
+    pts_middle_encoder=dict(sparse_shape=[num_voxels[2] + 1, num_voxels[1], num_voxels[0]]),
 )
+pack_health = dict(voxel_size=voxel_size, bev_stride=_base_.out_size_factor)
 
 image_size = (640, 1600)
-augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.94, 1.25))
-fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
+augment_images = dict(_base_.augment_images, final_dim=image_size, resize_lim=(0.94, 1.25))
+fit_images = dict(_base_.fit_images, final_dim=image_size)
 train_pipeline = [*_base_.train_pipeline[:-2], augment_images, _base_.pack_train]
 test_pipeline = [*_base_.test_pipeline[:-2], fit_images, _base_.pack_test]
 train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_pipeline)))
-pack_health = dict(voxel_size=voxel_size)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 

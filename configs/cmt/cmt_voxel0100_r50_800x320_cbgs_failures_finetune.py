@@ -1,11 +1,11 @@
-"""Recipe A under sensor failures, without a router: the backbones are frozen.
+"""A trained CMT fine-tuned under sensor failures by the recipe `frozen`, without a router.
 
 The control of `configs/cmt_aqr/cmt_aqr_voxel0100_r50_800x320_cbgs_failures.py`. Failures damage
-the data as they are loaded, before augmentation. They replace
-masked-modal training, which could take away the sensor that a failure has left. No objects are
-pasted, as in all fine-tuning: they would stand whole in a cloud that has lost its beams.
+the data as they are loaded, before augmentation. They replace masked-modal training, which could
+remove the sensor that a failure has left. No objects are pasted, as in all fine-tuning: they would
+appear intact in a cloud that has lost its beams, and in black images.
 
-Give the trained CMT as `load_from`; the run refuses to start from random frozen weights.
+Give the trained CMT as `load_from`: the run refuses to start from random frozen weights.
 """
 
 _base_ = ['./cmt_voxel0100_r50_800x320_cbgs_finetune.py', '../_base_/failures.py']

@@ -1,4 +1,4 @@
-"""`cmt_tiny_real_frame_finetune.py` with a router."""
+"""The tiny CMT of one real keyframe with a router, trained on frozen backbones."""
 
 _base_ = ['../cmt/cmt_tiny_real_frame_finetune.py', '../_base_/aqr_tiny.py']
 

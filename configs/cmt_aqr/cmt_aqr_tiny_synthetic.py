@@ -1,4 +1,4 @@
-"""The shipped tiny CMT with a router, by recipe A: the backbones are frozen."""
+"""The shipped tiny CMT with a router, trained on frozen backbones."""
 
 _base_ = ['../cmt/cmt_tiny_synthetic_finetune.py', '../_base_/aqr_tiny.py']
 

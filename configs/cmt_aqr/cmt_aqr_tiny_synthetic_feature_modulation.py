@@ -7,7 +7,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         _delete_=True,
         custom_keys=dict(
-            _base_.recipe_a.rates, aqr_weight_generator=_base_.aqr_rates.aqr_weight_generator
+            _base_.recipes.frozen.optim_wrapper.paramwise_cfg.custom_keys,
+            aqr_weight_generator=_base_.aqr_rates.aqr_weight_generator,
         ),
     )
 )

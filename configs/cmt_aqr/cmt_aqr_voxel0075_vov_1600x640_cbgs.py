@@ -1,4 +1,4 @@
-"""CMT with VoVNet-99 at 1600 x 640 and a router, by recipe A: the backbones are frozen.
+"""CMT with VoVNet-99 at 1600 x 640 and a router, trained on frozen backbones.
 
 Give the trained CMT as `load_from`; the run refuses to start from random frozen weights.
 """

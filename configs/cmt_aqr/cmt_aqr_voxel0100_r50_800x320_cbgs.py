@@ -1,4 +1,4 @@
-"""CMT with ResNet-50 at 800 x 320 and a router, by recipe A: the backbones are frozen.
+"""CMT with ResNet-50 at 800 x 320 and a router, trained on frozen backbones.
 
 Give the trained CMT as `load_from`; the run refuses to start from random frozen weights.
 """

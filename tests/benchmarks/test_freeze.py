@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet3d.registry import MODELS
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 
 from projects.cmt_aqr.benchmarks import freeze
 from projects.cmt_aqr.benchmarks.training_step import BRANCHES
@@ -117,20 +119,29 @@ def test_a_gpu_has_no_processor_time(runs):
     assert 'processor time' not in freeze._step_table(results, on_cpu=False)
 
 
-def test_the_recipes_stand_beside_the_config(repo_root):
+def test_the_config_to_fine_tune_stands_beside_the_other(repo_root):
     stem = 'cmt_voxel0100_r50_800x320_cbgs'
     found = freeze.side_configs(repo_root / f'configs/cmt/{stem}.py')
-    assert {name: path.stem.removeprefix(stem) for name, path in found.items()} == {
-        'all trained': '',
-        'recipe A, plain path': '_finetune',
-        'recipe A': '_finetune',
-        'recipe A, bfloat16': '_finetune',
-        'recipe A, cached': '_finetune',
-        'recipe B': '_finetune_b',
-        'recipe C': '_finetune_c',
-        'recipe D': '_finetune_d',
-        'recipe D, cached': '_finetune_d',
-    }
+    assert found.keys() == freeze.SIDES.keys()
+    for name, path in found.items():
+        assert path.stem == (stem if name == 'all trained' else f'{stem}_finetune')
+
+
+@pytest.mark.parametrize(
+    ('side', 'recipe'),
+    [('recipe B', 'fast_necks'), ('recipe C', 'low_rate'), ('recipe D', 'fixed_features')],
+)
+def test_the_options_of_a_side_make_a_recipe(repo_root, side, recipe):
+    config = repo_root / 'configs/cmt/cmt_tiny_synthetic_finetune.py'
+    trained = []
+    for change in (dict(freeze.SIDES[side].options), Config.fromfile(config).recipes[recipe]):
+        cfg = Config.fromfile(config)
+        cfg.merge_from_dict(change)
+        model = MODELS.build(cfg.model)
+        names = {p: name for name, p in model.named_parameters()}
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+        trained.append({names[p]: group['lr'] for group in groups for p in group['params']})
+    assert trained[0] == trained[1]
 
 
 def test_sides_can_be_chosen(repo_root):
@@ -155,9 +166,8 @@ def test_how_a_side_computes_what_is_frozen(repo_root, side, fast_path):
 
 
 def test_a_config_without_recipes_is_refused(tmp_path):
-    for name in ('plain.py', 'plain_finetune.py'):
-        (tmp_path / name).touch()
-    with pytest.raises(UsageError, match=r'recipe B: .*plain_finetune_b\.py does not exist'):
+    (tmp_path / 'plain.py').touch()
+    with pytest.raises(UsageError, match=r'recipe A.*: .*plain_finetune\.py does not exist'):
         freeze.side_configs(tmp_path / 'plain.py')
 
 

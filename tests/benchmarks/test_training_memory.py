@@ -27,15 +27,17 @@ def test_each_storage_counts_once_and_weights_do_not():
 def count(repo_root):
     """The count for a config of the tiny model, on a sample made at random."""
 
-    def count(name: str) -> TrainingMemory:
+    def count(name: str, **options) -> TrainingMemory:
         config = str(repo_root / f'configs/cmt/{name}.py')
-        return TrainingMemory(config=config, options={}, data_root=None)
+        return TrainingMemory(config=config, options=options, data_root=None)
 
     return count
 
 
 def test_frozen_branches_keep_nothing(count):
-    trained, fixed_features = count('cmt_tiny_synthetic'), count('cmt_tiny_synthetic_finetune_d')
+    trained = count('cmt_tiny_synthetic')
+    necks = {f'model.{name}.frozen': True for name in ('img_neck', 'pts_neck')}
+    fixed_features = count('cmt_tiny_synthetic_finetune', **necks)
     whole, frozen = trained.kept(amp=False), fixed_features.kept(amp=False)
     assert (frozen['camera'], frozen['lidar']) == (0, 0)
     assert min(whole.values()) > 0

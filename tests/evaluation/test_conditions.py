@@ -18,7 +18,9 @@ def test_a_single_severity_can_be_chosen():
 
 
 def test_a_name_that_is_not_there_is_an_error_with_the_nearest():
-    with pytest.raises(ValueError, match=r"no condition 'fog_3'; it must be one of fog, drop, .* fog_2\?"):
+    with pytest.raises(
+        ValueError, match=r"no condition 'fog_3'; it must be one of fog, drop, .* fog_2\?"
+    ):
         choose_rows(ROWS, ['fog_3'])
     with pytest.raises(ValueError, match=r'for one severity$'):
         choose_rows(ROWS, ['zzz'])

@@ -21,7 +21,12 @@ from projects.cmt_aqr.benchmarks.inputs import random_batch
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 BACKBONES = {'img_backbone', 'pts_middle_encoder', 'pts_backbone'}
 NECKS = {'img_neck', 'pts_neck'}
-FROZEN = {'': BACKBONES, '_b': BACKBONES, '_c': set(), '_d': BACKBONES | NECKS}
+FROZEN = {
+    'frozen': BACKBONES,
+    'fast_necks': BACKBONES,
+    'low_rate': set(),
+    'fixed_features': BACKBONES | NECKS,
+}
 
 
 @pytest.fixture(params=['cmt/cmt_tiny_synthetic_finetune', 'cmt_aqr/cmt_aqr_tiny_synthetic'])
@@ -30,15 +35,16 @@ def family(request) -> str:
     return request.param
 
 
-@pytest.fixture(params=FROZEN, ids=['A', 'B', 'C', 'D'])
+@pytest.fixture(params=FROZEN)
 def recipe(request) -> str:
-    """The end of the config's name."""
     return request.param
 
 
 @pytest.fixture
 def cfg(family, recipe) -> Config:
-    return Config.fromfile(CONFIGS / f'{family}{recipe}.py')
+    cfg = Config.fromfile(CONFIGS / f'{family}.py')
+    cfg.merge_from_dict(cfg.recipes[recipe])
+    return cfg
 
 
 @pytest.fixture
@@ -102,7 +108,7 @@ def test_frozen_parts_run_without_a_graph(model, batch, recipe):
     }
     assert outputs.keys() == parts(model).keys()
     assert with_graph == outputs.keys() - FROZEN[recipe]
-    assert [feature.requires_grad for feature in features] == [recipe != '_d'] * 2
+    assert [feature.requires_grad for feature in features] == [recipe != 'fixed_features'] * 2
 
 
 def test_frozen_parts_keep_no_activation(model, batch, recipe):

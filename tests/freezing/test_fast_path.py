@@ -551,9 +551,12 @@ def losses_and_gradients(model: nn.Module, batch: dict) -> tuple[dict, dict]:
     return losses, gradients
 
 
-@pytest.mark.parametrize(('end', 'frozen'), [('', 3), ('_c', 0), ('_d', 5)])
-def test_recipes_train_with_the_fast_path_as_without(end, frozen):
-    cfg = Config.fromfile(CONFIGS / f'cmt_aqr/cmt_aqr_tiny_synthetic{end}.py')
+@pytest.mark.parametrize(
+    ('recipe', 'frozen'), [('frozen', 3), ('low_rate', 0), ('fixed_features', 5)]
+)
+def test_recipes_train_with_the_fast_path_as_without(recipe, frozen):
+    cfg = Config.fromfile(CONFIGS / 'cmt_aqr/cmt_aqr_tiny_synthetic.py')
+    cfg.merge_from_dict(cfg.recipes[recipe])
     model = MODELS.build(cfg.model).train()
     with_statistics(model.img_backbone), with_statistics(model.pts_backbone)
     batch = random_batch(cfg, num_points=3000, num_boxes=4)
@@ -573,7 +576,8 @@ def test_recipes_train_with_the_fast_path_as_without(end, frozen):
 
 
 def test_a_change_of_mode_renews_the_copies_of_the_detector():
-    cfg = Config.fromfile(CONFIGS / 'cmt/cmt_tiny_synthetic_finetune_d.py')
+    cfg = Config.fromfile(CONFIGS / 'cmt/cmt_tiny_synthetic_finetune.py')
+    cfg.merge_from_dict(cfg.recipes.fixed_features)
     model = MODELS.build(cfg.model).train()
     neck, maps = model.pts_neck, [torch.randn(1, 64, 8, 8), torch.randn(1, 128, 4, 4)]
     neck(maps)

@@ -48,7 +48,7 @@ def test_a_sample_by_its_token(run, synthetic_root, tmp_path):
         ([CONFIG, '--index', '6'], '--index must be 0 to 5, got 6'),
         ([CONFIG, '--token', 'x'], "samples of the test data have no token 'x'"),
         (
-            ['configs/cmt/cmt_lidar_voxel0100_cbgs.py'],
+            ['configs/cmt/cmt_lidar_voxel0075_cbgs.py'],
             "the test pipeline has no ['LoadMultiViewImages', 'ComputeLidar2Img']",
         ),
     ],

@@ -21,7 +21,7 @@ def test_every_key_and_shape_is_the_models(repo_root, checkpoint):
     from mmdet3d.registry import MODELS
 
     init_default_scope('mmdet3d')
-    config = Config.fromfile(repo_root / 'configs/_base_/models/cmt_tiny.py')
+    config = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
     expected = MODELS.build(config.model).state_dict()
     state = checkpoint['state_dict']
     assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}

@@ -1,12 +1,14 @@
-"""nuScenes with LiDAR and cameras, as CMT was trained on it (images 800 x 320).
+"""nuScenes with LiDAR and cameras, as for the released CMT: images of 800 x 320 pixels.
 
-Ten past sweeps, class-balanced sampling, objects of other samples pasted into points and images,
-masked-modal training, and augmentation of scene and images.
-
-It stands on the model's config because both need the range, which stands there.
+Points of ten past sweeps, class-balanced sampling, objects of other samples pasted into points and
+images, masked-modal training, and augmentation of scene and images.
 """
 
-_base_ = '../models/cmt_r50.py'
+_base_ = '../nuscenes.py'
+
+point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
+# Detections with centres outside are discarded.
+post_center_range = [-61.2, -61.2, -10.0, 61.2, 61.2, 10.0]
 
 data_root = 'data/nuscenes/'
 data_command = (
@@ -15,7 +17,7 @@ data_command = (
 )
 image_size = (320, 800)
 
-# The stages of the pipelines, for variants to put together anew.
+# Steps of the pipelines, which other configs recombine.
 # Masked-modal training: a quarter of the samples loses the LiDAR, another quarter all cameras.
 drop_sensors = [
     dict(type='DrawIndex'),
@@ -29,11 +31,11 @@ load_points = [
     dict(type='LoadPointsOfKeyframe', coord_type='LIDAR', load_dim=5, use_dim=5),
     dict(type='LoadPointsOfSweeps', sweeps_num=10, use_dim=[0, 1, 2, 3, 4]),
 ]
-# The latest sweeps, where the loader would choose at random of more than ten.
+# Takes the latest ten sweeps; in training, ten are drawn at random if there are more.
 load_latest_points = [load_points[0], dict(load_points[1], test_mode=True)]
 load_images = [dict(type='LoadMultiViewImages'), dict(type='ComputeLidar2Img')]
 load_boxes = dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)
-# Objects are pasted until each class has this many.
+# Pastes objects until a sample has this many of each class.
 paste_objects = dict(
     type='JointObjectSample',
     mixup_rate=0.5,
@@ -64,9 +66,9 @@ move_scene = [
     ),
     dict(type='RandomFlip3DAll', flip_ratio_bev_horizontal=0.5, flip_ratio_bev_vertical=0.5),
 ]
-filter_points = dict(type='PointsRangeFilter', point_cloud_range=_base_.point_cloud_range)
+filter_points = dict(type='PointsRangeFilter', point_cloud_range=point_cloud_range)
 filter_boxes = [
-    dict(type='ObjectRangeFilter', point_cloud_range=_base_.point_cloud_range),
+    dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
     dict(type='ObjectNameFilter', classes=_base_.class_names),
 ]
 augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.47, 0.625))
@@ -76,13 +78,12 @@ pack_train = dict(
     keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
     meta_keys=_base_.meta_keys,
 )
-# In place of pack_train, for variants that learn from what was damaged.
+# In place of pack_train, for variants with a reliability loss. A config with a model adds the
+# `voxel_size` and the `bev_stride`.
 pack_health = dict(
     pack_train,
     type='PackHealth',
-    point_cloud_range=_base_.point_cloud_range,
-    voxel_size=_base_.voxel_size,
-    bev_stride=8,
+    point_cloud_range=point_cloud_range,
     image_stride=16,
     samples=2,
 )

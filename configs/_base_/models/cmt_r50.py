@@ -1,13 +1,9 @@
-"""CMT with ResNet-50 at 800 x 320 and 0.1 m voxels, as released.
+"""Layers and losses of CMT with ResNet-50, as released.
 
-The grid is declared 1024 x 1024 although +-54 m at 0.1 m are 1080 cells: the released weights
-were trained so, and what the LiDAR sees beyond 48.4 m to the right or ahead is lost.
+A config that combines it with a dataset adds what follows from the dataset: range, voxels, classes.
 """
 
-_base_ = '../nuscenes.py'
-
-point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
-voxel_size = [0.1, 0.1, 0.2]
+out_size_factor = 8  # voxels along x and y in a cell of the BEV map
 code_weights = [2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]
 
 model = dict(
@@ -19,8 +15,6 @@ model = dict(
         pad_size_divisor=32,
         voxel_layer=dict(
             max_num_points=10,
-            voxel_size=voxel_size,
-            point_cloud_range=point_cloud_range,
             max_voxels=(120000, 160000),
         ),
     ),
@@ -39,7 +33,6 @@ model = dict(
     pts_middle_encoder=dict(
         type='CmtSparseEncoder',
         in_channels=5,
-        sparse_shape=[41, 1024, 1024],
         output_channels=128,
         order=('conv', 'norm', 'act'),
         encoder_channels=((16, 16, 32), (32, 32, 64), (64, 64, 128), (128, 128)),
@@ -66,8 +59,6 @@ model = dict(
     ),
     pts_bbox_head=dict(
         type='CmtHead',
-        point_cloud_range=point_cloud_range,
-        tasks=[_base_.class_names],
         in_channels=512,
         hidden_dim=256,
         num_query=900,
@@ -75,12 +66,7 @@ model = dict(
         transformer=dict(num_layers=6, num_heads=8, feedforward_channels=1024, dropout=0.1),
         denoising=dict(groups=10, noise_scale=1.0, noise_shift=0.0, split=0.75),
         code_weights=code_weights,
-        box_coder=dict(
-            type='BoxCoder',
-            layout='released',
-            post_center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0],
-            max_num=300,
-        ),
+        box_coder=dict(type='BoxCoder', layout='released', max_num=300),
         assigner=dict(
             type='mmdet.HungarianAssigner',
             match_costs=[

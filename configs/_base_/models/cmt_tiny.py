@@ -1,21 +1,12 @@
-"""CMT small enough for a CPU: every part of the full model, fewer and narrower layers.
+"""Layers and losses of a CMT small enough for a CPU: the parts of the full one, few and narrow.
 
-The classes of all parts are the full model's. The outputs mean what they are called, for no
-released weights are to be loaded into it.
+The outputs mean what their names say (`layout='named'`), since no released weights have to fit.
 """
 
 _base_ = './cmt_r50.py'
 
-point_cloud_range = [-25.6, -25.6, -3.0, 25.6, 25.6, 3.0]
-voxel_size = [0.2, 0.2, 0.3]
 model = dict(
-    data_preprocessor=dict(
-        voxel_layer=dict(
-            voxel_size=voxel_size,
-            point_cloud_range=point_cloud_range,
-            max_voxels=(12000, 12000),
-        )
-    ),
+    data_preprocessor=dict(voxel_layer=dict(max_voxels=(12000, 12000))),
     img_backbone=dict(
         _delete_=True,
         type='mmdet.ResNet',
@@ -32,7 +23,6 @@ model = dict(
     img_neck=dict(in_channels=[64, 128], out_channels=64),
     grid_mask=None,
     pts_middle_encoder=dict(
-        sparse_shape=[21, 256, 256],
         base_channels=8,
         output_channels=64,
         encoder_channels=((8, 16), (16, 32), (32, 64), (64,)),
@@ -41,7 +31,6 @@ model = dict(
     pts_backbone=dict(in_channels=64, out_channels=[64, 128], layer_nums=[2, 2]),
     pts_neck=dict(in_channels=[64, 128], out_channels=[64, 64]),
     pts_bbox_head=dict(
-        point_cloud_range=point_cloud_range,
         in_channels=128,
         hidden_dim=64,
         num_query=120,
@@ -51,8 +40,6 @@ model = dict(
         branch_channels=32,
         transformer=dict(num_layers=3, num_heads=4, feedforward_channels=256, dropout=0.0),
         denoising=dict(groups=4),
-        box_coder=dict(
-            layout='named', post_center_range=[-30.0, -30.0, -10.0, 30.0, 30.0, 10.0], max_num=100
-        ),
+        box_coder=dict(layout='named', max_num=100),
     ),
 )

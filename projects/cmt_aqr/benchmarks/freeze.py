@@ -48,17 +48,25 @@ class _Side:
 
 
 ALL_TRAINED = 'all trained'
-_CACHED = dict(step=CachedTrainingStep, options={'model.grid_mask': None})
+_NECKS = ('img_neck', 'pts_neck')
+_FAST_NECKS = {f'optim_wrapper.paramwise_cfg.custom_keys.{n}.lr_mult': 0.1 for n in _NECKS}
+_FIXED_FEATURES = {f'model.{name}.frozen': True for name in _NECKS}
+_LOW_RATE = {
+    f'model.{name}.frozen': False for name in ('img_backbone', 'pts_middle_encoder', 'pts_backbone')
+}
+_CACHED = {'model.grid_mask': None}
 SIDES = {
     ALL_TRAINED: _Side(),
     'recipe A, plain path': _Side(suffix='_finetune', options={'model.fast_path': None}),
     'recipe A': _Side(suffix='_finetune'),
     'recipe A, bfloat16': _Side(suffix='_finetune', options={'model.fast_path.dtype': 'bfloat16'}),
-    'recipe A, cached': _Side(suffix='_finetune', **_CACHED),
-    'recipe B': _Side(suffix='_finetune_b'),
-    'recipe C': _Side(suffix='_finetune_c'),
-    'recipe D': _Side(suffix='_finetune_d'),
-    'recipe D, cached': _Side(suffix='_finetune_d', **_CACHED),
+    'recipe A, cached': _Side(suffix='_finetune', step=CachedTrainingStep, options=_CACHED),
+    'recipe B': _Side(suffix='_finetune', options=_FAST_NECKS),
+    'recipe C': _Side(suffix='_finetune', options={**_FAST_NECKS, **_LOW_RATE}),
+    'recipe D': _Side(suffix='_finetune', options=_FIXED_FEATURES),
+    'recipe D, cached': _Side(
+        suffix='_finetune', step=CachedTrainingStep, options={**_FIXED_FEATURES, **_CACHED}
+    ),
 }
 
 
@@ -68,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--config',
         type=Path,
         default=Path('configs/cmt/cmt_voxel0100_r50_800x320_cbgs.py'),
-        help='with all parts trained; its recipes stand beside it as NAME_finetune[_b|_c|_d].py',
+        help='with all parts trained; NAME_finetune.py beside it is the same with frozen backbones',
     )
     parser.add_argument(
         '--sides',
