@@ -102,9 +102,9 @@ def test_tables_are_complete_and_chained(synthetic_root, synthetic_settings):
 
 
 @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
-@pytest.mark.parametrize('stage', ['record_scene', '_write_map', '_write_json'])
+@pytest.mark.parametrize('stage', ['record_scene', '_write_map', 'dump_json'])
 def test_failure_leaves_nothing(tmp_path, monkeypatch, stage, error):
-    def fail(*args):
+    def fail(*args, **options):
         raise error
 
     monkeypatch.setattr(maker, stage, fail)
