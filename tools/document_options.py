@@ -20,7 +20,7 @@ from mmdet3d import registry
 from mmengine.registry import Registry
 
 import projects.cmt_aqr
-from projects.cmt_aqr import aqr, denoising, freezing, transformer
+from projects.cmt_aqr import denoising, freezing, transformer
 from projects.cmt_aqr.files import write_text
 
 PAGE = REPO_ROOT / 'docs' / 'configuration.md'
@@ -28,8 +28,8 @@ PACKAGE = projects.cmt_aqr.__name__
 # Of a section, the modules below the package whose classes it holds; the first that fits counts.
 SECTIONS = {
     'Detector': ('detector', 'data_preprocessor', 'grid_mask', 'backbones', 'necks'),
+    'Router': ('aqr', 'transformer.routing'),
     'Head, decoder and losses': ('head', 'task_head', 'transformer', 'denoising', 'matching'),
-    'Router': ('aqr',),
     'Freezing, optimizer and fast path': ('freezing', 'precision'),
     'Sensor failures': ('datasets.failures',),
     'Data': ('datasets',),
@@ -42,8 +42,6 @@ SECTIONS = {
 NESTED = {
     transformer.CmtTransformer: '`pts_bbox_head.transformer`',
     denoising.DenoisingGenerator: '`pts_bbox_head.denoising`',
-    aqr.FeatureScaling: '`pts_bbox_head.aqr.feature_scaling`',
-    aqr.ReliabilityLoss: '`pts_bbox_head.aqr.reliability`',
     freezing.FreezePolicy: 'beside the arguments of any part of the detector',
     freezing.FastPath: '`model.fast_path`',
 }
@@ -113,6 +111,8 @@ def options_of(cls: type) -> list[Option]:
     options = []
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in _REST or name in _GIVEN.get(cls, ()):
+            continue
+        if re.search(r'\bthe (detector|head|router) gives it', meanings[name]):
             continue
         default = parameter.default
         shown = 'required' if default is parameter.empty else f'`{default!r}`'

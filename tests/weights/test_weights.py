@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from projects.cmt_aqr.entry import drop_sensor
+from projects.cmt_aqr.entry import add_failure
 
 WEIGHTS = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'
 METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/mAP'
@@ -17,13 +17,22 @@ def checkpoint(repo_root):
     return torch.load(repo_root / WEIGHTS, weights_only=True)
 
 
-def test_every_key_and_shape_is_the_models(repo_root, checkpoint):
+@pytest.mark.parametrize(
+    ('weights', 'config'),
+    [
+        ('cmt_tiny_synthetic', 'cmt/cmt_tiny_synthetic'),
+        ('cmt_tiny_synthetic_failures', 'cmt/cmt_tiny_synthetic'),
+        ('cmt_aqr_tiny_synthetic_failures', 'cmt_aqr/cmt_aqr_tiny_synthetic_failures'),
+    ],
+)
+def test_every_key_and_shape_is_the_models(repo_root, weights, config):
     from mmdet3d.registry import MODELS
 
     init_default_scope('mmdet3d')
-    config = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
-    expected = MODELS.build(config.model).state_dict()
-    state = checkpoint['state_dict']
+    model = Config.fromfile(repo_root / f'configs/{config}.py').model
+    expected = MODELS.build(model).state_dict()
+    path = repo_root / f'projects/cmt_aqr/weights/{weights}.pth'
+    state = torch.load(path, weights_only=True)['state_dict']
     assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
     assert all(torch.isfinite(value).all() for value in state.values())
 
@@ -33,11 +42,11 @@ def test_it_says_how_it_came_about(checkpoint):
     assert {'config', 'commit', 'command', 'epoch'} <= checkpoint['meta'].keys()
 
 
-def score(repo_root, data_root, drop, work_dir):
+def score(repo_root, data_root, failure, work_dir):
     """Official mAP of the shipped weights on a database, by tools/test.py's own path."""
     cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
-    if drop is not None:
-        drop_sensor(cfg, drop)
+    if failure is not None:
+        add_failure(cfg, dict(type=failure))
     root = f'{data_root}/'
     cfg.merge_from_dict(
         {
@@ -64,8 +73,8 @@ def score(repo_root, data_root, drop, work_dir):
 def test_official_score_with_both_sensors_and_without_either(repo_root, weights_data, tmp_path):
     """The foundation's promise, on scenes that nobody trained on."""
     whole, blind, dark = (
-        score(repo_root, weights_data, drop, tmp_path / f'run_{drop}')
-        for drop in (None, 'lidar', 'camera')
+        score(repo_root, weights_data, failure, tmp_path / f'run_{failure}')
+        for failure in (None, 'LidarDrop', 'CameraDrop')
     )
     assert whole >= 0.35
     assert blind >= 0.08

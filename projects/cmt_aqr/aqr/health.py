@@ -26,7 +26,7 @@ class GroupHealth(NamedTuple):
     share: Tensor
     """(B, Q, M): healthy share, 0 to 1; 1 where it is not known"""
     known: Tensor
-    """(B, Q, M), bool: whether the group has any input there"""
+    """(B, Q, M), bool: whether the query has any cell of the group"""
 
 
 def token_health(

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ..cameras import Cameras
 from ..geometry import VoxelGrid, project, unit_to_metres
-from ..transformer import Routing, TokenGroups
+from ..transformer import GateRouting, Routing, TokenGroups
 from .health import token_health
 from .layout import TokenLayout, Tokens
 from .reliability import reliability_loss
+from .weight_generator import AQRWeightGenerator
 from .windows import Windows, bev_windows, camera_windows
 
 SENSORS = ('lidar', 'camera')
@@ -53,9 +54,9 @@ class AdaptiveQueryRouter(nn.Module):
         point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`; the head gives it.
         voxel_grid: grid of the voxels; the head gives it.
         windows: cells along each side of a query's window, for ``lidar`` and ``camera``.
-        weight_generator: config of the weight generator, such as
+        weight_generator: config of the weight generator, by default an
             :class:`~projects.cmt_aqr.aqr.weight_generator.AQRWeightGenerator`.
-        routing: config of the routing form, such as
+        routing: config of the routing form, by default a
             :class:`~projects.cmt_aqr.transformer.routing.GateRouting`. ``None`` leaves attention
             unchanged, for a subclass that uses the weights otherwise.
         reliability_weight: factor of the reliability loss, see
@@ -97,11 +98,13 @@ class AdaptiveQueryRouter(nn.Module):
         self.voxel_grid = voxel_grid
         self.window_sizes = dict(windows)
         self.reliability_weight = reliability_weight
-        self.aqr_weight_generator = MODELS.build({'embed_dims': embed_dims, **weight_generator})
+        given = {'type': AQRWeightGenerator, 'embed_dims': embed_dims}
+        self.aqr_weight_generator = MODELS.build({**given, **weight_generator})
         # Released checkpoints and learning rates of recipes know the form by this name.
         self.attention_bias_generator = None
         if routing is not None:
-            self.attention_bias_generator = MODELS.build({'num_heads': num_heads, **routing})
+            given = {'type': GateRouting, 'num_heads': num_heads}
+            self.attention_bias_generator = MODELS.build({**given, **routing})
 
     def forward(
         self,

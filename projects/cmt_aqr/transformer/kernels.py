@@ -266,7 +266,7 @@ def _efficient_backward(
 
 
 def _aligned(x: Tensor) -> Tensor:
-    """(B, H, N, F) with adjacent channels, widened to a multiple of 8, rows at multiples of 8."""
+    """(B, H, N, F) with adjacent channels, padded to a multiple of 8, rows at multiples of 8."""
     x = _widened(x, -(-x.shape[-1] // 8) * 8)
     *strides, last = x.stride()
     if last == 1 and all(place % 8 == 0 for place in (*strides, x.storage_offset())):
@@ -275,12 +275,12 @@ def _aligned(x: Tensor) -> Tensor:
 
 
 def _by_query(x: Tensor, width: int) -> Tensor:
-    """(B, H, Q, E), widened, that lies in memory as (B, Q, H, width)."""
+    """(B, H, Q, width), padded, in the memory layout (B, Q, H, width)."""
     return _widened(x.transpose(1, 2), width).contiguous().transpose(1, 2)
 
 
 def _widened(x: Tensor, width: int) -> Tensor:
-    """Zeros behind the channels, if there are fewer than ``width``."""
+    """Channels padded with zeros to ``width``."""
     return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 

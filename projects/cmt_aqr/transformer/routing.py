@@ -184,7 +184,6 @@ class _ScaledRouting(RoutingForm):
 
     def __init__(
         self,
-        *,
         num_heads: int,
         scope: str,
         initial_scale: float,
@@ -269,13 +268,7 @@ class BiasRouting(_ScaledRouting):
         scale_range: tuple[float, float] = (0.5, 5.0),
         limit: float = 5.0,
     ) -> None:
-        super().__init__(
-            num_heads=num_heads,
-            scope=scope,
-            initial_scale=initial_scale,
-            scale_range=scale_range,
-            limit=limit,
-        )
+        super().__init__(num_heads, scope, initial_scale, scale_range, limit)
 
     def forward(
         self, weights: Tensor, *, groups: TokenGroups, windows: Sequence[Windows] = ()
@@ -362,13 +355,7 @@ class MixRouting(_ScaledRouting):
         scale_range: tuple[float, float] = (0.5, 5.0),
         limit: float = 5.0,
     ) -> None:
-        super().__init__(
-            num_heads=num_heads,
-            scope='global',
-            initial_scale=initial_scale,
-            scale_range=scale_range,
-            limit=limit,
-        )
+        super().__init__(num_heads, 'global', initial_scale, scale_range, limit)
         self.temperature = nn.Parameter(torch.ones(num_heads))
 
     @torch.no_grad()

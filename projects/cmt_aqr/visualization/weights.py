@@ -1,9 +1,8 @@
-"""The picture of a router: its weights over what the sensors see, condition by condition.
+"""A picture of the router's weights over its inputs, for several conditions.
 
-Each condition has a column: its cameras in their ring order, and the scene from above. Colour is
-the mean weight of the queries near by, on one scale for the whole picture. Its opacity grows with
-the weight and the nearness of queries: zero, which leaves CMT as it is, leaves the picture as it
-is.
+Each condition has a column: its cameras in the order of their ring, and the scene from above.
+Colour is the mean weight of the nearby queries, on one scale for the whole picture. Opacity grows
+with the weight and with the nearness of queries: a weight of zero leaves the picture unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,24 +18,24 @@ from .frame import CAMERAS, COLUMNS, LIDAR, PIXELS_PER_INCH
 from .observation import Observation, WeightMap
 from .style import BACKGROUND, COLOURS, FAINT, PANEL, TEXT, WEIGHTS
 
-# Layout in pixels: a column for each condition under its title; below all, the scale of the colours
+# Layout in pixels: a column for each condition under its title; below them the scale of the colours
 # and the legend of the classes.
 COLUMN, SIDE, GAP, TITLE, SCALE, LEGEND = 640, 12, 5, 40, 50, 34
-# Opacity of the greatest weight, and the least weight that gets the full colour.
+# Opacity of the largest weight, and the smallest weight that may get the full colour.
 MOST_OPAQUE, LEAST_SCALE = 0.8, 0.05
-# Share of an image's own colours that stays, so that those of the weights stand out.
+# Share of an image's own saturation that remains, so that the colours of the weights stand out.
 COLOURFUL = 0.25
 
 
 def render_weights_over_inputs(observations: Mapping[str, Observation]) -> Figure:
-    """Draw what a router does with one frame under several conditions.
+    """Draw the router's weights for one frame under several conditions.
 
     Args:
         observations: of the same frame, by the name of the condition, from left to right.
 
     Returns:
-        A figure of its own, known to no window or global state. Its axes bear the condition and
-        the sensor as labels, such as ``clean CAM_FRONT``.
+        A figure without a window or global state. Its axes are labelled by condition and sensor,
+        such as ``clean CAM_FRONT``.
     """
     scale = max(LEAST_SCALE, *(_greatest(seen) for seen in observations.values()))
     figure, axes = _layout(observations)
@@ -52,12 +51,12 @@ def render_weights_over_inputs(observations: Mapping[str, Observation]) -> Figur
 
 
 def overlay(part: WeightMap, scale: float, index: int | None = None) -> np.ndarray:
-    """(h, w, 4) colours of a map, or of that of one camera.
+    """(h, w, 4) colours of a map, or of the map of one camera.
 
     Args:
         part: the map.
         scale: weight that gets the full colour.
-        index: of the camera.
+        index: index of the camera, if the map is that of cameras.
     """
     mean, coverage = (values if index is None else values[index] for values in part)
     strength = (mean / scale).clip(-1, 1)
@@ -67,7 +66,7 @@ def overlay(part: WeightMap, scale: float, index: int | None = None) -> np.ndarr
 
 
 def _greatest(seen: Observation) -> float:
-    """Greatest weight, of either sign, in the maps."""
+    """Largest magnitude of a weight in the maps."""
     return max(float(np.abs(part.mean).max(initial=0)) for part in (seen.lidar, seen.camera))
 
 
@@ -110,7 +109,7 @@ def _layout(observations: Mapping[str, Observation]) -> tuple[Figure, dict[str, 
 
 
 def _in_ring_order(cameras: Sequence[str]) -> list[str]:
-    """Those of nuScenes as they look round the car, then any others."""
+    """The cameras of nuScenes in their order around the car, then any others."""
     return [name for name in CAMERAS if name in cameras] + [
         name for name in cameras if name not in CAMERAS
     ]
@@ -151,7 +150,7 @@ def _draw_title(axes: Axes, condition: str, seen: Observation) -> None:
 
 
 def _draw_scale(axes: Axes, scale: float) -> None:
-    """The colours, as they look over a panel, with the weights that they stand for."""
+    """A colour bar over the colour of a panel."""
     weights = np.linspace(-scale, scale, 256)[None]
     colours = overlay(WeightMap(weights, np.ones_like(weights)), scale)
     bar = axes.inset_axes((0.3, 0.5, 0.4, 0.3), facecolor=PANEL, yticks=[])
@@ -165,7 +164,7 @@ def _draw_scale(axes: Axes, scale: float) -> None:
 
 
 def _draw_classes(axes: Axes, observations: Mapping[str, Observation]) -> None:
-    """Colours of the classes that were found under any of the conditions."""
+    """Legend of the classes detected under any condition."""
     found = {item.name for seen in observations.values() for item in seen.boxes}
     lines = {
         name.replace('_', ' '): Line2D([], [], color=colour, lw=5)

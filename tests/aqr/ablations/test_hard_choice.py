@@ -146,10 +146,10 @@ def test_a_sensor_that_is_absent_is_never_chosen(missing):
 @pytest.mark.parametrize(
     ('change', 'given'),
     [
-        ({'routing': 'GateRouting'}, 'GateRouting and 1.0'),
+        ({'routing': 'GateRouting'}, 'a GateRouting and 1.0'),
         ({'weights': {'type': 'AQRWeightGenerator'}}, 'AQRWeightGenerator'),
         ({'weights': {'groups': 'camera'}}, "groups='camera'"),
-        ({'reliability_weight': 0.0}, 'HardChoiceRouting and 0.0'),
+        ({'reliability_weight': 0.0}, 'a HardChoiceRouting and 0.0'),
     ],
 )
 def test_parts_that_do_not_fit_are_named(change, given):

@@ -20,11 +20,10 @@ from ..router import AdaptiveQueryRouter, RouterOutput
 from ..weight_generator import AQRWeightGenerator
 
 BOTH, LIDAR, CAMERA = range(3)
-# Logits of trained models differ by hundreds, so that nothing is left of a token; and in half
-# precision it is still finite when divided by the scale of a head of 128 channels.
+# Far below the logits of trained models, which differ by hundreds, and in half precision finite when
+# divided by the scale of a head of 128 channels.
 MASKED = -4e3
-# A sensor counts as lost below this healthy share: the borders of an augmented image, which have
-# no source, count as healthy.
+# A sensor with less than this healthy share is lost; borders of an augmented image count as healthy.
 LOST_BELOW = 0.05
 
 
@@ -60,7 +59,7 @@ class HardChoiceRouter(AdaptiveQueryRouter):
         options: those of :class:`~projects.cmt_aqr.aqr.router.AdaptiveQueryRouter`.
 
     Raises:
-        ValueError: other classes, a weight for each camera, or no loss.
+        ValueError: another generator or form, a weight for each camera, or no loss.
     """
 
     def __init__(self, *, reliability_weight: float = 1.0, **options: Any) -> None:
@@ -73,10 +72,9 @@ class HardChoiceRouter(AdaptiveQueryRouter):
             and reliability_weight
         ):
             raise ValueError(
-                "a hard choice takes aqr.weight_generator.type='ExpertLogits' with "
-                "groups='modality', aqr.routing.type='HardChoiceRouting' and a reliability_weight; "
-                f'given are {type(generator).__name__}, groups={generator.groups!r}, '
-                f'{type(form).__name__} and {reliability_weight}'
+                "a hard choice takes an ExpertLogits with groups='modality', a HardChoiceRouting and "
+                f'a reliability_weight; given are an {type(generator).__name__} with '
+                f'groups={generator.groups!r}, a {type(form).__name__} and {reliability_weight}'
             )
 
     def reliability_loss(self, output: RouterOutput, health: Tensor) -> Tensor:

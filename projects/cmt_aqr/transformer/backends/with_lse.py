@@ -18,7 +18,7 @@ def attention_with_lse(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tupl
 
     PyTorch's kernels give the log-sum-exp without a gradient. With logits s, weights p, outputs o
     and the gradient d of o, their backward pass computes ds = p (d v - d o). The gradient g of the
-    log-sum-exp adds p g to this. So the backward pass is given, in place of o, an o' with
+    log-sum-exp adds p g to this. So the backward pass gets, instead of o, an o' with
     d o' = d o - g. In half precision o' cannot hold this difference: there the values get a channel
     of ones, whose output is passed as zero and whose gradient as g.
 
