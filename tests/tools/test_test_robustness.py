@@ -33,11 +33,11 @@ def fail(repo_root, synthetic_root, monkeypatch, capsys):
         ((CONFIG, 'none.pth'), 'checkpoint none.pth does not exist'),
         ((CONFIG, WEIGHTS, '--model', 'b', CONFIG, 'b.pth'), 'checkpoint b.pth does not exist'),
         ((CONFIG, WEIGHTS, '--suite', 'mine'), "invalid choice: 'mine'"),
-        ((CONFIG, WEIGHTS, '--conditions', 'fogg'), "no condition 'fogg'; there are lidar_drop,"),
+        ((CONFIG, WEIGHTS, '--conditions', 'fogg'), "no condition 'fogg'; it must be one of li"),
         ((CONFIG, WEIGHTS, '--conditions', 'fog_4'), 'did you mean fog_'),
         (
             (CONFIG, WEIGHTS, '--suite', 'mome', '--conditions', 'fog'),
-            'there are beam_reduction, lidar_drop, limited_fov, object_failure, view_drop, occ',
+            'one of beam_reduction, lidar_drop, limited_fov, object_failure, view_drop, occ',
         ),
         ((CONFIG, WEIGHTS, '--frames', '7'), '--frames: 7 frames asked for; it can be 1 to 6'),
         ((CONFIG, WEIGHTS, '--draws', '0'), '--draws 0: at least 1 is needed'),

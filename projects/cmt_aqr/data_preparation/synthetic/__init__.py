@@ -1,8 +1,8 @@
-"""A small database in nuScenes' format, made by one ray caster for all sensors.
+"""Synthetic database in nuScenes' format, rendered by one ray caster for all sensors.
 
-The scenes (:mod:`.world`) are boxes of ten classes (:mod:`.taxonomy`) on a plane; a LiDAR
-(:mod:`.lidar`) and six cameras (:mod:`.cameras`) record them (:mod:`.recorder`) into the official
-tables (:mod:`.tables`), and :func:`make_database` writes the whole.
+Scenes (:mod:`.world`) are boxes of ten classes (:mod:`.taxonomy`) on a plane. A recorder
+(:mod:`.recorder`) renders them with a LiDAR (:mod:`.lidar`) and six cameras (:mod:`.cameras`) into
+files and tables (:mod:`.tables`); :func:`make_database` writes the database.
 """
 
 from .maker import DatabaseSettings, make_database

@@ -1,8 +1,8 @@
-"""Six pinhole cameras: shaded, textured objects on a textured ground under a sky.
+"""Pinhole cameras that render shaded, textured objects on a textured ground under a sky.
 
-Only the pixels inside an object's projected rectangle are cast; a depth buffer settles who is in
-front. H and W are an image's height and width in pixels; everything else is in metres, in the ego
-frame (x forward, y left, z up, origin on the ground).
+Rays are cast only inside the projected rectangle of an object, into a depth buffer. H and W are
+height and width of an image in pixels; everything else is in metres, in the ego frame (x forward, y
+left, z up, origin on the ground).
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from .raycast import EDGES, Box, cast, rotate_z
 from .rig import CAMERAS, CameraMount
 from .world import Scene, Visible
 
-# Metres before a camera at which boxes are cut to find their window.
+# Depth of the near plane at which boxes are clipped, metres.
 NEAR = 0.05
 # Standard deviation of the sensor noise, of a full scale of 1.
 NOISE = 0.018
-# The ground's texture: cells a side before it repeats, metres a cell, cells a soft patch, contrast.
+# Ground texture: cells per side of its period, metres per cell, cells per soft patch, contrast.
 TEXTURE_CELLS = 256
 TEXTURE_CELL = 0.25
 PATCH_CELLS = 16
 TEXTURE_CONTRAST = 0.15
-# Metres at which the ground has the colour of the haze.
+# Distance at which the ground has the colour of the haze, metres.
 HAZE_DISTANCE = 80.0
 # Owner of a pixel of sky or ground.
 NOBODY = -1
@@ -33,7 +33,7 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of pixels: rows ``top`` to ``bottom - 1``, columns ``left`` to ``right - 1``."""
+    """Rectangle of pixels: rows ``top`` to ``bottom - 1``, columns ``left`` to ``right - 1``."""
 
     top: int
     bottom: int
@@ -42,19 +42,19 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Index of its pixels in an (H, W, ...) array."""
+        """Returns the index of the pixels in an (H, W, ...) array."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 @dataclass(frozen=True)
 class FrameBuffer:
-    """What an image knows of each pixel while it is drawn; drawing changes the arrays.
+    """Buffers of one image, which rendering changes in place.
 
     Attributes:
         image: (H, W, 3) float32 RGB, 0 to 1.
         depth: (H, W) float32 metres along the optical axis to the nearest surface; inf in the sky.
-        owner: (H, W) int32 index of the object there, -1 for none.
-        face: (H, W, 2) int8 part of the object and axis of its face there.
+        owner: (H, W) int32 index of the visible object, -1 for none.
+        face: (H, W, 2) int8 part of the visible object, and axis of its visible face.
     """
 
     image: np.ndarray
@@ -63,35 +63,35 @@ class FrameBuffer:
     face: np.ndarray
 
     def __getitem__(self, window: Window) -> 'FrameBuffer':
-        """The same pixels, not copies, inside a window."""
+        """Returns a view of the buffers inside a window."""
         return FrameBuffer(*(getattr(self, f.name)[window.slices] for f in fields(self)))
 
 
 class PixelCounts(dict):
-    """Pixels by object index: [covered if alone, actually seen]."""
+    """Number of pixels by object index: [covered without occlusion, visible]."""
 
     def add(self, index: int, covered: int, seen: int) -> None:
-        """Count pixels of one object in one image."""
+        """Adds pixels of one object in one image."""
         entry = self.setdefault(index, [0, 0])
         entry[0] += covered
         entry[1] += seen
 
     def share(self, index: int) -> float:
-        """Seen share of an object's pixels over all images, 0 where it is in none."""
+        """Returns the visible share of an object's pixels over all images, 0 if it is in none."""
         covered, seen = self.get(index, (0, 0))
         return seen / covered if covered else 0.0
 
 
 class Camera:
-    """Renders one camera.
+    """Camera of the rig.
 
     Args:
-        mount: Its pose and focal length.
-        width, height: Image size in pixels.
+        mount: pose and focal length.
+        width, height: image size, pixels.
 
     Attributes:
         intrinsic: (3, 3) pinhole matrix in pixels.
-        rays: (H, W, 3) float32 ray through each pixel's middle, in the ego frame, one metre deep.
+        rays: (H, W, 3) float32 ray through each pixel's centre to a depth of one metre, ego frame.
         ground_depth: (H, W) float32 metres along the optical axis to the ground; inf in the sky.
     """
 
@@ -103,7 +103,7 @@ class Camera:
         focal = self.intrinsic[0, 0]
         right = (np.arange(width) + 0.5 - self.intrinsic[0, 2]) / focal
         down = (np.arange(height) + 0.5 - self.intrinsic[1, 2]) / focal
-        # One metre deep each, so that ray parameters are depths.
+        # To a depth of one metre, so that ray parameters are depths.
         self.rays = (
             right[None, :, None] * self.axes[0] + down[:, None, None] * self.axes[1] + self.axes[2]
         ).astype(np.float32)
@@ -114,7 +114,7 @@ class Camera:
         ).astype(np.float32)
 
     def window(self, box: Box) -> Window | None:
-        """The smallest rectangle of pixels that holds a box's part before the camera, if any."""
+        """Returns the smallest window that contains the part of a box before the camera, if any."""
         corners = np.stack([((box.corners() - self.origin) * a).sum(1) for a in self.axes], axis=1)
         ends = corners[EDGES]
         depth = ends[..., 2]
@@ -134,16 +134,16 @@ class Camera:
     def render(
         self, view: 'View', objects: Sequence[Visible], counts: PixelCounts
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One image.
+        """Renders one image.
 
         Args:
-            view: The scene's surroundings at the moment.
-            objects: What is in draw distance, boxes in the ego frame.
-            counts: Pixels by object, to be added to.
+            view: background of the scene at this moment.
+            objects: objects within the draw distance, with boxes in the ego frame.
+            counts: pixels by object, updated in place.
 
         Returns:
             The image (H, W, 3) RGB in 0 to 1, float32, without sensor noise, and the index (H, W)
-            of the object at each pixel (-1 for none).
+            of the visible object (-1 for none).
         """
         buffer = FrameBuffer(
             image=view.background(self),
@@ -160,7 +160,7 @@ class Camera:
         return buffer.image, buffer.owner
 
     def _cast(self, item: Visible, window: Window, pixels: FrameBuffer) -> int:
-        """Draw an object into the pixels of its window; returns how many it would cover alone."""
+        """Casts an object into its window; returns the number of pixels without occlusion."""
         rays = self.rays[window.slices]
         hits = [cast(self.origin, rays, box) for box in item.actor.solid_boxes(item.box)]
         depths = np.stack([h.depth for h in hits])
@@ -174,7 +174,7 @@ class Camera:
         return int(np.isfinite(nearest).sum())
 
     def _shade(self, item: Visible, window: Window, pixels: FrameBuffer, view: 'View') -> int:
-        """Colour the pixels of its window that an object won; returns how many."""
+        """Colours the visible pixels of an object in its window; returns their number."""
         mine = pixels.owner == item.index
         rays = self.rays[window.slices][mine]
         part, axis = pixels.face[mine].astype(int).T
@@ -190,11 +190,11 @@ class Camera:
 
 
 class View:
-    """A scene's surroundings as seen from the ego at one moment.
+    """Background of a scene as seen from the ego vehicle at one moment.
 
     Args:
-        scene: The scene.
-        time: Seconds since its first keyframe.
+        scene: the scene.
+        time: seconds since the first keyframe.
         texture: (C, C) ground texture from :func:`ground_texture`.
 
     Attributes:
@@ -223,7 +223,7 @@ class View:
         return image
 
     def _grain(self, place: np.ndarray) -> np.ndarray:
-        """Texture, fixed to the global frame, at (N, 2) places on the ground in the ego frame."""
+        """(N,) texture, fixed in the global frame, at places (N, 2) in the ego frame."""
         cos, sin = np.cos(self.ego[2]), np.sin(self.ego[2])
         x = self.ego[0] + cos * place[:, 0] - sin * place[:, 1]
         y = self.ego[1] + sin * place[:, 0] + cos * place[:, 1]
@@ -233,10 +233,7 @@ class View:
 
 
 def ground_texture(rng: np.random.Generator) -> np.ndarray:
-    """(C, C) brightness factors about 1, ``TEXTURE_CELL`` metres each: grain on soft patches.
-
-    The texture repeats without a seam.
-    """
+    """(C, C) brightness factors around 1, grain on soft patches; tileable."""
     fine = rng.normal(0, TEXTURE_CONTRAST / 3, (TEXTURE_CELLS, TEXTURE_CELLS))
     patches = rng.normal(0, TEXTURE_CONTRAST, (TEXTURE_CELLS // PATCH_CELLS,) * 2)
     coarse = np.kron(patches, np.ones((PATCH_CELLS, PATCH_CELLS)))
@@ -248,11 +245,11 @@ def ground_texture(rng: np.random.Generator) -> np.ndarray:
 
 
 def develop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add sensor noise to (H, W, 3) values in 0 to 1 and quantise to uint8."""
+    """Adds sensor noise to an image (H, W, 3) in 0 to 1 and quantises it to uint8."""
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     return ((image + NOISE * noise).clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def make_cameras(width: int, height: int) -> list[Camera]:
-    """The six cameras of the rig at an image size in pixels."""
+    """Returns the cameras of the rig at an image size in pixels."""
     return [Camera(mount, width=width, height=height) for mount in CAMERAS]

@@ -1,6 +1,6 @@
-"""A spinning 32-beam LiDAR in the manner of nuScenes'.
+"""Rotating 32-beam LiDAR like that of nuScenes.
 
-The whole turn is taken at one moment: there is no rolling distortion to undo.
+A whole turn is recorded at one moment, so there is no rolling-shutter distortion.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from .rig import LIDAR
 from .world import Visible
 
 BEAMS = 32
-# Degrees above the horizon of ring 0 and of the last ring.
+# Elevation of ring 0 and of the last ring, degrees.
 LOWEST, HIGHEST = -30.67, 10.67
 # Mean intensity of the ground, 0 to 255.
 GROUND_INTENSITY = 12.0
@@ -20,13 +20,13 @@ GROUND = -1
 
 
 class Lidar:
-    """Casts sweeps.
+    """LiDAR of the rig.
 
     Args:
-        azimuths: Columns a turn.
-        max_range: Metres beyond which nothing returns.
-        range_noise: Standard deviation along the ray in metres.
-        dropout: Share of returns lost by chance.
+        azimuths: number of columns per turn.
+        max_range: range of the farthest returns, metres.
+        range_noise: standard deviation along the ray, metres.
+        dropout: share of returns lost at random.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class Lidar:
         self.origin = np.array(LIDAR.position)
         down = np.minimum(self.rays[..., 2], -1e-6)
         self.ground = (-self.origin[2] / down).astype(np.float32)
-        # Ego axes to LiDAR axes is a quarter turn: exact, and without a matrix product.
+        # A quarter turn from ego axes to LiDAR axes, without rounding errors.
         self.to_lidar = LIDAR.rotation.inverse.rotation_matrix.round().astype(np.float32)
 
     def sweep(
         self, objects: Sequence[Visible], rng: np.random.Generator
     ) -> tuple[np.ndarray, dict[int, int]]:
-        """One turn.
+        """Records one turn.
 
         Args:
-            objects: What is in draw distance, boxes in the ego frame.
-            rng: Source of noise.
+            objects: objects within the draw distance, with boxes in the ego frame.
+            rng: generator of the noise.
 
         Returns:
             Points (N, 5) float32: x, y, z in the LiDAR frame in metres, intensity 0 to 255, ring 0
@@ -96,7 +96,7 @@ class Lidar:
         return np.concatenate([lidar, extra], axis=1).astype(np.float32)
 
     def _window(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (R, 1) and columns (1, A) of the rays that can meet a box beside the sensor."""
+        """Returns rows (R, 1) and columns (1, A) of the rays that can hit a box."""
         gap = box.corners() - self.origin
         middle = np.arctan2(*(box.centre - self.origin)[1::-1])
         offsets = (np.arctan2(gap[:, 1], gap[:, 0]) - middle + np.pi) % (2 * np.pi) - np.pi
@@ -112,7 +112,7 @@ class Lidar:
 
 
 def _level_distances(origin: np.ndarray, box: Box) -> tuple[float, float]:
-    """Least and greatest distance on the ground from ``origin`` to a box's footprint."""
+    """Returns the smallest and largest distance on the ground from a box to ``origin``."""
     x, y = origin[:2] - box.centre[:2]
     cos, sin = np.cos(box.yaw), np.sin(box.yaw)
     local = np.abs([cos * x + sin * y, cos * y - sin * x])

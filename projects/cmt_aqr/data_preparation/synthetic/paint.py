@@ -1,4 +1,4 @@
-"""Colours of surfaces: where on an object the accent goes, and how light falls on it."""
+"""Colours of surfaces: base, accent and light."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from .world import Actor
 
-# Brightness of a face turned away from the sun, of 1.
+# Brightness of a face turned away from the sun, between 0 and 1.
 AMBIENT = 0.55
 GLASS = np.array([0.16, 0.19, 0.23])
 RIDER_SHADE = 0.75
 
-# A pattern maps u (metres along the surface), v (metres up or across it), the share of the object's
-# height (0 to 1) and the period in metres to True where the accent goes; all arrays are (N,).
+# A pattern maps u (metres along the surface), v (metres up or across it), the relative height (0 to
+# 1) and the period in metres to True for the accent colour; all arrays are (N,).
 Pattern = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
 
 
@@ -33,13 +33,13 @@ PATTERNS: dict[str, Pattern] = {
 def surface_colours(
     actor: Actor, part: np.ndarray, axis: np.ndarray, local: np.ndarray
 ) -> np.ndarray:
-    """Colours of points on an object, before light.
+    """Returns the colours of points on an object, without light.
 
     Args:
-        actor: The object.
-        part: (N,) index of the part each point is on.
-        axis: (N,) axis of the face it is on, in the object's frame.
-        local: (N, 3) point in the object's frame: origin on the ground below the centre, x forward.
+        actor: the object.
+        part: (N,) index of the part of each point.
+        axis: (N,) axis of its face in the object's frame.
+        local: (N, 3) points; origin on the ground below the object's centre, x forward.
 
     Returns:
         (N, 3) RGB, 0 to 1.
@@ -56,12 +56,12 @@ def surface_colours(
 
 
 def face_light(axis: np.ndarray, sign: np.ndarray, yaw: float, light: np.ndarray) -> np.ndarray:
-    """Brightness of faces under ambient and sun light.
+    """Returns the brightness of faces under ambient and sun light.
 
     Args:
         axis: (N,) axis of the face in the object's frame.
-        sign: (N,) +1 or -1, the side of the object the face is on.
-        yaw: The object's yaw in the frame of ``light``.
+        sign: (N,) +1 or -1, side of the face along the axis.
+        yaw: yaw of the object in the frame of ``light``.
         light: (3,) unit vector towards the sun.
 
     Returns:

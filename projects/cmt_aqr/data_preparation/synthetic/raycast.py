@@ -1,7 +1,7 @@
-"""Rays against upright boxes: the one routine behind the LiDAR and the cameras.
+"""Ray casting on upright boxes, for the LiDAR and the cameras.
 
-Frame: any right-handed frame with z up, metres. A box is upright, so that only its yaw counts and
-casting needs no matrix products: the result does not depend on the linear algebra library.
+Frame: any right-handed frame with z up, metres. Boxes are rotated about z only, so casting needs no
+matrix products, and its result does not depend on the linear algebra library.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ _PARALLEL = np.float32(1e-9)
 
 @dataclass(frozen=True)
 class Box:
-    """An upright box.
+    """Upright box.
 
     Attributes:
-        centre: (3,) middle of the box in metres.
+        centre: (3,) centre in metres.
         size: (3,) length (x), width (y) and height (z) in metres.
-        yaw: Rotation about z in radians; 0 points the length along x.
+        yaw: rotation about z in radians; at 0 the length lies along x.
     """
 
     centre: np.ndarray
@@ -26,7 +26,7 @@ class Box:
     yaw: float
 
     def corners(self) -> np.ndarray:
-        """(8, 3) corners; in number ``4 i + 2 j + k`` a 1 means the high side of x, y, z."""
+        """(8, 3) corners; number ``4 i + 2 j + k`` is on the high side of x, y, z for 1."""
         local = CORNER_SIGNS * self.size / 2
         return rotate_z(local, self.yaw) + self.centre
 
@@ -37,12 +37,12 @@ EDGES = np.array([[a, b] for a in range(8) for b in (a | 1, a | 2, a | 4) if b !
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays first enter a box.
+    """First hits of rays on a box.
 
     Attributes:
-        depth: (...) ray parameter of the hit, in lengths of the ray's direction; inf for a miss.
-        axis: (...) index of the face's axis in the box's own frame (0 front or back, 1 sides, 2 top
-            or bottom); arbitrary for a miss.
+        depth: (...) ray parameter of the hit, relative to the direction's length; inf for a miss.
+        axis: (...) axis of the face in the frame of the box (0 front or back, 1 sides, 2 top or
+            bottom); arbitrary for a miss.
     """
 
     depth: np.ndarray
@@ -50,7 +50,7 @@ class Hits:
 
 
 def rotate_z(vectors: np.ndarray, yaw: float) -> np.ndarray:
-    """Rotate (..., 3) vectors about z by ``yaw`` radians, keeping their type."""
+    """Rotates vectors (..., 3) about z by ``yaw`` radians, and keeps their type."""
     cos, sin = np.cos(yaw), np.sin(yaw)
     x, y = vectors[..., 0], vectors[..., 1]
     return np.stack([cos * x - sin * y, sin * x + cos * y, vectors[..., 2]], axis=-1).astype(
@@ -59,12 +59,12 @@ def rotate_z(vectors: np.ndarray, yaw: float) -> np.ndarray:
 
 
 def cast(origin: np.ndarray, directions: np.ndarray, box: Box) -> Hits:
-    """First hits of rays on a box from outside, by the slab method (Kay and Kajiya, 1986).
+    """Returns the first hits of rays on a box, by the slab method (Kay and Kajiya, 1986).
 
     Args:
-        origin: (3,) common start of the rays, outside the box.
-        directions: (..., 3) directions, of any length.
-        box: The box, in the same frame.
+        origin: (3,) common origin of the rays, outside of the box.
+        directions: (..., 3) directions of any length.
+        box: box in the same frame.
 
     Returns:
         Hits of the shape of ``directions`` without its last axis.

@@ -1,11 +1,10 @@
-"""What the synthetic world is made of: ten classes, their shapes, their motion and their looks.
+"""Classes of the synthetic world, their shapes, motion and looks.
 
-Beside the ten there are objects that nuScenes annotates and its detection task ignores.
-
-A :class:`Shape` holds everything a LiDAR can tell (size, parts, reflectivity, speed), a
-:class:`Look` everything only a camera can tell (colours, pattern). Three pairs of classes share one
-``Shape``: truck and construction vehicle, bus and trailer, motorcycle and bicycle. No point cloud
-can tell the two of a pair apart; one glance can.
+They are the ten classes of the detection task, and some that nuScenes annotates and the task
+ignores. A :class:`Shape` has all that a LiDAR can see (size, parts, reflectivity, speed), a
+:class:`Look` all that only a camera can see (colours, pattern). Three pairs of classes share one
+``Shape``: truck and construction vehicle, bus and trailer, motorcycle and bicycle. Only cameras can
+tell the classes of a pair apart.
 """
 
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Part:
-    """A cuboid of an object, in fractions of the object's solid.
+    """Cuboid of an object, relative to its solid.
 
     Attributes:
-        low, high: Opposite corners; x and y from -0.5 to 0.5 of length and width (x forward, y
+        low, high: opposite corners; x and y from -0.5 to 0.5 of length and width (x forward, y
             left), z from 0 to 1 of the height.
-        role: ``body`` and ``rider`` wear the look's colours, ``glass`` is dark on every class.
+        role: ``body`` and ``rider`` have the colours of the look, ``glass`` is always dark.
     """
 
     low: Triple
@@ -33,14 +32,14 @@ WHOLE = (Part((-0.5, -0.5, 0.0), (0.5, 0.5, 1.0)),)
 
 @dataclass(frozen=True)
 class Shape:
-    """What a LiDAR can know of a class.
+    """Properties of a class that a LiDAR can see.
 
     Attributes:
-        size: Mean length, width and height of the annotated box in metres.
-        reflectivity: Mean LiDAR intensity, 0 to 255.
-        parts: Cuboids of a moving object.
-        still_parts: Cuboids of a standing one; None where they are the same.
-        speeds: Lowest and highest speed in m/s of an object that moves; None if none ever does.
+        size: mean length, width and height of the annotated box, metres.
+        reflectivity: mean LiDAR intensity, 0 to 255.
+        parts: cuboids of a moving object.
+        still_parts: cuboids of a standing object; None for the same.
+        speeds: lowest and highest speed of a moving object, m/s; None for a class that never moves.
     """
 
     size: Triple
@@ -52,13 +51,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Look:
-    """What only a camera can know of a class.
+    """Properties of a class that only a camera can see.
 
     Attributes:
-        base, accent: Hue, saturation and value, each 0 to 1.
-        hue_spread: Half the width of the uniform jitter of the base hue.
-        pattern: A name in :data:`.paint.PATTERNS`; it says where the accent goes.
-        period: Metres between repeats of the pattern, where it repeats.
+        base, accent: hue, saturation and value, each 0 to 1.
+        hue_spread: half width of the uniform jitter of the base hue.
+        pattern: distribution of the accent, a name in :data:`.paint.PATTERNS`.
+        period: period of a repeating pattern, metres.
     """
 
     base: Triple
@@ -70,13 +69,13 @@ class Look:
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """A class of objects: official names, shape and look.
+    """Class of objects: official names, shape and look.
 
     Attributes:
-        name: Detection name, as scored; for an ignored class the last part of its category.
-        category: nuScenes category, as annotated.
-        moving_attribute, still_attribute: nuScenes attributes; empty where the class has none. They
-            are those that mmdet3d's ``NuScenesMetric`` derives from a predicted velocity.
+        name: detection name; for an ignored class the last part of its category.
+        category: nuScenes category.
+        moving_attribute, still_attribute: nuScenes attributes, as mmdet3d's ``NuScenesMetric``
+            derives them from a predicted velocity; empty if the class has none.
     """
 
     name: str
@@ -226,7 +225,7 @@ IGNORED_CLASSES: tuple[ObjectClass, ...] = (
         Look((0.0, 0.0, 0.75), _BLACK, 0.0, 'vertical', 0.6),
     ),
 )
-"""Classes that are annotated and not detected: MMDetection3D's info files label them -1."""
+"""Annotated classes that are not detected; their label in MMDetection3D's info files is -1."""
 
 LOOK_ALIKES: tuple[tuple[str, str], ...] = (
     ('truck', 'construction_vehicle'),

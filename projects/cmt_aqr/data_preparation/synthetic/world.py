@@ -1,8 +1,7 @@
-"""Scenes: an ego vehicle on an arc and objects on straight lines, none ever touching another.
+"""Scenes: an ego vehicle on an arc and objects on straight lines, without collisions.
 
-Everything moves by a formula of time, so that any sensor can be asked at any moment. Objects exist,
-for the sensors and for the annotations alike, only while their centre is within the draw distance
-of the ego.
+Poses are functions of time, so sensors can record at any moment. Objects exist, for the sensors and
+in the annotations, only while their centre is within the draw distance of the ego.
 Frames: global and ego have z up and the ground at z = 0; all rotations are yaws.
 """
 
@@ -15,34 +14,34 @@ import numpy as np
 from .raycast import Box
 from .taxonomy import CLASSES, IGNORED_CLASSES, Look, ObjectClass, Part
 
-# The annotated box is this many metres larger than the solid on every side but the ground, as a
-# human annotator's is: range noise then leaves the points inside the box.
+# Margin between the annotated box and the solid on every side except the ground, metres. As with
+# human annotators, points with range noise then stay inside the box.
 ANNOTATION_MARGIN = 0.04
-# Largest relative deviation of a size from its class's mean.
+# Largest relative deviation of a size from the mean of its class.
 SIZE_SPREAD = 0.1
-# Chance of an object to move, where its class can.
+# Probability that an object of a class that can move does move.
 MOVING_SHARE = 0.5
-# Metres between which global x and y of the ego lie at time 0, well inside the map.
+# Range of global x and y of the ego at time 0, well inside the map, metres.
 SCENE_ORIGIN = (150.0, 450.0)
-# Metres a second, and radians a second to either side.
+# Metres per second, and radians per second to either side.
 EGO_TOP_SPEED = 2.5
 EGO_TURN = np.radians(4.0)
-# Length and width of the ego vehicle and its middle ahead of the rear axle, in metres.
+# Length and width of the ego vehicle, and distance of its centre from the rear axle, metres.
 EGO_SIZE = np.array([4.9, 2.1])
 EGO_MIDDLE = 1.3
-# Least gap in metres between the ego and an object, and between objects.
+# Smallest gap between the ego and an object, and between objects, metres.
 EGO_CLEARANCE = 1.0
 CLEARANCE = 0.3
-# Metres from the ego at which objects are placed at the nearest.
+# Smallest distance at which objects are placed from the ego, metres.
 NEAREST = 4.0
-# Seconds between the moments at which gaps are checked.
+# Interval at which gaps are checked, seconds.
 TIME_STEP = 0.1
-# Objects in range: the mean a scene aims for and the most in any keyframe.
+# Objects in range: the target of the mean, and the maximum in any keyframe.
 MEAN_COUNT = (14.0, 16.0)
 TOP_COUNT = 18
-# Objects drawn for a scene before it is left less full than it aimed for.
+# Number of objects drawn for a scene before it may miss the target.
 TRIES = 600
-# Places tried for an object of an ignored class before the scene goes without it.
+# Number of places tried for an object of an ignored class.
 IGNORED_TRIES = 50
 
 
@@ -59,7 +58,7 @@ class EgoPath:
     def poses(self, times: np.ndarray) -> np.ndarray:
         """(T, 3) global x, y and yaw at (T,) times in seconds."""
         times = np.asarray(times, float)
-        # The chord of an arc points along its middle heading; sinc keeps the straight case exact.
+        # The chord of an arc points along its mean heading; sinc makes the straight case exact.
         middle = self.yaw + self.turn * times / 2
         chord = self.speed * times * np.sinc(self.turn * times / 2 / np.pi)
         x = self.x + chord * np.cos(middle)
@@ -69,16 +68,16 @@ class EgoPath:
 
 @dataclass(frozen=True)
 class Actor:
-    """One object through a scene.
+    """Object of a scene.
 
     Attributes:
-        kind: Its class.
-        size: (3,) length, width, height of the annotated box in metres.
+        kind: class of the object.
+        size: (3,) length, width, height of the annotated box, metres.
         start: (2,) global position of the centre at time 0.
-        yaw: Global heading in radians, constant.
-        speed: Metres per second along the heading.
-        reflectivity: Its LiDAR intensity, 0 to 255.
-        base, accent: Its (3,) RGB colours, 0 to 1.
+        yaw: global heading, radians.
+        speed: metres per second along the heading.
+        reflectivity: LiDAR intensity, 0 to 255.
+        base, accent: (3,) RGB colours, 0 to 1.
     """
 
     kind: ObjectClass
@@ -92,17 +91,17 @@ class Actor:
 
     @property
     def moving(self) -> bool:
-        """Whether it moves at all during the scene."""
+        """Whether the object moves during the scene."""
         return self.speed > 0
 
     @property
     def attribute(self) -> str:
-        """nuScenes attribute, empty where its class has none."""
+        """nuScenes attribute; empty if the class has none."""
         return self.kind.moving_attribute if self.moving else self.kind.still_attribute
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The cuboids it is made of."""
+        """Cuboids of the object."""
         shape = self.kind.shape
         if self.moving or shape.still_parts is None:
             return shape.parts
@@ -114,7 +113,7 @@ class Actor:
         return self.start + self.speed * np.asarray(times, float)[..., None] * heading
 
     def solid_boxes(self, box: Box) -> list[Box]:
-        """The cuboids of the object whose annotated box stands at ``box``."""
+        """Returns the cuboids of the object, by its annotated box in any frame."""
         solid = self.size - np.array([2, 2, 1]) * ANNOTATION_MARGIN
         ground = box.centre - [0, 0, self.size[2] / 2]
         cos, sin = np.cos(box.yaw), np.sin(box.yaw)
@@ -129,7 +128,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Visible:
-    """An object in draw distance: its index in the scene, itself, and its box in the ego frame."""
+    """Object within the draw distance, with its index in the scene and its box in the ego frame."""
 
     index: int
     actor: Actor
@@ -138,14 +137,14 @@ class Visible:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene and its light.
+    """Objects and light of a scene.
 
     Attributes:
-        path: The ego vehicle's path.
-        actors: All objects of the scene.
-        draw_distance: Metres from the ego beyond which objects do not exist.
+        path: path of the ego vehicle.
+        actors: all objects of the scene.
+        draw_distance: distance from the ego beyond which objects do not exist, metres.
         light: (3,) unit vector towards the sun, global.
-        exposure: Factor on all brightness.
+        exposure: factor of the brightness.
         ground, sky, haze: (3,) RGB colours of the ground, the zenith and the horizon, 0 to 1.
     """
 
@@ -159,12 +158,12 @@ class Scene:
     haze: np.ndarray
 
     def in_range(self, times: np.ndarray) -> np.ndarray:
-        """(A, T) whether each actor exists at each of the (T,) times in seconds."""
+        """(A, T) bool: whether each actor exists at each of the times (T,) in seconds."""
         ego = self.path.poses(times)
         return np.array([_in_range(a, ego, times, self.draw_distance) for a in self.actors])
 
     def visible(self, time: float) -> list[Visible]:
-        """The objects in draw distance at ``time`` seconds, boxes in the ego frame."""
+        """Returns the objects within the draw distance at ``time`` seconds."""
         times = np.array([time])
         ego_x, ego_y, ego_yaw = self.path.poses(times)[0]
         cos, sin = np.cos(ego_yaw), np.sin(ego_yaw)
@@ -184,22 +183,22 @@ def sample_scene(
     draw_distance: float,
     ignored_objects: int = 0,
 ) -> Scene:
-    """Draw a scene.
+    """Samples a scene.
 
     Objects are added one by one, the class with the fewest annotations first, until the mean number
-    in range reaches its target. Each stays in range for one unbroken stretch of at least two
-    keyframes, so that the official velocity (a difference of annotations) is defined for every box.
-    Objects of ignored classes come last and from a generator of their own: everything else is the
-    same with and without them.
+    in range reaches its target. Each stays in range for one interval of at least two keyframes, so
+    that the official velocity, a difference of annotations, is defined for every box. Objects of
+    ignored classes come last and from a generator of their own, so that everything else is the same
+    without them.
 
     Args:
-        rng: The scene's own source of chance.
+        rng: generator of the scene.
         keyframe_times: (K,) seconds, ascending, K >= 2.
-        draw_distance: Metres.
-        ignored_objects: Objects of :data:`.taxonomy.IGNORED_CLASSES` to add, where there is room.
+        draw_distance: metres.
+        ignored_objects: maximum number of objects of :data:`.taxonomy.IGNORED_CLASSES`.
 
     Returns:
-        The scene; boxes of its actors and of the ego never overlap.
+        A scene in which boxes of the objects and of the ego never overlap.
     """
     path = _sample_path(rng)
     # From one keyframe interval before the first, for its sweeps, to the last.
@@ -219,7 +218,7 @@ def sample_scene(
 
 
 def _add_ignored(crowd: '_Crowd', rng: np.random.Generator, count: int) -> None:
-    """Add objects of the ignored classes, by turns."""
+    """Adds objects of the ignored classes in turn."""
     crowd.top_count += count
     for number in range(count):
         kind = IGNORED_CLASSES[number % len(IGNORED_CLASSES)]
@@ -230,7 +229,7 @@ def _add_ignored(crowd: '_Crowd', rng: np.random.Generator, count: int) -> None:
 
 
 class _Crowd:
-    """The objects placed so far and what a further one must respect."""
+    """Objects placed so far, and the constraints on further ones."""
 
     def __init__(
         self, path: EgoPath, times: np.ndarray, keyframe_times: np.ndarray, draw_distance: float
@@ -265,11 +264,11 @@ Track = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def tracks_overlap(a: Track, b: Track, clearance: float) -> bool:
-    """Whether two moving rectangles ever come closer than ``clearance`` along a separating axis.
+    """Whether two moving rectangles ever come closer than ``clearance``, by their separating axes.
 
     Args:
-        a, b: Centres (T, 2), yaws (T,) and size (2,) (length, width) of each rectangle.
-        clearance: Metres.
+        a, b: centres (T, 2), yaws (T,) and size (2,) (length, width) of each rectangle.
+        clearance: metres.
     """
     (centre_a, yaw_a, size_a), (centre_b, yaw_b, size_b) = a, b
     gap = centre_b - centre_a
@@ -306,7 +305,7 @@ def _sample_actor(
     keyframe_times: np.ndarray,
     draw_distance: float,
 ) -> Actor:
-    """An object somewhere around the ego at some moment of the scene."""
+    """Samples an object around the ego at a random moment of the scene."""
     shape = kind.shape
     moment = rng.uniform(keyframe_times[0], keyframe_times[-1])
     distance, bearing = rng.uniform(NEAREST, draw_distance), rng.uniform(-np.pi, np.pi)
