@@ -74,8 +74,8 @@ def test_patches(make, sample, lidar2img, rate, grey):
     view = view_boxes(results['gt_bboxes_3d'].corners.numpy(), lidar2img, (100, 200))
     # The far car has its place behind the near one, and the bus no patch.
     assert view.far_to_near() == [0, 2, 3, 1]
-    far = view.limits[2]
-    near = view.limits[1]
+    far = view.rectangles[2]
+    near = view.rectangles[1]
     assert (near[:2] < far[:2]).all()
     assert (near[2:] > far[2:]).all()
     changed = np.zeros((100, 200), dtype=bool)

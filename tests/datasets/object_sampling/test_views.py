@@ -11,7 +11,7 @@ SHAPE = (100, 200)
 def test_the_rectangle_of_a_cube(corners, lidar2img):
     view = view_boxes(corners((0, 10)), lidar2img, SHAPE)
     # The near side, at 9 m, reaches 100 / 9 = 11.1 pixels from the middle, (100, 50).
-    assert view.limits.tolist() == [[88, 38, 112, 62]]
+    assert view.rectangles.tolist() == [[88, 38, 112, 62]]
     assert view.depth.tolist() == [10]
     assert view.seen.tolist() == [True]
     assert view.window(0) == (slice(38, 62), slice(88, 112))
@@ -32,7 +32,7 @@ def test_the_rectangle_of_a_cube(corners, lidar2img):
 def test_what_is_seen(corners, lidar2img, place, seen):
     view = view_boxes(corners(place), lidar2img, SHAPE)
     assert view.seen.tolist() == [seen]
-    (left, top, right, bottom) = view.limits[0]
+    (left, top, right, bottom) = view.rectangles[0]
     assert 0 <= left <= right <= 200
     assert 0 <= top <= bottom <= 100
     assert view.far_to_near() == ([0] if seen else [])

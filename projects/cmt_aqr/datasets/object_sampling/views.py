@@ -20,7 +20,7 @@ class View(NamedTuple):
     """(4, 4), to (u * depth, v * depth, depth, 1)"""
     shape: tuple[int, int]
     """(H, W)"""
-    limits: np.ndarray
+    rectangles: np.ndarray
     """(N, 4) int, pixels within the image: left, top, and exclusive right, bottom"""
     depth: np.ndarray
     """(N,) mean depth of the corners along the optical axis, metres"""
@@ -29,7 +29,7 @@ class View(NamedTuple):
 
     def window(self, box: int) -> tuple[slice, slice]:
         """Returns rows and columns of a box."""
-        left, top, right, bottom = self.limits[box]
+        left, top, right, bottom = self.rectangles[box]
         return slice(top, bottom), slice(left, right)
 
     def far_to_near(self) -> list[int]:
@@ -76,7 +76,7 @@ def view_boxes(
     return View(
         lidar2img=np.asarray(lidar2img),
         shape=tuple(shape),
-        limits=np.concatenate([low, high], axis=1).astype(int),
+        rectangles=np.concatenate([low, high], axis=1).astype(int),
         depth=depth.mean(axis=1),
         seen=seen if candidates is None else seen & np.asarray(candidates, dtype=bool),
     )
