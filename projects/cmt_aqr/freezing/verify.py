@@ -63,7 +63,7 @@ class Verification:
         return '\n\n'.join(
             [
                 f'parameters by module:\n{format_table(self.table)}',
-                f'frozen tensors filled by a checkpoint:\n{self._sources()}',
+                f'frozen tensors that a checkpoint filled:\n{self._sources()}',
                 'optimizer: {groups} groups of {trainable} trainable and {frozen} frozen tensors; '
                 'in no group: {left_out} trainable ones'.format(**self.optimizer),
                 f'in evaluation mode after train(): {evaluating} of the {len(modules)} modules '
