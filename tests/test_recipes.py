@@ -144,17 +144,17 @@ def test_frozen_parts_and_all_norms_of_features_stay_in_evaluation_mode(recipe):
     assert not any(norm.training for norm in norms)
 
 
+def rates_of(model: nn.Module, cfg: Config) -> dict[str, float]:
+    """Learning rates by the names of the parameters that train."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    return {names[p]: group['lr'] for group in groups for p in group['params']}
+
+
 def test_every_parameter_gets_the_rate_of_its_part(recipe):
-    wrapper = build_optim_wrapper(recipe.model, recipe.cfg.optim_wrapper)
-    names = {parameter: name for name, parameter in recipe.model.named_parameters()}
-    seen = set()
-    for group in wrapper.optimizer.param_groups:
-        for parameter in group['params']:
-            name = names[parameter]
-            expected = recipe.base_rate * recipe.rates[part_of(name)]
-            assert group['lr'] == pytest.approx(expected), name
-            seen.add(name)
-    assert seen == {name for name, p in recipe.model.named_parameters() if p.requires_grad}
+    names = [name for name, p in recipe.model.named_parameters() if p.requires_grad]
+    expected = {name: recipe.base_rate * recipe.rates[part_of(name)] for name in names}
+    assert rates_of(recipe.model, recipe.cfg) == pytest.approx(expected)
 
 
 def test_the_schedule_keeps_the_ratios_of_the_recipe(recipe):
@@ -198,13 +198,8 @@ def test_options_of_the_command_line_give_the_same_as_a_recipe(
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     words = [word for option in options for word in expand(option)]
     given.merge_from_dict(parser.parse_args(['--cfg-options', *words]).cfg_options)
-    rates = []
-    for cfg in (given, expected):
-        model = MODELS.build(cfg.model)
-        names = {p: name for name, p in model.named_parameters()}
-        groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
-        rates.append({names[p]: group['lr'] for group in groups for p in group['params']})
-    assert rates[0] == rates[1]
+    first, second = (rates_of(MODELS.build(cfg.model), cfg) for cfg in (given, expected))
+    assert first == second
 
 
 def expand(word: str) -> list[str]:

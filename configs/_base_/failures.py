@@ -1,7 +1,7 @@
-"""Sensor failures to train with: of one sensor at a time, as a whole or in part.
+"""Sensor failures for training: LiDAR or cameras fail, as a whole or in part, never both.
 
-Fog, misalignment and stale frames are left out, so that tests with them are of failures unseen. Of
-the samples a quarter stays whole, a quarter loses a whole sensor, and half is damaged in part.
+A quarter of the samples stays intact, a quarter loses a whole sensor, and half is damaged in part.
+Fog, misalignment and stale frames are left out, so that tests with them are of unseen failures.
 """
 
 whole_sensors = [dict(type='LidarDrop'), dict(type='CameraDrop')]
@@ -9,7 +9,7 @@ parts_of_lidar = [
     *(dict(type='BeamReduction', severity=severity) for severity in (1, 2, 3)),
     *(dict(type='LimitedFieldOfView', severity=severity) for severity in (1, 2)),
     *(dict(type='PointsDrop', severity=severity) for severity in (1, 2, 3)),
-    *[dict(type='ObjectFailure')] * 4,  # it spares half of the frames
+    *[dict(type='ObjectFailure')] * 4,  # it leaves half of the frames intact
 ]
 parts_of_cameras = [
     dict(type=failure, severity=severity)
@@ -21,5 +21,5 @@ random_failure = dict(
     prob=0.75,
     failures=[*whole_sensors * 6, *parts_of_lidar, *parts_of_cameras],
 )
-# Before all else in a training pipeline: each epoch draws the failure of a sample anew.
+# First steps of a training pipeline: every epoch draws a new failure for each sample.
 draw_failures = [dict(type='DrawIndex'), random_failure]

@@ -1,4 +1,4 @@
-"""What every database in nuScenes' format shares: the classes, and where its files lie."""
+"""Classes and folders, the same for every database in nuScenes' format."""
 
 class_names = [
     'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',

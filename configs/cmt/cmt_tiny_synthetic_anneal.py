@@ -1,6 +1,6 @@
-"""The last epochs of the tiny CMT's training, with a rate that falls to nothing.
+"""The last epochs of the tiny CMT's training, with a rate that falls to almost zero.
 
-It goes on where `cmt_tiny_synthetic_trainval.py` ends; the shipped weights are its last epoch.
+It continues from the end of `cmt_tiny_synthetic_trainval.py`; the shipped weights are its last epoch.
 """
 
 _base_ = './cmt_tiny_synthetic_trainval.py'

@@ -1,7 +1,8 @@
-"""The tiny CMT on the large synthetic database, from which the shipped weights come.
+"""The tiny CMT on the large synthetic database, as the shipped weights were trained.
 
-It starts from `cmt_tiny_image_pretrain.py` and `cmt_tiny_lidar_pretrain.py`, each of a few minutes:
-without the first the cameras stay unused, without the second boxes are learned much slower.
+It starts from `cmt_tiny_image_pretrain.py` and `cmt_tiny_lidar_pretrain.py`, which take a few
+minutes each: without the first the model ignores the cameras, without the second it learns boxes
+much more slowly.
 """
 
 _base_ = './cmt_tiny_synthetic.py'

@@ -139,7 +139,7 @@ def test_the_options_of_a_side_make_a_recipe(repo_root, side, recipe):
         cfg.merge_from_dict(change)
         model = MODELS.build(cfg.model)
         names = {p: name for name, p in model.named_parameters()}
-        groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
         trained.append({names[p]: group['lr'] for group in groups for p in group['params']})
     assert trained[0] == trained[1]
 

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and a cosine; every rate is relative, so that multipliers of groups hold."""
+"""AdamW with warm-up and a cosine; all rates are relative, so that `lr_mult` stays in force."""
 
 max_epochs = 11
 
@@ -6,7 +6,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     constructor='StrictOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
-    # Trained before, see cmt_tiny_image_pretrain.py.
+    # The image branch is pre-trained, see cmt_tiny_image_pretrain.py.
     paramwise_cfg=dict(
         custom_keys=dict(img_backbone=dict(lr_mult=0.25), img_neck=dict(lr_mult=0.25))
     ),

@@ -20,10 +20,10 @@ from ..router import AdaptiveQueryRouter, RouterOutput
 from ..weight_generator import AQRWeightGenerator
 
 BOTH, LIDAR, CAMERA = range(3)
-# Far below the logits of trained models, which differ by hundreds, and in half precision finite when
-# divided by the scale of a head of 128 channels.
+# Far below the logits of trained models, which differ by hundreds, and still finite in half precision
+# when divided by the scale of a head of 128 channels.
 MASKED = -4e3
-# A sensor with less than this healthy share is lost; borders of an augmented image count as healthy.
+# A sensor with a smaller healthy share is lost; borders of an augmented image count as healthy.
 LOST_BELOW = 0.05
 
 
@@ -72,8 +72,8 @@ class HardChoiceRouter(AdaptiveQueryRouter):
             and reliability_weight
         ):
             raise ValueError(
-                "a hard choice takes an ExpertLogits with groups='modality', a HardChoiceRouting and "
-                f'a reliability_weight; given are an {type(generator).__name__} with '
+                "a hard choice takes an ExpertLogits with groups='modality', a HardChoiceRouting "
+                f'and a reliability_weight; given are an {type(generator).__name__} with '
                 f'groups={generator.groups!r}, a {type(form).__name__} and {reliability_weight}'
             )
 
