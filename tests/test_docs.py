@@ -24,6 +24,12 @@ HANDED_TO = {
     for task in ('train', 'test')
 }
 
+# Modules that define the options of a script's subcommands.
+IMPORTED = {
+    'benchmark.py': 'projects/cmt_aqr/benchmarks/*.py',
+    'visualize.py': 'projects/cmt_aqr/cli/visualize_*.py',
+}
+
 
 @pytest.fixture(params=PAGES, ids=lambda path: path.name)
 def page(request) -> str:
@@ -50,11 +56,10 @@ def commands(text: str) -> list[str]:
 def options(script: str) -> set[str]:
     """What a script takes, by its source and that of the parser it may share."""
     source = (REPO_ROOT / 'tools' / HANDED_TO.get(script, script)).read_text()
-    if 'entry.make_parser' in source:
-        source += (REPO_ROOT / 'projects/cmt_aqr/entry.py').read_text()
-    if script == 'benchmark.py':
-        benchmarks = (REPO_ROOT / 'projects/cmt_aqr/benchmarks').glob('*.py')
-        source += ''.join(path.read_text() for path in benchmarks)
+    if script in IMPORTED:
+        source += ''.join(path.read_text() for path in REPO_ROOT.glob(IMPORTED[script]))
+    if re.search(r'arguments\.(make_parser|add_config_arguments)', source):
+        source += (REPO_ROOT / 'projects/cmt_aqr/cli/arguments.py').read_text()
     return {'--help', *re.findall(r"'(--[a-z][\w-]*)'", source)}
 
 

@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from published_files import released_shapes
 from torch import Tensor, nn
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli.config_changes import use_mixed_precision
 from projects.cmt_aqr.data_preparation.single_frame import make_frame_root
 from projects.cmt_aqr.datasets.failures import DrawIndex
 from projects.cmt_aqr.hooks.pipelines import transforms_of
@@ -164,7 +164,7 @@ def test_a_routed_step_on_the_real_frame_is_audited(
     cfg = read(repo_root, f'cmt_aqr_voxel0100_r50_800x320_cbgs{end}', 'cmt_aqr')
     cfg.load_from = str(tmp_path / 'cmt.pth')
     if amp:
-        entry.use_mixed_precision(cfg)
+        use_mixed_precision(cfg)
     runner = one_step(cfg, make_frame_root(real_frame, tmp_path / 'frame'), tmp_path / 'run')
     runner.train()
 

@@ -10,7 +10,9 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.config import Config
 from mmengine.fileio import dump, load
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli.arguments import check_data
+from projects.cmt_aqr.cli.config_changes import format_submission
+from projects.cmt_aqr.usage_error import UsageError
 
 BOX = [3.0, 10.0, -1.0, 4.0, 2.0, 1.5, 0.3, 1.0, 0.0]
 
@@ -28,8 +30,8 @@ def cfg(repo_root: Path, synthetic_root: Path, tmp_path: Path) -> Config:
 
 
 def test_every_frame_has_its_boxes_and_the_sensors_are_declared(cfg, tmp_path):
-    entry.format_submission(cfg, str(tmp_path / 'out'))
-    entry.check_data(cfg, 'test_dataloader')
+    format_submission(cfg, str(tmp_path / 'out'))
+    check_data(cfg, 'test_dataloader')
     dataset = cfg.test_dataloader.dataset
     dataset.pipeline = []
     frames = DATASETS.build(dataset)
@@ -63,6 +65,6 @@ def test_every_frame_has_its_boxes_and_the_sensors_are_declared(cfg, tmp_path):
 
 def test_a_missing_test_split_is_named_with_the_command_that_makes_it(cfg, tmp_path):
     (tmp_path / 'nuscenes_infos_test.pkl').unlink()
-    entry.format_submission(cfg, 'out')
-    with pytest.raises(entry.UsageError, match=r'infos_test\.pkl, which .* --version v1\.0-test$'):
-        entry.check_data(cfg, 'test_dataloader')
+    format_submission(cfg, 'out')
+    with pytest.raises(UsageError, match=r'infos_test\.pkl, which .* --version v1\.0-test$'):
+        check_data(cfg, 'test_dataloader')

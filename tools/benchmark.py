@@ -4,19 +4,17 @@ Every benchmark compares its sides in one run and prints a Markdown table; for a
 options: ``python tools/benchmark.py NAME --help``.
 """
 
-import os
-import sys
-from pathlib import Path
-
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
 import ast
+import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
+
+import _startup
+
+_startup.prepare(needs='torch')
 
 import torch
 

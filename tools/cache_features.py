@@ -4,30 +4,29 @@ Training and testing fill the cache too, as they go; this does so before, and sa
 take. What is there already is not computed again.
 """
 
-import os
-import sys
-from pathlib import Path
-
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
+from collections.abc import Sequence
+
+import _startup
+
+_startup.prepare()
 
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli import arguments, processes
 from projects.cmt_aqr.feature_cache import FeatureCacheHook
 from projects.cmt_aqr.feature_cache.filling import fill, loader_config, prepare
+from projects.cmt_aqr.process_group import leave_process_group
+from projects.cmt_aqr.usage_error import UsageError
 
 LOADERS = {name: f'{name}_dataloader' for name in ('train', 'val', 'test')}
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
-    parser = entry.make_parser("Compute the features of a config's frozen backbones")
+    parser = arguments.make_parser("Compute the features of a config's frozen backbones")
     parser.add_argument('--checkpoint', help="weights, in place of the config's load_from")
     parser.add_argument(
         '--data',
@@ -43,35 +42,42 @@ def main() -> None:
     """Read the config, check what it needs, and fill the cache."""
     parser = make_parser()
     args = parser.parse_args()
-    entry.flush_denormals()
-    entry.set_local_rank(args.local_rank)
+    processes.start_process(args.local_rank)
     names = [LOADERS[name] for name in args.data]
-    try:
-        cfg = entry.read_config(args)
+    with arguments.exit_on_usage_error(parser):
+        cfg = arguments.read_config(args)
         if not has_cache(cfg):
-            raise entry.UsageError(
+            raise UsageError(
                 f'config {args.config} has no feature_cache; to add it: '
                 '--cfg-options feature_cache.directory=work_dirs/features'
             )
         cfg.resume, cfg.load_from = False, args.checkpoint or cfg.get('load_from')
         if cfg.load_from:
-            entry.check_checkpoint(cfg.load_from)
-        entry.check_data(cfg, *names)
-    except entry.UsageError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
-    entry.start_cpu_processes(cfg)
+            arguments.check_checkpoint(cfg.load_from)
+        arguments.check_data(cfg, *names)
+    processes.start_cpu_processes(cfg)
+    with arguments.exit_on_usage_error(parser):
+        fill_cache(cfg, names)
+    leave_process_group()
+
+
+def fill_cache(cfg: Config, names: Sequence[str]) -> None:
+    """Compute the features of all samples of the named dataloaders.
+
+    Raises:
+        UsageError: the cache is too small.
+    """
     runner = Runner.from_cfg(cfg)
     model = prepare(runner)
     model = model.module if is_model_wrapper(model) else model
     (store,) = (hook.store for hook in runner.hooks if isinstance(hook, FeatureCacheHook))
     try:
         for name in names:
-            for dataset in entry.datasets_of(cfg, name):
+            for dataset in arguments.datasets_of(cfg, name):
                 loader = runner.build_dataloader(loader_config(cfg, name, dataset))
                 fill(model, loader, store, training=name == LOADERS['train'], name=name)
     except ValueError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
-    entry.end_processes()
+        raise UsageError(str(error)) from error
 
 
 def has_cache(cfg: Config) -> bool:

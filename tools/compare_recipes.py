@@ -6,23 +6,21 @@ training scenes. The table has, for each, both scores, how far the parts moved f
 started, and the time of a step and the peak memory of its training.
 """
 
-import os
-import sys
-from pathlib import Path
-
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 import argparse
 import contextlib
 import io
 import json
+import os
 import shlex
 import statistics
 import subprocess
+import sys
+from pathlib import Path
 from typing import NamedTuple
+
+import _startup
+
+_startup.prepare()
 
 import torch
 from mmengine.config import Config
@@ -32,6 +30,8 @@ from nuscenes.eval.detection.evaluate import NuScenesEval
 
 import projects.cmt_aqr  # noqa: F401  (lets checkpoints of runs be read without running code)
 from projects.cmt_aqr.files import dump_json
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TRAINING_SPLITS = {'v1.0-mini': 'mini_train', 'v1.0-trainval': 'train'}
 METRIC = 'NuScenes metric/pred_instances_3d_NuScenes'

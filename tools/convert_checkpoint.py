@@ -7,23 +7,21 @@ backbone alone. FILE then loads into the model of CONFIG with nothing left over 
 another shape. What the model has beyond it, such as the router, is listed and starts as new.
 """
 
-import os
-import sys
+import argparse
 from pathlib import Path
 
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import _startup
 
-import argparse
+_startup.prepare()
 
 from mmdet3d.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli import arguments
 from projects.cmt_aqr.conversion import ConversionError, convert, read_source, write_checkpoint
+from projects.cmt_aqr.usage_error import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,12 +42,10 @@ def main() -> None:
     """Read, convert and write; print what became of every key."""
     parser = make_parser()
     args = parser.parse_args()
-    try:
+    with arguments.exit_on_usage_error(parser):
         check_files(args)
         model = build_model(read_config(args))
         report = run(args, model)
-    except entry.UsageError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
     print(report)
 
 
@@ -57,28 +53,28 @@ def check_files(args: argparse.Namespace) -> None:
     """Look for what is read and for the folder that is written to.
 
     Raises:
-        entry.UsageError: a file or folder does not exist, or the file read would be written over.
+        UsageError: a file or folder does not exist, or the file read would be written over.
     """
     if not args.source.is_file():
-        raise entry.UsageError(f'source {args.source} does not exist (in {Path.cwd()})')
+        raise UsageError(f'source {args.source} does not exist (in {Path.cwd()})')
     if not args.out.parent.is_dir():
-        raise entry.UsageError(f'--out: the folder {args.out.parent} does not exist')
+        raise UsageError(f'--out: the folder {args.out.parent} does not exist')
     if args.out.is_dir():
-        raise entry.UsageError(f'--out: {args.out} is a folder; name a file')
+        raise UsageError(f'--out: {args.out} is a folder; name a file')
     if args.out.exists() and args.out.samefile(args.source):
-        raise entry.UsageError('--out: this is the source itself; name another file')
+        raise UsageError('--out: this is the source itself; name another file')
 
 
 def read_config(args: argparse.Namespace) -> Config:
     """The config of the model.
 
     Raises:
-        entry.UsageError: it does not exist, or has no model.
+        UsageError: it does not exist, or has no model.
     """
     others = dict(work_dir=None, seed=None, deterministic=False, launcher='none')
-    cfg = entry.read_config(argparse.Namespace(**vars(args), **others))
+    cfg = arguments.read_config(argparse.Namespace(**vars(args), **others))
     if not cfg.get('model'):
-        raise entry.UsageError(f'config {args.config} has no model')
+        raise UsageError(f'config {args.config} has no model')
     return cfg
 
 
@@ -92,13 +88,13 @@ def run(args: argparse.Namespace, model: nn.Module) -> str:
     """Convert and write the file; what became of every key.
 
     Raises:
-        entry.UsageError: the source cannot be read, or does not fit the model.
+        UsageError: the source cannot be read, or does not fit the model.
     """
     try:
         source = read_source(args.source)
         conversion = convert(source.state, model)
     except ConversionError as error:
-        raise entry.UsageError(f'{args.source}: {error}') from error
+        raise UsageError(f'{args.source}: {error}') from error
     write_checkpoint(args.out, conversion, source, config=args.config)
     where = f'under {source.found_under!r}' if source.found_under else 'the whole file'
     beside = f', beside it unread: {", ".join(source.beside)}' if source.beside else ''

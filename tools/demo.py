@@ -96,7 +96,7 @@ def draw(args: argparse.Namespace) -> Path:
     """Draw a frame with the boxes and weights of the shipped router; the folder."""
     folder = args.work_dir / 'pictures'
     options = ('--work-dir', args.work_dir / 'visualize', '--out', folder)
-    run('Pictures', 'tools/visualize_aqr.py', ROUTED, ROUTER, *options)
+    run('Pictures', 'tools/visualize.py', 'router', ROUTED, ROUTER, *options)
     return folder
 
 

@@ -5,17 +5,15 @@ data-parallel training, each against a slow and obvious reference. One line a ch
 is 1 where one fails. docs/install.md says how to read the table.
 """
 
-import os
-import sys
-from pathlib import Path
-
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
 import json
+import sys
 import traceback
+from pathlib import Path
+
+import _startup
+
+_startup.prepare(needs='torch')
 
 import torch
 

@@ -3,18 +3,14 @@
 python tools/document_options.py
 """
 
-import os
-import sys
-from pathlib import Path
-
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO_ROOT))
-
 import inspect
 import re
+from pathlib import Path
 from typing import NamedTuple
+
+import _startup
+
+_startup.prepare()
 
 from mmdet3d import registry
 from mmengine.registry import Registry
@@ -22,6 +18,8 @@ from mmengine.registry import Registry
 import projects.cmt_aqr
 from projects.cmt_aqr import denoising, freezing, transformer
 from projects.cmt_aqr.files import write_text
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = REPO_ROOT / 'docs' / 'configuration.md'
 PACKAGE = projects.cmt_aqr.__name__

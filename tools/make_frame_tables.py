@@ -4,12 +4,12 @@ Example:
     python tools/make_frame_tables.py ../shared/nuscenes_frame --out data/real_frame
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
+import sys
+
+import _startup
+
+_startup.prepare()
 
 from projects.cmt_aqr.data_preparation.single_frame import make_frame_root
 

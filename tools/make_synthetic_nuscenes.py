@@ -10,9 +10,10 @@ import argparse
 import os
 import signal
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import _startup
+
+_startup.prepare()
 
 from projects.cmt_aqr.data_preparation.synthetic import DatabaseSettings, make_database
 

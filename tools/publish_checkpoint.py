@@ -4,12 +4,13 @@ Example:
     python tools/publish_checkpoint.py work_dirs/run/epoch_11.pth weights.pth --note mAP=0.41
 """
 
+import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import _startup
 
-import argparse
+_startup.prepare()
 
 import torch
 

@@ -1,25 +1,21 @@
 """Score a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
 
-import os
-import sys
-from pathlib import Path
-
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
 import functools
 
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+import _startup
 
-from projects.cmt_aqr import entry
+_startup.prepare()
+
+from mmengine.config import Config
+
+from projects.cmt_aqr.cli import arguments, config_changes, processes
+from projects.cmt_aqr.process_group import leave_process_group
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
-    parser = entry.make_parser('Score a checkpoint')
+    parser = arguments.make_parser('Score a checkpoint')
     parser.add_argument('checkpoint', help='file or address of the weights')
     parser.add_argument(
         '--allow-mismatch',
@@ -35,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     failures.add_argument(
         '--drop',
-        choices=list(entry.DROPS),
+        choices=list(config_changes.DROPS),
         help='lose this sensor: short for --failure lidar_drop (no points) and --failure '
         'view_drop (black images)',
     )
@@ -51,27 +47,33 @@ def main() -> None:
     """Read the config, check what it needs, load every weight, and score."""
     parser = make_parser()
     args = parser.parse_args()
-    entry.flush_denormals()
-    entry.set_local_rank(args.local_rank)
-    try:
-        cfg = entry.read_config(args)
+    processes.start_process(args.local_rank)
+    with arguments.exit_on_usage_error(parser):
+        cfg = arguments.read_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
-        entry.check_checkpoint(args.checkpoint)
+        arguments.check_checkpoint(args.checkpoint)
         if args.submission:
-            entry.format_submission(cfg, args.submission)
-        entry.check_data(cfg, 'test_dataloader')
-        failure = entry.DROPS[args.drop] if args.drop else args.failure
+            config_changes.format_submission(cfg, args.submission)
+        arguments.check_data(cfg, 'test_dataloader')
+        failure = config_changes.DROPS[args.drop] if args.drop else args.failure
         if failure:
-            entry.add_failure(cfg, entry.find_failure(cfg, failure))
-    except entry.UsageError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
-    entry.start_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    # The Runner only warns of keys that do not match: it would score random weights.
-    strict = not args.allow_mismatch
+            config_changes.add_failure(cfg, config_changes.find_failure(cfg, failure))
+    processes.start_cpu_processes(cfg)
+    score(cfg, strict=not args.allow_mismatch)
+    leave_process_group()
+
+
+def score(cfg: Config, *, strict: bool) -> None:
+    """Run the test.
+
+    Args:
+        cfg: config of the test, with the checkpoint as ``load_from``.
+        strict: whether to raise an error on missing or unexpected weights. The Runner only warns of
+            them and would score random weights.
+    """
+    runner = processes.build_runner(cfg)
     runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=strict)
     runner.test()
-    entry.end_processes()
 
 
 if __name__ == '__main__':

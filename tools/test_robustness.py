@@ -6,24 +6,22 @@ written is not done again. The tables (Markdown, CSV, JSON) and the picture are 
 model; the first model is the one that the others are held against.
 """
 
-import os
-import sys
-from pathlib import Path
-
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
 import copy
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+import _startup
+
+_startup.prepare()
+
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 import projects.cmt_aqr  # noqa: F401  (registers what configs name)
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli import arguments, config_changes, processes
 from projects.cmt_aqr.datasets.failures.suite import PROTOCOLS, Row, protocol
 from projects.cmt_aqr.evaluation.conditions import choose_rows
 from projects.cmt_aqr.evaluation.frames import choose_frames, scenes_of
@@ -32,11 +30,13 @@ from projects.cmt_aqr.evaluation.robustness_plot import draw_comparison
 from projects.cmt_aqr.evaluation.robustness_report import to_csv, to_json, to_markdown
 from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens
 from projects.cmt_aqr.files import write_text
+from projects.cmt_aqr.process_group import leave_process_group
+from projects.cmt_aqr.usage_error import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
-    parser = entry.make_parser(__doc__.splitlines()[0])
+    parser = arguments.make_parser(__doc__.splitlines()[0])
     parser.set_defaults(seed=0)
     parser.add_argument(
         'checkpoints',
@@ -75,19 +75,16 @@ def main() -> None:
     """Test what has not been tested, and report."""
     parser = make_parser()
     args = parser.parse_args()
-    entry.flush_denormals()
-    entry.set_local_rank(args.local_rank)
-    try:
+    processes.start_process(args.local_rank)
+    with arguments.exit_on_usage_error(parser):
         runs = make_runs(args)
-    except entry.UsageError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
     results = []
     for run in runs:
         run.run()
         if is_main_process():
             results.append(run.result(args.draws))
             report(results, runs[0])
-    entry.end_processes()
+    leave_process_group()
 
 
 def make_runs(args: argparse.Namespace) -> list[ModelRun]:
@@ -97,13 +94,13 @@ def make_runs(args: argparse.Namespace) -> list[ModelRun]:
         UsageError: something that was asked for does not exist or does not fit.
     """
     if args.draws < 1:
-        raise entry.UsageError(f'--draws {args.draws}: at least 1 is needed')
+        raise UsageError(f'--draws {args.draws}: at least 1 is needed')
     folder = work_dir(args)
     runs = []
     for name, config, checkpoint in list_models(args):
-        cfg = entry.read_config(argparse.Namespace(**{**vars(args), 'config': config}))
-        entry.check_checkpoint(checkpoint)
-        entry.check_data(cfg, 'test_dataloader')
+        cfg = arguments.read_config(argparse.Namespace(**{**vars(args), 'config': config}))
+        arguments.check_checkpoint(checkpoint)
+        arguments.check_data(cfg, 'test_dataloader')
         run = ModelRun(
             name=name,
             cfg=cfg,
@@ -115,7 +112,7 @@ def make_runs(args: argparse.Namespace) -> list[ModelRun]:
         )
         first = runs[0] if runs else run
         if run.made_of['frames_sha256'] != first.made_of['frames_sha256']:
-            raise entry.UsageError(
+            raise UsageError(
                 f'{name} is tested on other frames than {first.name}: the test dataset of {config} '
                 f'is not that of {first.cfg.filename}'
             )
@@ -144,7 +141,7 @@ def list_models(args: argparse.Namespace) -> list[tuple[str, str, str]]:
     ]
     ((name, number),) = Counter(folder_name(name) for name, _, _ in models).most_common(1)
     if number > 1:
-        raise entry.UsageError(
+        raise UsageError(
             f'{number} models are called {name}; give each a name of its own by --model NAME '
             'CONFIG CHECKPOINT'
         )
@@ -166,7 +163,7 @@ def folder_name(name: str) -> str:
     return re.sub(r'[^\w.+-]+', '_', name)
 
 
-def frames_of(cfg: entry.Config, args: argparse.Namespace) -> list[int] | None:
+def frames_of(cfg: Config, args: argparse.Namespace) -> list[int] | None:
     """Indices of the frames that are tested; None for all.
 
     Raises:
@@ -179,10 +176,10 @@ def frames_of(cfg: entry.Config, args: argparse.Namespace) -> list[int] | None:
     try:
         return choose_frames(scenes_of(sample_tokens(cfg), tables), args.frames, args.seed)
     except ValueError as error:
-        raise entry.UsageError(f'--frames: {error}') from error
+        raise UsageError(f'--frames: {error}') from error
 
 
-def rows_of(cfg: entry.Config, args: argparse.Namespace) -> list[Row]:
+def rows_of(cfg: Config, args: argparse.Namespace) -> list[Row]:
     """The failures and severities under which a model is tested.
 
     Raises:
@@ -193,8 +190,8 @@ def rows_of(cfg: entry.Config, args: argparse.Namespace) -> list[Row]:
     try:
         rows = choose_rows(protocol(args.suite, ann_file=infos, seed=args.seed), args.conditions)
     except ValueError as error:
-        raise entry.UsageError(f'--conditions: {error}') from error
-    entry.add_failure(copy.deepcopy(cfg), rows[0].failure)
+        raise UsageError(f'--conditions: {error}') from error
+    config_changes.add_failure(copy.deepcopy(cfg), rows[0].failure)
     return rows
 
 

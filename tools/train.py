@@ -1,25 +1,21 @@
 """Train a detector: ``python tools/train.py CONFIG``."""
 
-import os
-import sys
-from pathlib import Path
-
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import argparse
 
-from mmengine.config import Config
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+import _startup
 
-from projects.cmt_aqr import entry
+_startup.prepare()
+
+from mmengine.config import Config
+
+from projects.cmt_aqr.cli import arguments, config_changes, processes
+from projects.cmt_aqr.process_group import leave_process_group
+from projects.cmt_aqr.usage_error import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
-    parser = entry.make_parser('Train a detector')
+    parser = arguments.make_parser('Train a detector')
     parser.add_argument(
         '--amp',
         action='store_true',
@@ -44,42 +40,36 @@ def main() -> None:
     """Read the config, check what it needs, and train."""
     parser = make_parser()
     args = parser.parse_args()
-    entry.flush_denormals()
-    entry.set_local_rank(args.local_rank)
-    try:
-        cfg = entry.read_config(args)
+    processes.start_process(args.local_rank)
+    with arguments.exit_on_usage_error(parser):
+        cfg = arguments.read_config(args)
         apply_arguments(cfg, args)
-        entry.check_data(cfg, 'train_dataloader', 'val_dataloader')
-    except entry.UsageError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
-    entry.start_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
-    entry.end_processes()
+        arguments.check_data(cfg, 'train_dataloader', 'val_dataloader')
+    processes.start_cpu_processes(cfg)
+    processes.build_runner(cfg).train()
+    leave_process_group()
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Change the config as the arguments of training say.
 
     Raises:
-        entry.UsageError: an option does not apply to this config or machine, or a checkpoint is
+        UsageError: an option does not apply to this config or machine, or a checkpoint is
             missing.
     """
     if args.sync_bn != 'none':
         cfg.sync_bn = args.sync_bn
     if args.amp:
-        entry.use_mixed_precision(cfg)
+        config_changes.use_mixed_precision(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise entry.UsageError(
-                '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config'
-            )
+            raise UsageError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):
-        entry.check_checkpoint(cfg.load_from)
+        arguments.check_checkpoint(cfg.load_from)
 
 
 if __name__ == '__main__':

@@ -5,23 +5,22 @@ trained. It ends with 0 where all is well, with 1 and what is wrong where a run 
 and with 2 where the command cannot run as given.
 """
 
-import os
+import argparse
 import sys
 from pathlib import Path
 
-# Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import _startup
 
-import argparse
+_startup.prepare()
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli import arguments
 from projects.cmt_aqr.files import dump_json
 from projects.cmt_aqr.freezing.verify import verify
+from projects.cmt_aqr.usage_error import UsageError
 
 DEFAULT_EPOCH_LENGTH = 1000
 NEEDED = ('model', 'optim_wrapper', 'train_cfg', 'train_dataloader')
@@ -29,7 +28,7 @@ NEEDED = ('model', 'optim_wrapper', 'train_cfg', 'train_dataloader')
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
-    parser = entry.make_parser('Check what a run will freeze, without training')
+    parser = arguments.make_parser('Check what a run will freeze, without training')
     parser.add_argument(
         'checkpoint', nargs='?', help="weights to load; else the config's load_from"
     )
@@ -47,11 +46,9 @@ def main() -> int:
     """Read the config, check the run it describes, and print what was found."""
     parser = make_parser()
     args = parser.parse_args()
-    try:
+    with arguments.exit_on_usage_error(parser):
         cfg = read_config(args)
         epoch_length, origin = find_epoch_length(cfg, args.epoch_length)
-    except entry.UsageError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
     report = {
         'config': args.config,
         'checkpoint': cfg.get('load_from'),
@@ -80,22 +77,20 @@ def read_config(args: argparse.Namespace) -> Config:
     """The config with the checkpoint to load.
 
     Raises:
-        entry.UsageError: the config trains nothing, or a file or a folder does not exist.
+        UsageError: the config trains nothing, or a file or a folder does not exist.
     """
     if args.epoch_length is not None and args.epoch_length < 1:
-        raise entry.UsageError(f'--epoch-length is {args.epoch_length}; it must be 1 or greater')
+        raise UsageError(f'--epoch-length is {args.epoch_length}; it must be 1 or greater')
     if args.json and not args.json.parent.is_dir():
-        raise entry.UsageError(f'--json: the folder {args.json.parent} does not exist')
-    cfg = entry.read_config(args)
+        raise UsageError(f'--json: the folder {args.json.parent} does not exist')
+    cfg = arguments.read_config(args)
     missing = [name for name in NEEDED if not cfg.get(name)]
     if missing:
-        raise entry.UsageError(
-            f'config {args.config} trains nothing: it has no {", ".join(missing)}'
-        )
+        raise UsageError(f'config {args.config} trains nothing: it has no {", ".join(missing)}')
     if args.checkpoint:
         cfg.load_from = args.checkpoint
     if cfg.get('load_from'):
-        entry.check_checkpoint(cfg.load_from)
+        arguments.check_checkpoint(cfg.load_from)
     return cfg
 
 
@@ -104,8 +99,8 @@ def find_epoch_length(cfg: Config, given: int | None) -> tuple[int, str]:
     if given is not None:
         return given, 'as given'
     try:
-        entry.check_data(cfg, 'train_dataloader')
-    except entry.UsageError:
+        arguments.check_data(cfg, 'train_dataloader')
+    except UsageError:
         return DEFAULT_EPOCH_LENGTH, 'assumed, for the training data is not here (--epoch-length)'
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         dataloader = Runner.build_dataloader(cfg.train_dataloader)

@@ -1,6 +1,7 @@
 """The last epochs of the tiny CMT's training, with a rate that falls to almost zero.
 
-It continues from the end of `cmt_tiny_synthetic_trainval.py`; the shipped weights are its last epoch.
+It continues from the end of `cmt_tiny_synthetic_trainval.py`. The shipped weights are its last
+epoch.
 """
 
 _base_ = './cmt_tiny_synthetic_trainval.py'

@@ -14,7 +14,7 @@ from projects.cmt_aqr.benchmarks.attention_step import (
     Size,
     random_windows,
 )
-from projects.cmt_aqr.entry import UsageError
+from projects.cmt_aqr.usage_error import UsageError
 
 CPU = torch.device('cpu')
 TINY = Size(bev=(12, 10), image=(4, 6), camera_window=3)

@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 
 from projects.cmt_aqr.benchmarks import freeze
 from projects.cmt_aqr.benchmarks.training_step import BRANCHES
-from projects.cmt_aqr.entry import UsageError
+from projects.cmt_aqr.usage_error import UsageError
 
 FACTS = {
     'all trained': dict(trainable=8_000_000, frozen_parts=[], checkpointed_parts=['img_neck']),

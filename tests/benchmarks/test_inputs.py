@@ -11,8 +11,8 @@ from projects.cmt_aqr.benchmarks.inputs import (
     random_batch,
     resize_images,
 )
-from projects.cmt_aqr.entry import UsageError
 from projects.cmt_aqr.geometry import project
+from projects.cmt_aqr.usage_error import UsageError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from projects.cmt_aqr.benchmarks import model
 from projects.cmt_aqr.benchmarks.inference_step import InferenceStep
-from projects.cmt_aqr.entry import UsageError
+from projects.cmt_aqr.usage_error import UsageError
 
 CPU = torch.device('cpu')
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from projects.cmt_aqr.benchmarks import training_memory
 from projects.cmt_aqr.benchmarks.training_memory import TrainingMemory, _watch_saved
-from projects.cmt_aqr.entry import UsageError
+from projects.cmt_aqr.usage_error import UsageError
 
 
 def test_each_storage_counts_once_and_weights_do_not():

@@ -51,6 +51,7 @@ installed = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name in absent else installed(name)
 sys.modules.update(dict.fromkeys(absent))  # importing one of them now fails
 sys.argv[1:] = 'voxels --points 50 --rounds 1 --warmup 0 --device cpu --threads 1'.split()
+sys.path.insert(0, 'tools')
 runpy.run_path('tools/benchmark.py', run_name='__main__')
 """
     answer = subprocess.run(

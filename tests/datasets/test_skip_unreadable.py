@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.fileio import dump, load
 from torch.utils.data import DataLoader, Dataset
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli.arguments import datasets_of
 from projects.cmt_aqr.datasets import SkipUnreadable
 from projects.cmt_aqr.datasets.reading import DamagedFileError, MissingFileError
 
@@ -104,7 +104,7 @@ def test_as_a_config_has_it(repo_root, synthetic_root, tmp_path):
         'train_dataloader = dict(dataset=wrapped)\n'
     )
     cfg = Config.fromfile(mine)
-    (inner,) = entry.datasets_of(cfg, 'train_dataloader')
+    (inner,) = datasets_of(cfg, 'train_dataloader')
     inner.update(
         data_root=str(synthetic_root),
         ann_file=str(tmp_path / 'infos.pkl'),

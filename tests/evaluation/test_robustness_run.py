@@ -8,9 +8,10 @@ import pytest
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli.arguments import make_parser, read_config
 from projects.cmt_aqr.datasets.failures.suite import Row
 from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens
+from projects.cmt_aqr.usage_error import UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +34,12 @@ def run(synthetic_root, repo_root, tmp_path_factory):
         'test_dataloader.num_workers': 0,
     }
     config = str(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
-    parser = entry.make_parser('')
+    parser = make_parser('')
     arguments = argparse.Namespace(**vars(parser.parse_args([config])))
     arguments.cfg_options, arguments.seed = options, 0
     run = ModelRun(
         name='cmt',
-        cfg=entry.read_config(arguments),
+        cfg=read_config(arguments),
         checkpoint=str(weights),
         folder=folder / 'cmt',
         indices=[1, 4],
@@ -112,5 +113,5 @@ def test_what_was_made_of_something_else_is_done_again(run, change, no_runner, t
 def test_a_dataset_without_an_info_file_is_refused(run):
     cfg = run.cfg.copy()
     cfg.test_dataloader = ConfigDict(dataset=dict(type='CBGSDataset', dataset=dict(ann_file='x')))
-    with pytest.raises(entry.UsageError, match='CBGSDataset without an ann_file of its own'):
+    with pytest.raises(UsageError, match='CBGSDataset without an ann_file of its own'):
         sample_tokens(cfg)

@@ -3,8 +3,10 @@
 import pytest
 from mmengine.config import Config
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli.arguments import make_parser, read_config
+from projects.cmt_aqr.cli.config_changes import add_failure
 from projects.cmt_aqr.feature_cache.settings import cached_pipeline
+from projects.cmt_aqr.usage_error import UsageError
 
 CONFIG = 'configs/cmt_aqr/cmt_aqr_tiny_synthetic_cached.py'
 RANGE = [-1.0, -1, -1, 1, 1, 1]
@@ -70,7 +72,7 @@ def read(repo_root, monkeypatch):
 
     def read(*options: str, config: str = CONFIG) -> Config:
         arguments = [config, *(['--cfg-options', *options] if options else [])]
-        return entry.read_config(entry.make_parser('test').parse_args(arguments))
+        return read_config(make_parser('test').parse_args(arguments))
 
     return read
 
@@ -100,7 +102,7 @@ def test_what_was_written_out_can_be_read_again(read, tmp_path):
 
 def test_augmentation_and_a_cache_exclude_each_other(read):
     config = 'configs/cmt_aqr/cmt_aqr_tiny_synthetic.py'
-    with pytest.raises(entry.UsageError) as error:
+    with pytest.raises(UsageError) as error:
         read('feature_cache.directory=there', config=config)
     assert config in str(error.value)
     assert 'feature_cache, pipeline of train_dataloader: DrawIndex' in str(error.value)
@@ -114,11 +116,11 @@ def test_augmentation_and_a_cache_exclude_each_other(read):
     ],
 )
 def test_wrong_settings_are_named(read, option, message):
-    with pytest.raises(entry.UsageError, match=message):
+    with pytest.raises(UsageError, match=message):
         read(option)
 
 
 def test_failures_can_be_added(read):
     cfg = read()
-    entry.add_failure(cfg, dict(type='CameraDrop'))
+    add_failure(cfg, dict(type='CameraDrop'))
     assert cfg.test_dataloader.dataset.pipeline[0].type == 'CameraDrop'

@@ -13,10 +13,10 @@ from mmengine.runner import Runner
 from torch import nn
 from toy_runner import make_runner
 
-from projects.cmt_aqr.entry import end_processes
 from projects.cmt_aqr.freezing import FreezePolicy, audit_hook, freeze
 from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind, digests, total_digest
 from projects.cmt_aqr.freezing.audit_hook import FreezeAuditHook
+from projects.cmt_aqr.process_group import leave_process_group
 
 
 class Backbone(BaseModule):
@@ -580,7 +580,7 @@ def train_on_rank(rank: int, folder: Path, kind: str) -> None:
     except FreezeViolation as error:
         found = [(v.kind.title, v.names, v.ranks) for v in error.violations]
         torch.save((found, runner.iter), folder / f'{rank}')
-    end_processes()
+    leave_process_group()
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ from mmengine.runner import Runner
 from torch import nn
 from toy_runner import make_runner
 
-from projects.cmt_aqr.entry import end_processes
 from projects.cmt_aqr.freezing import (
     FreezeAuditHook,
     FreezePolicy,
@@ -29,6 +28,7 @@ from projects.cmt_aqr.freezing import (
 )
 from projects.cmt_aqr.freezing.audit import FreezeViolation, Kind
 from projects.cmt_aqr.freezing.schedule import RunLength, simulate
+from projects.cmt_aqr.process_group import leave_process_group
 
 
 class ResNet(nn.Sequential):
@@ -551,7 +551,7 @@ def train_on_rank(rank: int, folder: Path) -> None:
         compiled=compiled,
     )
     torch.save(saved, folder / f'{rank}.pth')
-    end_processes()
+    leave_process_group()
 
 
 @pytest.mark.slow

@@ -72,6 +72,7 @@ if __name__ == '__main__':
     attention.SIDES = dict(list(attention.SIDES.items())[:2])
     sys.argv[1:] = ['attention', '--sizes', 'r50', '--dtype', 'bfloat16', '--device', 'cpu']
     sys.argv += ['--threads', '1', '--rounds', '1', '--warmup', '0']
+    sys.path.insert(0, 'tools')
     runpy.run_path('tools/benchmark.py', run_name='__main__')
 """
     (tmp_path / 'run.py').write_text(code)

@@ -50,6 +50,7 @@ def test_a_gpu_is_also_checked_in_half_precision_at_the_sizes_of_released_models
 
 RUN_SOME = """
 import runpy, sys
+sys.path.insert(0, 'tools')
 tool = runpy.run_path('tools/doctor.py')
 tool['import_package'](torch_only={torch_only})
 from projects.cmt_aqr.doctor import checks

@@ -1,12 +1,8 @@
 """The picture shows every sensor, and boxes where the devkit puts them."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
-from unittest import mock
 
-import cv2
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -221,45 +217,3 @@ def test_not_a_result_file(tmp_path, content):
     file.write_text(content)
     with pytest.raises(ValueError, match='is not an official nuScenes result file'):
         load_predictions(file)
-
-
-def run_tool(repo_root: Path, *arguments: object) -> int:
-    """Exit status of the tool's ``main`` under a command line."""
-    script = runpy.run_path(str(repo_root / 'tools' / 'visualize_frame.py'))
-    with mock.patch.object(sys, 'argv', ['visualize_frame.py', *map(str, arguments)]):
-        return script['main']()
-
-
-def test_command_line(synthetic_root, repo_root, tmp_path):
-    out = tmp_path / 'new' / 'frame.png'
-    assert run_tool(repo_root, synthetic_root, '--index', 11, '--out', out, '--width', 400) == 0
-    assert cv2.imread(str(out)).shape[1] == 400
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['--index', 12], '--index must be 0 to 11, got 12'),
-        (['--index', -1], '--index must be 0 to 11, got -1'),
-        (['--token', 'x'], "has no sample 'x'"),
-        (
-            ['--version', 'v1.0-trainval'],
-            'has no v1.0-trainval tables; its versions are: v1.0-mini',
-        ),
-        (['--predictions', '/nowhere.json'], '/nowhere.json'),
-    ],
-)
-def test_command_line_errors(synthetic_root, repo_root, tmp_path, capsys, arguments, message):
-    out = tmp_path / 'frame.png'
-    assert run_tool(repo_root, synthetic_root, *arguments, '--out', out) == 2
-    error = capsys.readouterr().err
-    assert error.startswith('error: ')
-    assert message in error
-    assert error.count('\n') == 1
-    assert not out.exists()
-
-
-def test_missing_root_names_the_command_that_makes_one(repo_root, tmp_path, capsys):
-    root = tmp_path / 'nowhere'
-    assert run_tool(repo_root, root) == 2
-    assert f'make_synthetic_nuscenes.py --out {root}' in capsys.readouterr().err

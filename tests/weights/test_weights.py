@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from projects.cmt_aqr.entry import add_failure
+from projects.cmt_aqr.cli.config_changes import add_failure
 
 WEIGHTS = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'
 METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/mAP'

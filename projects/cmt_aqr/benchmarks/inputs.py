@@ -11,7 +11,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..entry import UsageError
+from ..usage_error import UsageError
 from .clouds import random_cloud
 
 INFO_FILE = 'nuscenes_infos_train.pkl'

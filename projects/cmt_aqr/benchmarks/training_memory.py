@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from ..entry import UsageError
+from ..usage_error import UsageError
 from .inputs import check_samples
 from .processes import SideProcess
 from .report import Report, gigabytes, table

@@ -1,7 +1,5 @@
 """Data-parallel training: two processes must give the gradients of one."""
 
-import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..benchmarks.attention_step import NUM_CAMERAS, Size, random_windows
+from ..process_group import leave_process_group
 from .decoder import RoutedDecoder
 from .errors import norm_error, rounding
 from .result import Comparison, Result
@@ -88,16 +87,12 @@ def _work(rank: int, folder: str, backend: str) -> None:
     torch.distributed.init_process_group(
         backend, init_method=f'file://{folder}/meeting', rank=rank, world_size=2
     )
-    model = DistributedDataParallel(_model().to(device))
     half = BATCH // 2
-    found = gradients(model, _batch(device, slice(rank * half, (rank + 1) * half)))
+    batch = _batch(device, slice(rank * half, (rank + 1) * half))
+    found = gradients(DistributedDataParallel(_model().to(device)), batch)
     torch.save(found, Path(folder, f'{rank}.pth'))
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # DistributedDataParallel keeps its group: gloo's threads would abort a shutdown.
-    os._exit(0)
+    leave_process_group()
 
 
 def _wait(context: mp.ProcessContext) -> str | None:

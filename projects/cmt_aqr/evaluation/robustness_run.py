@@ -13,9 +13,10 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from nuscenes.eval.common.config import config_factory
 
+from ..cli.processes import start_cpu_processes
 from ..datasets.failures.suite import Row
-from ..entry import UsageError, start_cpu_processes
 from ..hooks.run_info_hook import code_version
+from ..usage_error import UsageError
 from .bootstrap import draw_frames, resample
 from .conditions import conditions_of
 from .records import Record, Records, hash_of, hash_of_file

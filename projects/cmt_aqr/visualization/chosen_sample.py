@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.dataset import BaseDataset
 
-from ..entry import UsageError
+from ..usage_error import UsageError
 
 
 def add_sample_arguments(parser: argparse.ArgumentParser) -> None:

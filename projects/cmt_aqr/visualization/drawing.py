@@ -1,15 +1,18 @@
 """Parts of every picture: boxes, points, labels and legends."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon
 from matplotlib.patheffects import withStroke
 
+from ..files import replacing
 from .scene_boxes import SceneBox, project
 from .style import BACKGROUND, COLOURS, FAINT, POINTS, STYLES, TEXT
 
@@ -19,6 +22,14 @@ RING = 10.0
 POINT_HEIGHTS = (-2.0, 1.5)
 # Beyond this many metres the lines in the images get finer with the objects.
 FINER_BEYOND = 12.0
+
+
+def save(figure: Figure, file: Path) -> Path:
+    """Write a figure, with the folder if it does not exist; return the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary:
+        figure.savefig(temporary)
+    return file
 
 
 def draw_from_above(

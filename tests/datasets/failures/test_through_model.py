@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
-from projects.cmt_aqr import entry
+from projects.cmt_aqr.cli.config_changes import add_failure
 from projects.cmt_aqr.data_preparation.single_frame import make_frame_root
 from projects.cmt_aqr.datasets.failures.suite import protocol
 
@@ -51,7 +51,7 @@ def load(tested, failure: dict) -> dict:
     info = DATASETS.build(dict(dataset, pipeline=[])).get_data_info(tested.index)
     failures = (dict(failure, seed=seed) for seed in range(10))
     failure = next((one for one in failures if fails(one, info)), failure)
-    entry.add_failure(cfg, failure)
+    add_failure(cfg, failure)
     dataset.pipeline[-1] = cfg.pack_health
     return DATASETS.build(dataset)[tested.index]
 

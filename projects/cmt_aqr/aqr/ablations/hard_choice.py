@@ -20,8 +20,8 @@ from ..router import AdaptiveQueryRouter, RouterOutput
 from ..weight_generator import AQRWeightGenerator
 
 BOTH, LIDAR, CAMERA = range(3)
-# Far below the logits of trained models, which differ by hundreds, and still finite in half precision
-# when divided by the scale of a head of 128 channels.
+# Far below the logits of trained models, which differ by hundreds. Divided by the scale of a head
+# of 128 channels, it is still finite in half precision.
 MASKED = -4e3
 # A sensor with a smaller healthy share is lost; borders of an augmented image count as healthy.
 LOST_BELOW = 0.05

@@ -1,0 +1,95 @@
+"""Options of the tools that change a config."""
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+
+from projects.cmt_aqr.cli.config_changes import (
+    DROPS,
+    add_failure,
+    find_failure,
+    use_mixed_precision,
+)
+from projects.cmt_aqr.usage_error import UsageError
+
+
+@pytest.mark.parametrize(
+    ('name', 'failure'),
+    [
+        (DROPS['lidar'], dict(type='LidarDrop', severity=1, seed=0)),
+        (DROPS['camera'], dict(type='CameraDrop', severity=1, seed=0)),
+        ('fog_2', dict(type='Fog', severity=2, seed=0)),
+        ('fog', dict(type='Fog', severity=1, seed=0)),
+    ],
+)
+def test_failures_have_the_names_of_the_robustness_test(repo_root, name, failure):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    assert find_failure(cfg, name) == failure
+
+
+def test_an_unknown_failure_is_named_with_the_nearest(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    with pytest.raises(UsageError, match=r'--failure fog_4: .*did you mean fog_\d'):
+        find_failure(cfg, 'fog_4')
+
+
+def test_a_sensor_that_is_not_loaded_cannot_be_dropped(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_lidar_voxel0075_cbgs.py')
+    with pytest.raises(UsageError, match=r'CameraDrop: .*cbgs\.py loads no camera data'):
+        add_failure(cfg, dict(type='CameraDrop'))
+
+
+def test_a_failure_stands_before_everything_else(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    before = list(cfg.test_dataloader.dataset.pipeline)
+    add_failure(cfg, dict(type='LidarDrop'))
+    add_failure(cfg, dict(type='Fog', severity=2))
+    after = cfg.test_dataloader.dataset.pipeline
+    assert after == [dict(type='Fog', severity=2), dict(type='LidarDrop'), *before]
+
+
+@pytest.mark.parametrize('nested', [False, True])
+def test_loaders_that_apply_no_failure_are_named_with_those_that_do(repo_root, nested):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    loader = ConfigDict(type='LoadPointsFromMultiSweeps', sweeps_num=3)
+    if nested:
+        loader = ConfigDict(type='Other', transforms=[loader])
+    cfg.test_dataloader.dataset.pipeline[1] = loader
+    with pytest.raises(
+        UsageError,
+        match=r'LidarDrop: .*that apply no failure; .*: LoadPointsOfSweeps for LoadPointsFromMulti',
+    ):
+        add_failure(cfg, dict(type='LidarDrop'))
+
+
+def config_of_wrapper(**wrapper: object) -> Config:
+    return Config(dict(optim_wrapper=dict(type='OptimWrapper', clip_grad=None, **wrapper)))
+
+
+@pytest.mark.parametrize(
+    ('has_gpu', 'given', 'expected'),
+    [
+        (True, {}, dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+        (
+            True,
+            dict(dtype='bfloat16', loss_scale=512.0),
+            dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=512.0),
+        ),
+        (False, {}, dict(type='BFloat16OptimWrapper')),
+        (False, dict(dtype='bfloat16', loss_scale=512.0), dict(type='BFloat16OptimWrapper')),
+    ],
+)
+def test_mixed_precision_by_machine(monkeypatch, has_gpu, given, expected):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: has_gpu)
+    cfg = config_of_wrapper(**given)
+    use_mixed_precision(cfg)
+    assert cfg.optim_wrapper == dict(expected, clip_grad=None)
+
+
+def test_mixed_precision_that_cannot_be_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(UsageError, match='--amp in float16 needs a GPU; on a CPU'):
+        use_mixed_precision(config_of_wrapper(dtype='float16'))
+    cfg = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
+    with pytest.raises(UsageError, match='OptimWrapper, not ApexOptimWrapper'):
+        use_mixed_precision(cfg)

@@ -1,0 +1,46 @@
+"""Draw data and router weights: ``python tools/visualize.py frame|failures|router ...``.
+
+For the options of a picture: ``python tools/visualize.py frame --help``.
+"""
+
+import argparse
+
+import _startup
+
+_startup.prepare()
+
+from projects.cmt_aqr.cli import visualize_failures, visualize_frame, visualize_router
+from projects.cmt_aqr.cli.arguments import exit_on_usage_error
+
+PICTURES = {
+    'frame': visualize_frame,
+    'failures': visualize_failures,
+    'router': visualize_router,
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command, with a subcommand for each kind of picture."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    commands = parser.add_subparsers(dest='picture', required=True)
+    for name, module in PICTURES.items():
+        summary = module.__doc__.splitlines()[0]
+        command = commands.add_parser(
+            name, help=summary, description=module.__doc__, formatter_class=formatter
+        )
+        module.add_arguments(command)
+    return parser
+
+
+def main() -> None:
+    """Draw, and print the names of the files."""
+    parser = make_parser()
+    args = parser.parse_args()
+    with exit_on_usage_error(parser):
+        files = PICTURES[args.picture].run(args)
+    print('\n'.join(f'made {file}' for file in files))
+
+
+if __name__ == '__main__':
+    main()
