@@ -7,7 +7,6 @@ from device_waits import DeviceWaits
 from mmdet3d.structures import Det3DDataSample
 
 from projects.cmt_aqr.data_preprocessor import CmtDataPreprocessor
-from projects.cmt_aqr.feature_cache import Lookup
 
 RANGE = [-4.0, -4.0, -1.0, 4.0, 4.0, 1.0]
 VOXELS = dict(
@@ -174,39 +173,24 @@ def test_wrong_images_are_named():
         preprocessor()(batch(views=[images(1)[:, :1]]))
 
 
-def look_up(data: dict, *hits: bool, shape: tuple[int, int] = (6, 10)) -> dict:
-    """Let the features of some samples be cached, as their pipeline tells."""
-    for index, (sample, hit) in enumerate(zip(data['data_samples'], hits, strict=True)):
-        lookup = Lookup(f'{index}', 'folder' if hit else None)
-        found = {'lidar': lookup, 'camera': lookup}
-        sample.set_metainfo(dict(cached_features=found, pad_shape=shape))
-    return data
+def test_cached_features_are_stacked_in_float32():
+    data = dict(inputs=dict(features={'img_backbone': [[torch.ones(2, 4, 3).half()] * 2]}))
+    inputs = preprocessor()(data)['inputs']
+    assert inputs.keys() == {'features'}
+    (maps,) = inputs['features']['img_backbone']
+    assert maps.dtype == torch.float32
+    assert maps.shape == (2, 2, 4, 3)
 
 
-def test_inputs_are_those_of_the_samples_that_are_not_cached():
-    points = torch.tensor([[0.5, 0.5, 0.5, 7.0, 0.0]])
-    clouds = [points[:0], points, points + 1]
-    data = look_up(batch(clouds, [images(2, 0, 0), images(2), images(2)]), True, False, False)
-    out = preprocessor()(data)
-    inputs = out['inputs']
-    assert [len(cloud) for cloud in inputs['points']] == [1, 1]
-    assert inputs['voxels']['coors'][:, 0].tolist() == [0]
-    assert inputs['imgs'].shape == (2, 2, 3, 8, 16)
-    assert {
-        branch: [lookup.key for lookup in found] for branch, found in inputs['lookups'].items()
-    } == {'camera': ['0', '1', '2'], 'lidar': ['0', '1', '2']}
-    assert all(sample.pad_shape == (8, 16) for sample in out['data_samples'])
+def test_missing_views_of_cached_features_are_zero():
+    maps = [torch.ones(1, 4, 3), torch.ones(3, 4, 3)]
+    data = dict(inputs=dict(points=[torch.zeros(1, 5)] * 2, features={'img_neck': [maps]}))
+    inputs = preprocessor()(data)['inputs']
+    assert inputs.keys() == {'points', 'voxels', 'features'}
+    assert inputs['features']['img_neck'][0].sum(dim=(2, 3)).tolist() == [[12, 0, 0], [12] * 3]
 
 
-def test_a_batch_that_is_all_cached_has_no_inputs():
-    data = look_up(batch([torch.empty(0, 5)] * 2, [images(1, 0, 0)] * 2), True, True)
-    out = preprocessor()(data)
-    assert out['inputs'].keys() == {'lookups'}
-    assert all(sample.pad_shape == (8, 16) for sample in out['data_samples'])
-
-
-def test_features_that_would_depend_on_the_other_images_are_refused():
-    data = look_up(batch(views=[images(1), images(1, 12, 10)]), False, False)
-    data['data_samples'][1].set_metainfo(dict(pad_shape=(12, 10)))
-    with pytest.raises(ValueError, match=r'padded to \[\(8, 16\), \(16, 16\)\].*Resize'):
-        preprocessor()(data)
+def test_cached_features_of_different_sizes_are_refused():
+    maps = [torch.ones(1, 4, 3), torch.ones(1, 4, 5)]
+    with pytest.raises(ValueError, match=r'\(1, 4, 5\).*as ResizeCropFlipImage does'):
+        preprocessor()(dict(inputs=dict(features={'img_neck': [maps]})))

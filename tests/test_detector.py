@@ -106,9 +106,7 @@ def test_an_empty_sample_does_not_depend_on_its_neighbour(detector):
     mixed = detector.data_preprocessor(batch([cloud(), cloud(0)]))['inputs']
     empty = detector.data_preprocessor(batch([cloud(0), cloud(0)]))['inputs']
     with torch.no_grad():
-        mixed_map, empty_map = (
-            detector.extract_pts_feat(inputs['voxels'], inputs) for inputs in (mixed, empty)
-        )
+        mixed_map, empty_map = (detector.extract_pts_feat(inputs) for inputs in (mixed, empty))
     torch.testing.assert_close(mixed_map[1], empty_map[1])
 
 
@@ -126,7 +124,7 @@ def test_voxels_outside_of_a_grid_declared_too_small_are_as_none(model_config):
         ]
         assert len(inputs[0]['voxels']['coors']) == len(inputs[1]['voxels']['coors'])
         with torch.no_grad():
-            maps = [detector.extract_pts_feat(x['voxels'], x) for x in inputs]
+            maps = [detector.extract_pts_feat(x) for x in inputs]
         assert torch.equal(*maps)
 
 
@@ -151,7 +149,7 @@ def test_an_empty_batch_runs_no_sparse_convolution_and_reads_nothing(detector):
     encoder.forward = None
     inputs = detector.data_preprocessor(batch([cloud(0), cloud(0)]))['inputs']
     with DeviceWaits() as waits:
-        bev = detector.extract_pts_feat(inputs['voxels'], inputs)
+        bev = detector.extract_pts_feat(inputs)
     assert waits.names == []
     bev.sum().backward()
     assert all(p.grad.eq(0).all() for p in encoder.parameters())
@@ -180,3 +178,21 @@ def test_half_a_branch_is_refused(model_config):
     config = {k: v for k, v in model_config.items() if k not in ('type', 'img_neck')}
     with pytest.raises(ValueError, match=r"camera branch \['img_neck'\] is missing"):
         CmtDetector(**config)
+
+
+def test_the_rest_of_a_branch_runs_on_its_features(detector, monkeypatch):
+    """Features of the backbones or of the necks in place of points and images."""
+    detector.eval()
+    inputs = detector.data_preprocessor(batch([cloud(), cloud()]))['inputs']
+    with torch.no_grad():
+        whole = detector.extract_feat(inputs)
+        backbones = {
+            'img_backbone': detector.image_maps(inputs['imgs']),
+            'pts_backbone': detector.bev_maps(inputs['voxels'], 2),
+        }
+        necks = {'pts_neck': [whole[0]], 'img_neck': [whole[1]]}
+        for name in backbones:
+            monkeypatch.setattr(detector.get_submodule(name), 'forward', None)
+        for features in (backbones, necks):
+            maps = detector.extract_feat({'features': features})
+            assert all(torch.equal(*pair) for pair in zip(maps, whole, strict=True))

@@ -83,7 +83,7 @@ def run_step(model: nn.Module, boxes: tuple[int, ...], tmp_path) -> dict[str, in
     ):
         model.to(DEVICE)
         bev = torch.randn(len(boxes), 128, 8, 8, device=DEVICE)
-        model.extract_pts_feat = lambda voxels, inputs: bev
+        model.extract_pts_feat = lambda inputs: bev
         images = torch.randn(len(boxes), 2, 3, 64, 176, device=DEVICE)
         samples = [make_sample(n).to(DEVICE) for n in boxes]
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)

@@ -1,39 +1,39 @@
 """Compute the features of a config's frozen backbones: ``python tools/cache_features.py CONFIG``.
 
-Training and testing fill the cache too, as they go; this does so before, and says how much it will
-take. What is there already is not computed again.
+Training then reads them in place of points and images. Existing features are not computed again.
 """
 
 import argparse
-from collections.abc import Sequence
+import copy
 
 import _startup
 
 _startup.prepare()
 
+from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from projects.cmt_aqr.cli import arguments, processes
-from projects.cmt_aqr.feature_cache import FeatureCacheHook
-from projects.cmt_aqr.feature_cache.filling import fill, loader_config, prepare
+from projects.cmt_aqr.feature_cache import FeatureCacheHook, fill
+from projects.cmt_aqr.feature_cache.filling import select_features
 from projects.cmt_aqr.process_group import leave_process_group
 from projects.cmt_aqr.usage_error import UsageError
-
-LOADERS = {name: f'{name}_dataloader' for name in ('train', 'val', 'test')}
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser("Compute the features of a config's frozen backbones")
-    parser.add_argument('--checkpoint', help="weights, in place of the config's load_from")
+    parser.add_argument(
+        'checkpoint', nargs='?', help="weights of the backbones; by default the config's load_from"
+    )
     parser.add_argument(
         '--data',
         nargs='+',
-        choices=list(LOADERS),
+        choices=['train', 'val', 'test'],
         default=['train', 'val'],
-        help='of these loaders',
+        help='data loaders whose samples are computed',
     )
     return parser
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser = make_parser()
     args = parser.parse_args()
     processes.start_process(args.local_rank)
-    names = [LOADERS[name] for name in args.data]
+    loaders = [f'{name}_dataloader' for name in args.data]
     with arguments.exit_on_usage_error(parser):
         cfg = arguments.read_config(args)
         if not has_cache(cfg):
@@ -52,37 +52,43 @@ def main() -> None:
                 '--cfg-options feature_cache.directory=work_dirs/features'
             )
         cfg.resume, cfg.load_from = False, args.checkpoint or cfg.get('load_from')
-        if cfg.load_from:
-            arguments.check_checkpoint(cfg.load_from)
-        arguments.check_data(cfg, *names)
+        if not cfg.load_from:
+            raise UsageError(
+                f'config {args.config} has no load_from: name the checkpoint of the frozen '
+                'backbones after the config'
+            )
+        arguments.check_checkpoint(cfg.load_from)
+        arguments.check_data(cfg, *loaders)
     processes.start_cpu_processes(cfg)
     with arguments.exit_on_usage_error(parser):
-        fill_cache(cfg, names)
+        fill_cache(cfg, loaders)
     leave_process_group()
 
 
-def fill_cache(cfg: Config, names: Sequence[str]) -> None:
-    """Compute the features of all samples of the named dataloaders.
+def has_cache(cfg: Config) -> bool:
+    """Whether the config sets ``feature_cache``, directly or in a config that a run wrote."""
+    return any(hook['type'] == FeatureCacheHook.__name__ for hook in cfg.get('custom_hooks') or [])
+
+
+def fill_cache(cfg: Config, loaders: list[str]) -> None:
+    """Compute the features of all samples of some data loaders.
 
     Raises:
         UsageError: the cache is too small.
     """
     runner = Runner.from_cfg(cfg)
-    model = prepare(runner)
-    model = model.module if is_model_wrapper(model) else model
+    runner._init_model_weights()
+    runner.load_or_resume()
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     (store,) = (hook.store for hook in runner.hooks if isinstance(hook, FeatureCacheHook))
-    try:
-        for name in names:
-            for dataset in arguments.datasets_of(cfg, name):
-                loader = runner.build_dataloader(loader_config(cfg, name, dataset))
-                fill(model, loader, store, training=name == LOADERS['train'], name=name)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def has_cache(cfg: Config) -> bool:
-    """Whether the run will have a feature cache."""
-    return any(hook['type'] == FeatureCacheHook.__name__ for hook in cfg.get('custom_hooks') or [])
+    for name in loaders:
+        for config in arguments.datasets_of(cfg, name):
+            dataset = DATASETS.build(copy.deepcopy(config))
+            select_features(model, dataset, store, training=name == 'train_dataloader')
+            try:
+                fill(model, dataset, store, num_workers=cfg[name].num_workers)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
 
 
 if __name__ == '__main__':

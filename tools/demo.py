@@ -1,8 +1,9 @@
-"""From nothing to an official score: what ``make demo`` runs, each step a command of this project.
+"""Demonstration of the project from data to official scores; ``make demo`` runs it.
 
-Makes the synthetic nuScenes database, trains an Adaptive Query Router on the frozen shipped CMT
-from features that are computed once, scores it with sound and with failing sensors by the official
-nuScenes evaluation beside the shipped models, and draws where a shipped router looks.
+Each step is a command of this project. It makes the synthetic nuScenes database, computes the
+features of the frozen shipped backbones once, trains an Adaptive Query Router on them, scores it
+and the shipped models with and without sensor failures by the official nuScenes evaluation, and
+draws where a shipped router looks.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def main() -> int:
         pictures = draw(args)
     except subprocess.CalledProcessError as error:
         command = shlex.join(map(str, error.cmd))
-        print(f'demo: stopped, because this failed: {command}', file=sys.stderr)
+        print(f'demo: this command failed: {command}', file=sys.stderr)
         return 1
     print(f'\n{(ROOT / scores).read_text()}')
     print(f'the table and its plot: {scores.parent}')
@@ -63,7 +64,7 @@ def run(title: str, *command: str | Path) -> None:
 
 
 def make_data() -> None:
-    """The database and its info files, each unless it is there."""
+    """Make the database and its info files, unless they exist."""
     if not (ROOT / DATA / 'v1.0-mini').is_dir():
         run('Synthetic nuScenes', 'tools/make_synthetic_nuscenes.py', '--out', DATA)
     if not (ROOT / DATA / 'nuscenes_infos_val.pkl').is_file():
@@ -71,20 +72,21 @@ def make_data() -> None:
 
 
 def cache(args: argparse.Namespace) -> tuple[str, str]:
-    """Features of the frozen backbones are computed once for all models and steps."""
+    """Options for features of the frozen backbones, which all models and steps share."""
     return '--cfg-options', f'feature_cache.directory={args.work_dir / "features"}'
 
 
 def train(args: argparse.Namespace) -> Path:
-    """Train the router from the shipped CMT; the checkpoint of the last epoch."""
+    """Train the router from the shipped CMT; returns the checkpoint of the last epoch."""
     folder = args.work_dir / ROUTED.stem
+    run('Features of the frozen backbones', 'tools/cache_features.py', ROUTED, *cache(args))
     options = ('--work-dir', folder, '--seed', args.seed, *cache(args))
     run('Training of a router', 'tools/train.py', ROUTED, *options)
     return Path((ROOT / folder / 'last_checkpoint').read_text().strip())
 
 
 def score(models: dict[str, tuple[Path, Path]], args: argparse.Namespace) -> Path:
-    """Score the shipped CMT and other models under all conditions; the table."""
+    """Score the shipped CMT and other models under all conditions; returns the table."""
     folder = args.work_dir / 'scores'
     named = [word for name, model in models.items() for word in ('--model', name, *model)]
     options = ('--conditions', *CONDITIONS, '--work-dir', folder, '--seed', args.seed, *cache(args))
@@ -93,7 +95,7 @@ def score(models: dict[str, tuple[Path, Path]], args: argparse.Namespace) -> Pat
 
 
 def draw(args: argparse.Namespace) -> Path:
-    """Draw a frame with the boxes and weights of the shipped router; the folder."""
+    """Draw a frame with boxes and weights of the shipped router; returns the folder."""
     folder = args.work_dir / 'pictures'
     options = ('--work-dir', args.work_dir / 'visualize', '--out', folder)
     run('Pictures', 'tools/visualize.py', 'router', ROUTED, ROUTER, *options)

@@ -1,4 +1,4 @@
-"""From samples as the pipeline packs them to the batch the model reads.
+"""Data preprocessor: from packed samples to the batch that the model reads.
 
 Shapes: B samples, V cameras (the most in the batch), H and W of the padded images, N voxels of at
 most P points with C values each.
@@ -6,6 +6,7 @@ most P points with C values each.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,30 +18,30 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional
 
-from .feature_cache import Lookup, lookups_of
 from .samples import sample_name
 from .voxelize import Voxelizer, cloud_of_point
 
 
 @MODELS.register_module()
 class CmtDataPreprocessor(Det3DDataPreprocessor):
-    """mmdet3d's preprocessor for clouds and views that may be missing, empty or damaged.
+    """Data preprocessor for point clouds and images that may be missing, empty or damaged.
 
-    Normalisation and the move to the device are mmdet3d's. Added: voxels are made by
-    :class:`~projects.cmt_aqr.voxelize.Voxelizer`, on any device; points with a value that is not
-    finite are dropped (one warning a run, with the sample); samples may have different numbers of
-    cameras, or none: the views up to the largest number are filled with zeros, which is the mean
-    image, and a sample's own number is the length of its ``lidar2img``. Samples whose features are
-    cached have no input; the batch then holds that of the others.
+    Beyond mmdet3d's normalisation and transfer to the device:
+
+    - :class:`~projects.cmt_aqr.voxelize.Voxelizer` makes the voxels, on any device;
+    - points with a value that is not finite are dropped, with one warning per run;
+    - samples may have different numbers of cameras, or none: missing views are zero, which is the
+      mean image, and a sample's number of views is the length of its ``lidar2img``;
+    - features from a :mod:`~projects.cmt_aqr.feature_cache` are stacked, in float32.
 
     Args:
         voxel_layer: arguments of `Voxelizer`, named as in mmdet3d (``voxel_size``,
-            ``point_cloud_range``, ``max_num_points``, ``max_voxels``); None gives no voxels. The
+            ``point_cloud_range``, ``max_num_points``, ``max_voxels``); None makes no voxels. The
             detector adds ``sparse_shape``, the grid of its sparse encoder.
-        mean: per channel, in the order of the normalised image; None to leave images as they are.
-        std: as `mean`.
-        bgr_to_rgb: swap the channels before normalising.
-        pad_size_divisor: images are padded below and to the right to multiples of this.
+        mean: mean of each channel after `bgr_to_rgb`; None does not normalise.
+        std: standard deviation of each channel; None if `mean` is.
+        bgr_to_rgb: reverse the channels before normalising.
+        pad_size_divisor: images are padded at the bottom and right to multiples of this.
         non_blocking: copy to the device without waiting.
     """
 
@@ -65,48 +66,48 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         self._warned = False
 
     def simple_process(self, data: dict, training: bool = False) -> dict:
-        """A collated batch -> the model's inputs.
+        """Turns a collated batch into the model's inputs.
 
         Args:
-            data: ``inputs`` with ``points``, a list of B (n, C), and ``img``, a list of B
-                (V_b, 3, h, w) or None; either may be absent. From
-                :class:`~projects.cmt_aqr.datasets.failures.PackHealth` also ``health`` with
-                ``lidar``, a list of B (h, w), and ``camera``, a list of B (V_b, h, w).
-                ``data_samples``, a list of B or None.
+            data: ``inputs``, any of ``points``, a list of B (n, C); ``img``, a list of B
+                (V_b, 3, h, w) or None; ``features``, which has the maps of each cached module, each
+                map a list of B; and, from
+                :class:`~projects.cmt_aqr.datasets.failures.PackHealth`, ``health`` with ``lidar``,
+                a list of B (h, w), and ``camera``, a list of B (V_b, h, w). ``data_samples``, a
+                list of B or None.
             training: not used; training-time augmentation is done in the pipeline.
 
         Returns:
             ``inputs`` with ``points`` (list of B), ``voxels`` (dict of ``voxels`` (N, P, C),
             ``num_points`` (N,), ``coors`` (N, 4) as sample, z, y, x), ``imgs`` (B, V, 3, H, W),
-            absent if no sample has a camera, and ``health``, if it was packed, with ``lidar``
-            (B, h, w) and ``camera`` (B, V, h, w); and ``data_samples``, each with the meta
-            ``pad_shape`` (H, W). With a feature cache also ``lookups``, by branch for each sample;
-            B of the other inputs is then the number of samples that are not cached, and what has
-            none is absent.
+            ``features`` (lists of (B, ...) float32) and ``health`` with ``lidar`` (B, h, w) and
+            ``camera`` (B, V, h, w), each only if there is such an input; and ``data_samples``, each
+            with the meta ``pad_shape`` (H, W).
 
         Raises:
-            ValueError: for images that are not (V, 3, h, w), or not one per ``lidar2img``; with a
-                feature cache also for images of different sizes in one batch.
+            ValueError: for images that are not (V, 3, h, w), or not one per ``lidar2img``, and for
+                cached features of different sizes in one batch.
         """
         data = self.cast_data(data)
         inputs, samples = data['inputs'], data.get('data_samples')
-        lookups = lookups_of(samples)
-        batch = {'lookups': lookups} if lookups else {}
+        batch = {}
         if 'health' in inputs:
             batch['health'] = _batch_health(inputs['health'])
-        clouds, of = _to_compute(inputs.get('points'), samples, lookups.get('lidar'))
-        if clouds:
-            batch['points'] = self._finite_points(clouds, of)
+        if inputs.get('points'):
+            batch['points'] = self._finite_points(inputs['points'], samples)
             if self.voxel_layer is not None:
                 batch['voxels'] = self.voxel_layer(batch['points'])
-        views, of = _to_compute(inputs.get('img'), samples, lookups.get('camera'))
-        images = self._batch_images(views, of)
+        images = self._batch_images(inputs.get('img') or (), samples)
         if images is not None:
             batch['imgs'] = images
-        if images is not None or 'camera' in lookups:
-            shape = self._cached_shape(samples) if 'camera' in lookups else images.shape[-2:]
+            shape = tuple(images.shape[-2:])
             for sample in samples or ():
-                sample.set_metainfo(dict(pad_shape=tuple(shape), batch_input_shape=tuple(shape)))
+                sample.set_metainfo(dict(pad_shape=shape, batch_input_shape=shape))
+        if 'features' in inputs:
+            batch['features'] = {
+                module: [_stack_features(samples_maps) for samples_maps in maps]
+                for module, maps in inputs['features'].items()
+            }
         return {'inputs': batch, 'data_samples': samples}
 
     def _finite_points(
@@ -116,7 +117,7 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         finite = points.isfinite().all(dim=1)
         cloud, start = cloud_of_point(clouds)
         kept = torch.zeros_like(start).index_add_(0, cloud, finite.long())
-        kept = kept.tolist()  # the one host read of a batch that is whole
+        kept = kept.tolist()  # the only host read if all points are finite
         dropped = [len(cloud) - count for cloud, count in zip(clouds, kept, strict=True)]
         if not any(dropped):
             return [*clouds]
@@ -128,12 +129,13 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         if not self._warned:
             self._warned = True
             message = f'sample {sample}: dropped {count} points with NaN or infinite values; '
-            print_log(message + 'later ones are dropped in silence', logger='current', level=30)
+            message += 'further ones are dropped without a warning'
+            print_log(message, logger='current', level=logging.WARNING)
 
     def _batch_images(
         self, views: Sequence[Tensor | None], samples: Sequence[Det3DDataSample] | None
     ) -> Tensor | None:
-        """List of B (V_b, 3, h, w) or None -> (B, V, 3, H, W) normalised, or None without views."""
+        """B times (V_b, 3, h, w) or None -> (B, V, 3, H, W) normalised, or None without views."""
         for i, images in enumerate(views):
             _check_views(images, samples, i)
         present = [images for images in views if images is not None and len(images)]
@@ -146,21 +148,6 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
             images = self._normalise(blank if images is None or not len(images) else images)
             batch.append(functional.pad(images, (0, 0) * 3 + (0, most - len(images))))
         return multiview_img_stack_batch(batch, self.pad_size_divisor, self.pad_value)
-
-    def _cached_shape(self, samples: Sequence[Det3DDataSample]) -> tuple[int, int]:
-        """Size of the padded images (H, W), whichever of them are there."""
-        divisor = self.pad_size_divisor
-        shapes = {
-            tuple(-(-side // divisor) * divisor for side in sample.metainfo['pad_shape'][:2])
-            for sample in samples
-        }
-        if len(shapes) > 1:
-            raise ValueError(
-                f'images of one batch would be padded to {sorted(shapes)}, and features of one '
-                'would depend on the others: a feature cache needs one size, as '
-                'ResizeCropFlipImage gives'
-            )
-        return shapes.pop()
 
     def _normalise(self, images: Tensor) -> Tensor:
         if self._channel_conversion:
@@ -179,16 +166,21 @@ def _batch_health(health: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
     return {'lidar': torch.stack([*health['lidar']]), 'camera': torch.stack(camera)}
 
 
-def _to_compute(
-    inputs: Sequence | None,
-    samples: Sequence[Det3DDataSample] | None,
-    lookups: Sequence[Lookup] | None,
-) -> tuple[Sequence, Sequence[Det3DDataSample] | None]:
-    """The inputs of the samples that are not cached, and these samples."""
-    if inputs is None or lookups is None:
-        return inputs or (), samples
-    missing = [index for index, lookup in enumerate(lookups) if not lookup.hit]
-    return [inputs[index] for index in missing], [samples[index] for index in missing]
+def _stack_features(maps: Sequence[Tensor]) -> Tensor:
+    """One feature map of each sample -> (B, ...) float32; missing views are zero.
+
+    Raises:
+        ValueError: the maps differ in another dimension than their first.
+    """
+    shapes = [tuple(m.shape) for m in maps]
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise ValueError(
+            f'cached features of one batch have different shapes: {shapes}; the pipeline must '
+            'resize all images to one size, as ResizeCropFlipImage does'
+        )
+    most = max(map(len, maps))
+    padding = (0, 0) * (maps[0].dim() - 1)
+    return torch.stack([functional.pad(m, (*padding, 0, most - len(m))) for m in maps]).float()
 
 
 def _check_views(

@@ -6,8 +6,7 @@ Shapes: B batch, V cameras.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
-from .feature_cache import FeatureCache, Lookup
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
 from .geometry import VoxelGrid
 from .precision import in_float32
@@ -29,38 +27,37 @@ FLOAT32_PARTS = ('pts_voxel_encoder', 'pts_middle_encoder', 'pts_bbox_head')
 
 @MODELS.register_module()
 class CmtDetector(RequiresHooks, Base3DDetector):
-    """Cross Modal Transformer (Yan et al., ICCV 2023) of LiDAR and cameras, or of either.
+    """Cross Modal Transformer (Yan et al., ICCV 2023) for LiDAR, cameras, or both.
 
-    A branch that the config leaves out is not built. The config of every part may hold settings of
-    :class:`~projects.cmt_aqr.freezing.FreezePolicy` beside its own arguments. Attribute names
-    follow the released state dict.
+    Without the config of a branch, the branch is not built. The config of every part may contain
+    settings of :class:`~projects.cmt_aqr.freezing.FreezePolicy` in addition to its own arguments.
+    Attribute names follow the released state dict.
 
-    With a ``feature_cache``, which a hook may set, the frozen first stages of a branch run only for
-    samples whose features are not cached, see :mod:`projects.cmt_aqr.feature_cache`.
+    A batch may contain cached features of frozen backbones or necks in place of points or images,
+    see :mod:`projects.cmt_aqr.feature_cache`; the remaining parts of the branch then run on them.
 
     Args:
         pts_bbox_head: config of the head.
-        data_preprocessor: config of the preprocessor, which also makes the voxels, those that lie
-            in the ``sparse_shape`` of `pts_middle_encoder`.
+        data_preprocessor: config of the preprocessor, which also makes the voxels, limited to the
+            ``sparse_shape`` of `pts_middle_encoder`.
         img_backbone: config of the image backbone.
-        img_neck: config of its neck; the head takes the first map that it returns.
+        img_neck: config of its neck, whose first output the head takes.
         pts_voxel_encoder: config of the voxel encoder.
         pts_middle_encoder: config of the sparse encoder.
         pts_backbone: config of the BEV backbone.
-        pts_neck: config of its neck; the head takes the first map that it returns.
-        grid_mask: config of an augmentation of the images as the backbone gets them.
+        pts_neck: config of its neck, whose first output the head takes.
+        grid_mask: config of an augmentation of the normalised images.
         fast_path: settings of a :class:`~projects.cmt_aqr.freezing.FastPath` for every part of the
-            branches, which computes the part while it is frozen; ``None`` for none.
+            branches, used while the part is frozen; ``None`` disables fast paths.
         float32_parts: names of the parts above that compute in float32 under autocast; the others
-            compute in half precision. The default is what the released CMT was trained with: image
-            branch, BEV backbone and its neck in half precision, and of the head the kernels of
-            cross-attention. MMDetection3D's sparse encoders compute in float32 in any case.
+            compute in half precision. By default, as in the training of the released CMT, image
+            branch, BEV backbone, BEV neck and the head's cross-attention kernels use half
+            precision. MMDetection3D's sparse encoders always compute in float32.
         init_cfg: as in mmengine.
 
     Raises:
-        ValueError: only a part of a branch is configured, or a branch that the head has no use
-            for; ``float32_parts`` has a name that is not a part's; a part cannot be frozen, or have
-            a fast path, as its config says.
+        ValueError: an incomplete branch, or one that the head does not use; an unknown name in
+            ``float32_parts``; a part that cannot be frozen, or have a fast path, as configured.
     """
 
     def __init__(
@@ -106,10 +103,9 @@ class CmtDetector(RequiresHooks, Base3DDetector):
                     add_fast_path(part, name=name, **fast_path)
                 self.add_module(name, part)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
-        self.feature_cache: FeatureCache | None = None
 
     def train(self, mode: bool = True) -> CmtDetector:
-        """As ever; where the mode changes, weights may have been exchanged for averaged ones."""
+        """Refreshes the fast paths on a change of mode, since EMA may have swapped the weights."""
         if mode != self.training:
             renew_fast_paths(self)
         return super().train(mode)
@@ -117,77 +113,65 @@ class CmtDetector(RequiresHooks, Base3DDetector):
     def extract_feat(self, batch_inputs_dict: Mapping) -> tuple[Tensor | None, Tensor | None]:
         """BEV map (B, C, height, width) and image maps (B, V, C, height, width).
 
-        Either is ``None`` where its input is missing or the model has no such branch.
+        Either is ``None`` where the batch has no such input or the model has no such branch.
         """
         return (
-            self.extract_pts_feat(batch_inputs_dict.get('voxels'), batch_inputs_dict),
-            self.extract_img_feat(batch_inputs_dict.get('imgs'), batch_inputs_dict),
+            self.extract_pts_feat(batch_inputs_dict),
+            self.extract_img_feat(batch_inputs_dict),
         )
 
-    def extract_img_feat(
-        self, imgs: Tensor | None, batch_inputs_dict: Mapping | None = None
-    ) -> Tensor | None:
-        """(B, V, 3, H, W) normalised images -> (B, V, C, height, width).
+    def extract_img_feat(self, batch_inputs_dict: Mapping) -> Tensor | None:
+        """Image maps (B, V, C, height, width) of a batch, or ``None``.
 
         Args:
-            imgs: of the samples that are not cached; without a cache, of all.
-            batch_inputs_dict: its ``lookups``, if any, say what is cached.
+            batch_inputs_dict: ``imgs`` (B, V, 3, H, W), normalised; or ``features``, the output of
+                ``img_backbone`` or ``img_neck`` as :meth:`image_maps` and this method return it.
         """
-        lookups = (batch_inputs_dict or {}).get('lookups', {}).get('camera')
-        if 'camera' not in self.pts_bbox_head.modalities or (imgs is None and lookups is None):
-            return None
-        return self._run_branch('camera', [self._image_maps, self._image_neck], imgs, lookups)
+        features, imgs = batch_inputs_dict.get('features', {}), batch_inputs_dict.get('imgs')
+        if 'img_neck' in features:
+            return features['img_neck'][0]
+        maps = features.get('img_backbone')
+        if maps is None:
+            if imgs is None or 'camera' not in self.pts_bbox_head.modalities:
+                return None
+            maps = self.image_maps(imgs)
+        flat = self._run_part('img_neck', [m.flatten(0, 1) for m in maps])[0]
+        return flat.unflatten(0, maps[0].shape[:2])
 
-    def extract_pts_feat(
-        self, voxels: Mapping[str, Tensor] | None, batch_inputs_dict: Mapping
-    ) -> Tensor | None:
-        """Voxels of the batch -> (B, C, height, width).
+    def extract_pts_feat(self, batch_inputs_dict: Mapping) -> Tensor | None:
+        """BEV map (B, C, height, width) of a batch, or ``None``.
 
         Args:
-            voxels: ``voxels`` (N, points, features), ``num_points`` (N,) and ``coors`` (N, 4):
-                sample, z, y, x. Samples may be without any. Of the samples that are not cached;
-                without a cache, of all.
-            batch_inputs_dict: its ``points``, one cloud a sample, give their number; its
-                ``lookups``, if any, say what is cached.
+            batch_inputs_dict: ``voxels`` and ``points``, see :meth:`bev_maps`; or ``features``, the
+                output of ``pts_backbone`` or ``pts_neck`` as :meth:`bev_maps` and this method
+                return it.
         """
-        lookups = batch_inputs_dict.get('lookups', {}).get('lidar')
-        if 'lidar' not in self.pts_bbox_head.modalities or (voxels is None and lookups is None):
-            return None
-        maps = partial(self._bev_maps, batch_size=len(batch_inputs_dict.get('points', ())))
-        return self._run_branch('lidar', [maps, self._bev_neck], voxels, lookups)
+        features, voxels = batch_inputs_dict.get('features', {}), batch_inputs_dict.get('voxels')
+        if 'pts_neck' in features:
+            return features['pts_neck'][0]
+        maps = features.get('pts_backbone')
+        if maps is None:
+            if voxels is None or 'lidar' not in self.pts_bbox_head.modalities:
+                return None
+            maps = self.bev_maps(voxels, len(batch_inputs_dict['points']))
+        return self._run_part('pts_neck', maps)[0]
 
-    def _run_branch(
-        self,
-        branch: str,
-        stages: Sequence[Callable],
-        inputs: Tensor | Mapping | None,
-        lookups: Sequence[Lookup] | None,
-    ) -> Tensor:
-        """Run the stages of a branch, the cached ones only for what is missing in the cache."""
-        cached = 0
-        if lookups is not None and self.feature_cache is not None:
-            cached = self.feature_cache.num_stages(branch)
-        if cached:
-            compute = partial(_chain, stages[:cached], inputs)
-            device = self.data_preprocessor.device
-            inputs = self.feature_cache.complete(branch, lookups, compute, device=device)
-        return _chain(stages[cached:], inputs)[0]
-
-    def _image_maps(self, imgs: Tensor) -> list[Tensor]:
-        """(B, V, 3, H, W) -> the backbone's maps, each (B, V, C, height, width)."""
+    def image_maps(self, imgs: Tensor) -> list[Tensor]:
+        """Normalised images (B, V, 3, H, W) -> the backbone's maps, each (B, V, C, h, w)."""
         flat = imgs.flatten(0, 1)
         if self.grid_mask is not None:
             flat = self.grid_mask(flat)
         maps = self._run_part('img_backbone', flat)
         return [m.unflatten(0, imgs.shape[:2]) for m in maps]
 
-    def _image_neck(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, V, ...) of the backbone -> the one that the head takes."""
-        flat = self._run_part('img_neck', [m.flatten(0, 1) for m in maps])[0]
-        return [flat.unflatten(0, maps[0].shape[:2])]
+    def bev_maps(self, voxels: Mapping[str, Tensor], batch_size: int) -> list[Tensor]:
+        """Voxels -> the BEV backbone's maps, each (B, C, height, width).
 
-    def _bev_maps(self, voxels: Mapping[str, Tensor], batch_size: int) -> list[Tensor]:
-        """Voxels -> the backbone's maps, each (B, C, height, width)."""
+        Args:
+            voxels: ``voxels`` (N, points, features), ``num_points`` (N,) and ``coors`` (N, 4):
+                sample, z, y, x. Samples may be without any.
+            batch_size: B, the number of clouds.
+        """
         if len(voxels['voxels']):
             features = self._run_part(
                 'pts_voxel_encoder', voxels['voxels'], voxels['num_points'], voxels['coors']
@@ -197,12 +181,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             bev = self._empty_bev(voxels['voxels'], batch_size)
         return [*self._run_part('pts_backbone', bev)]
 
-    def _bev_neck(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps of the backbone -> the one that the head takes."""
-        return [self._run_part('pts_neck', maps)[0]]
-
     def _run_part(self, name: str, *inputs: Any) -> Any:
-        """Output of a part, in float32 also under autocast if it is one of those parts."""
+        """Output of a part; parts in ``float32_parts`` ignore autocast."""
         part = getattr(self, name)
         if name not in self.float32_parts:
             return part(*inputs)
@@ -216,7 +196,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         """Losses of a batch, see :meth:`CmtHead.loss`.
 
         Raises:
-            FloatingPointError: an output is not finite; with the samples of the batch.
+            FloatingPointError: an output is not finite; the message names the batch's samples.
         """
         features = self.extract_feat(batch_inputs_dict)
         try:
@@ -228,9 +208,9 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         return self._with_absent_branches(losses, *features)
 
     def parse_losses(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, OrderedDict[str, float]]:
-        """Sum of the losses, and the numbers to log as floats, read back to the host all at once.
+        """Sum of the losses, and the values to log as floats.
 
-        MMEngine reads every number that it logs by itself, which holds the host as many times.
+        All values are read in one transfer, whereas MMEngine would wait for the device once each.
         """
         loss, log_vars = super().parse_losses(losses)
         values = torch.stack([*log_vars.values()]).detach().tolist()
@@ -257,21 +237,21 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         return self.pts_bbox_head(*self.extract_feat(batch_inputs_dict), metas).tasks
 
     def _uses(self, modality: str, branch: Mapping[str, Mapping | None]) -> bool:
-        """Whether a branch is to be built; it is configured as a whole or not at all."""
+        """Whether to build a branch, which must be configured completely or not at all."""
         missing = [name for name, config in branch.items() if config is None]
         wanted = modality in self.pts_bbox_head.modalities
         if (wanted and missing) or (not wanted and len(missing) < len(branch)):
             raise ValueError(
                 f'the head was built for {list(self.pts_bbox_head.modalities)}, '
-                f'but of the {modality} branch {missing or "nothing"} is missing: '
-                "configure a branch as a whole, and name it in the head's modalities"
+                f'but of the {modality} branch {missing or "nothing"} is missing: configure '
+                "all parts of a branch and name it in the head's modalities, or neither"
             )
         return wanted
 
     def _with_absent_branches(
         self, losses: dict[str, Tensor], bev: Tensor | None, images: Tensor | None
     ) -> dict[str, Tensor]:
-        """Give the parameters of a branch that had no input a gradient of zero.
+        """Adds zero gradients for the parameters of a branch without input.
 
         Distributed training waits for the gradient of every parameter on every rank.
         """
@@ -285,7 +265,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         return losses
 
     def _parts_of(self, modality: str) -> list[nn.Module]:
-        """The modules that only one modality uses."""
+        """Modules that only one modality uses."""
         head = self.pts_bbox_head
         if modality == 'camera':
             return [self.img_backbone, self.img_neck, head.rv_embedding]
@@ -293,10 +273,10 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         return [*parts, head.shared_conv]
 
     def _empty_bev(self, like: Tensor, batch_size: int) -> Tensor:
-        """Map of zeros (B, C, height, width): the encoder's output for a batch without any voxel.
+        """Zeros (B, C, height, width), the encoder's output for a batch without any voxel.
 
-        spconv's kernels do not take zero voxels, so the encoder does not run. Its parameters get a
-        gradient of zero, so that distributed training finds none unused.
+        spconv's kernels do not accept zero voxels, so the encoder does not run. Its parameters get
+        a gradient of zero, as distributed training requires.
         """
         bev = like.new_zeros(batch_size, *bev_shape(self.pts_middle_encoder))
         trained = [p for p in self.pts_middle_encoder.parameters() if p.requires_grad]
@@ -304,20 +284,13 @@ class CmtDetector(RequiresHooks, Base3DDetector):
 
 
 def _check_parts(names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse ``float32_parts`` with a name that is not a part's."""
+    """Raises a ValueError for an unknown name in ``float32_parts``."""
     if isinstance(names, str) or not set(names) <= set(known):
-        raise ValueError(f'float32_parts is {names!r}; it must be a list of some of {known}')
-
-
-def _chain(stages: Sequence[Callable], inputs: object) -> object:
-    """What comes out of the last stage."""
-    for stage in stages:
-        inputs = stage(inputs)
-    return inputs
+        raise ValueError(f'float32_parts is {names!r}; it must be a list of names out of {known}')
 
 
 def bev_shape(encoder: SparseEncoder) -> tuple[int, int, int]:
-    """Channels, height and width of the map of a sparse encoder, from its convolutions alone."""
+    """Channels, height and width of a sparse encoder's output, from its convolutions alone."""
     sizes = encoder.sparse_shape
     for module in encoder.modules():
         if getattr(module, 'subm', True):  # not a convolution, or one that keeps the size
@@ -336,7 +309,7 @@ def bev_shape(encoder: SparseEncoder) -> tuple[int, int, int]:
 def _voxel_grid(
     data_preprocessor: Mapping | None, pts_middle_encoder: Mapping | None
 ) -> VoxelGrid | None:
-    """The grid as the two parts that make it are configured; ``None`` where either is missing."""
+    """Voxel grid of preprocessor and sparse encoder; ``None`` if either is not configured."""
     voxel_layer = (data_preprocessor or {}).get('voxel_layer')
     if voxel_layer is None or pts_middle_encoder is None:
         return None

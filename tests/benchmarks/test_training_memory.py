@@ -63,7 +63,7 @@ def test_the_image_branch_is_counted_as_if_it_were_run(count):
     model = memory.step.model
     inputs = model.data_preprocessor(memory.step.batch, True)['inputs']
     with _watch_saved(model) as saved:
-        model.extract_img_feat(inputs['imgs'])
+        model.extract_img_feat(inputs)
     assert memory.kept(amp=False)['camera'] == saved.bytes
 
 

@@ -1,4 +1,4 @@
-"""A small detector with the weights of the shipped one, its data, and what is logged."""
+"""A small detector with the shipped weights, its data, and a cache of its features."""
 
 import copy
 import shutil
@@ -15,12 +15,14 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 from torch.utils.data import Dataset
 
+from projects.cmt_aqr.feature_cache import FeatureStore, fill
+from projects.cmt_aqr.feature_cache.filling import select_features
 from projects.cmt_aqr.feature_cache.settings import cached_pipeline
 
 
 @pytest.fixture
 def log(monkeypatch) -> list[str]:
-    """What any of mmengine's loggers is told."""
+    """Messages to any of mmengine's loggers."""
     messages: list[str] = []
     monkeypatch.setattr(
         MMLogger, 'handle', lambda logger, record: messages.append(record.getMessage())
@@ -30,19 +32,19 @@ def log(monkeypatch) -> list[str]:
 
 @pytest.fixture(scope='session')
 def data_root(synthetic_root, tmp_path_factory) -> Path:
-    """A database of its own, whose files may be touched if they are put back."""
+    """A database whose files tests may change and restore."""
     return shutil.copytree(synthetic_root, tmp_path_factory.mktemp('cached') / 'data')
 
 
 @pytest.fixture(scope='session')
 def file_config(repo_root) -> Config:
-    """The config as its file has it."""
+    """The config file of the tiny router with a cache."""
     return Config.fromfile(repo_root / 'configs/cmt_aqr/cmt_aqr_tiny_synthetic_cached.py')
 
 
 @pytest.fixture
 def config(file_config, repo_root, data_root, tmp_path) -> Config:
-    """Of a run by recipe A without failures, its cache below `tmp_path`."""
+    """Config of a run on frozen backbones without failures; its cache is in `tmp_path`."""
     cfg = copy.deepcopy(file_config)
     cfg.feature_cache.directory = str(tmp_path / 'features')
     cfg.load_from = str(repo_root / cfg.load_from)
@@ -57,9 +59,9 @@ def config(file_config, repo_root, data_root, tmp_path) -> Config:
 
 @pytest.fixture
 def build_model(config) -> Callable[..., nn.Module]:
-    """The detector in training mode with the shipped weights, settings changed by dotted name.
+    """The detector in training mode with the shipped weights; settings are changed by dotted name.
 
-    Without copies for speed, which take time to make.
+    Without fast paths, which take time to make.
     """
 
     def build(changes: Mapping[str, object] | None = None) -> nn.Module:
@@ -76,10 +78,14 @@ def build_model(config) -> Callable[..., nn.Module]:
 
 @pytest.fixture
 def build_dataset(config) -> Callable[..., Dataset]:
-    """The training data, with a cache or without."""
+    """The training data with a cached or a plain pipeline."""
 
     def build(
-        *, cached: bool = True, before: Sequence[dict] = (), **changes_of_fit: object
+        *,
+        cached: bool = True,
+        before: Sequence[dict] = (),
+        branches: Sequence[str] = ('lidar', 'camera'),
+        **changes_of_fit: object,
     ) -> Dataset:
         settings = config.train_dataloader.dataset.copy()
         pipeline = [*before, *map(dict, settings['pipeline'])]
@@ -88,15 +94,33 @@ def build_dataset(config) -> Callable[..., Dataset]:
                 step.update(changes_of_fit)
         if cached:
             directory = config.feature_cache.directory
-            pipeline = cached_pipeline(pipeline, directory=directory, training=True)
+            pipeline = cached_pipeline(
+                pipeline, branches=branches, directory=directory, training=True
+            )
         return DATASETS.build({**settings, 'pipeline': pipeline})
 
     return build
 
 
 @pytest.fixture
+def store(config) -> FeatureStore:
+    return FeatureStore(directory=config.feature_cache.directory)
+
+
+@pytest.fixture
+def fill_cache(store) -> Callable[..., None]:
+    """Fills a cache with a dataset and lets the dataset read it."""
+
+    def run(model: nn.Module, dataset: Dataset, store: FeatureStore = store) -> None:
+        select_features(model, dataset, store, training=True)
+        fill(model, dataset, store)
+
+    return run
+
+
+@pytest.fixture
 def features_of() -> Callable[..., list[torch.Tensor]]:
-    """What the head gets of these samples: the BEV map and the images' maps."""
+    """The head's input for some samples: the BEV map and the image maps."""
 
     def compute(model: nn.Module, dataset: Dataset, *indices: int) -> list[torch.Tensor]:
         samples = pseudo_collate([dataset[index] for index in indices])

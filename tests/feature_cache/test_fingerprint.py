@@ -1,4 +1,4 @@
-"""Whatever decides a feature changes its key, and nothing else does."""
+"""Everything that determines a feature changes its key, and nothing else does."""
 
 import copy
 from dataclasses import dataclass
@@ -102,7 +102,7 @@ def keys(*failures: DrawnFailure, **changes: object) -> tuple[str, str]:
     return sample_key('lidar', results, 'load'), sample_key('camera', results, 'load')
 
 
-def test_draws_and_annotations_that_change_nothing_keep_the_keys():
+def test_draws_and_annotations_without_influence_keep_the_keys():
     assert keys() == keys(draw=7, ann_info=dict(boxes=1), sample_idx=4)
 
 
@@ -135,6 +135,20 @@ def test_the_strength_of_a_failure_is_in_the_key():
 def test_a_change_of_the_record_changes_the_key_of_its_sensor(change, same):
     pairs = zip(keys(**change), keys(), strict=True)
     assert tuple(changed == as_before for changed, as_before in pairs) == same
+
+
+def test_the_sizes_of_the_files_are_in_the_key(tmp_path):
+    cloud, image = tmp_path / 'a.bin', tmp_path / 'a.jpg'
+    record = dict(
+        lidar_points=dict(lidar_path=str(cloud)), images=dict(CAM=dict(img_path=str(image)))
+    )
+    found = [keys(**record)]
+    for file in (cloud, image):
+        file.write_bytes(b'12345')
+        found.append(keys(**record))
+    lidar, camera = zip(*found, strict=True)
+    assert lidar[0] != lidar[1] == lidar[2]
+    assert camera[0] == camera[1] != camera[2]
 
 
 def test_a_change_of_loading_changes_the_key():

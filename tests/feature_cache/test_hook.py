@@ -1,14 +1,18 @@
-"""A real Runner whose second epoch reads what its first has computed."""
+"""Runs that train on cached features, and tests that fill the cache."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
+from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.runner import Runner
 from toy_runner import CountMetric
 
-from projects.cmt_aqr.feature_cache import FeatureCacheHook, use_feature_cache
+from projects.cmt_aqr.entry import add_failure
+from projects.cmt_aqr.feature_cache import use_feature_cache
+from projects.cmt_aqr.feature_cache.frozen_features import compute_output
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _NUMBER = itertools.count()
@@ -16,12 +20,18 @@ _NUMBER = itertools.count()
 
 @pytest.fixture
 def build_runner(config, tmp_path, monkeypatch):
-    """Runs of a few steps that validate once at their end, settings changed by dotted name."""
-    # Formatting the config takes yapf longer than all else in these runs.
+    """Runners for a few steps; settings are changed by dotted name."""
+    # yapf takes longer to format the config than these runs.
     monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: f'{cfg.to_dict()}'))
 
-    def build(changes: dict | None = None, hooks: tuple = (), *, cached: bool = True) -> Runner:
-        cfg = Config(dict(config.to_dict()))
+    def build(
+        changes: dict | None = None,
+        hooks: tuple = (),
+        *,
+        cached: bool = True,
+        edit: Callable[[Config], None] = lambda cfg: None,
+    ) -> Runner:
+        cfg = Config(config.to_dict(), filename=config.filename)
         cfg.merge_from_dict(
             {
                 'work_dir': str(tmp_path / 'run'),
@@ -40,61 +50,86 @@ def build_runner(config, tmp_path, monkeypatch):
         if not cached:
             cfg.pop('feature_cache')
         use_feature_cache(cfg, {name: [cfg[name].dataset] for name in LOADERS})
+        edit(cfg)
         return Runner.from_cfg(cfg)
 
     return build
 
 
-def counts(log: list[str]) -> list[str]:
-    return [line for line in log if ' read and ' in line]
+@pytest.fixture
+def computed(monkeypatch) -> list[str]:
+    """Modules whose output was computed for the cache, once for each sample."""
+    names = []
+
+    def compute(model, module, inputs):
+        names.append(module)
+        return compute_output(model, module, inputs)
+
+    monkeypatch.setattr('projects.cmt_aqr.feature_cache.filling.compute_output', compute)
+    return names
 
 
-def test_the_second_epoch_reads_all_and_leaves_no_trace(build_runner, log, tmp_path):
+@pytest.fixture
+def fill_for_training(build_runner, fill_cache):
+    """Fills the cache with the training and validation data of a runner's config."""
+
+    def run() -> None:
+        runner = build_runner()
+        runner._init_model_weights()
+        runner.load_or_resume()
+        for config in (runner._train_dataloader.dataset, runner._val_dataloader.dataset):
+            fill_cache(runner.model, DATASETS.build(config))
+
+    return run
+
+
+def test_training_reads_all_features_and_leaves_no_trace(
+    build_runner, fill_for_training, monkeypatch, tmp_path
+):
+    fill_for_training()
     workers = {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True}
     runner = build_runner({**workers, 'train_cfg.val_interval': 1})
+    for name in ('img_backbone', 'pts_backbone'):
+        part = runner.model.get_submodule(name)
+        monkeypatch.setattr(part, 'forward', lambda *_: pytest.fail('computed'))
     runner.train()
-    assert counts(log) == [
-        'feature cache: lidar 0 read and 4 computed, camera 0 read and 4 computed',
-        'feature cache: lidar 0 read and 4 computed, camera 0 read and 4 computed',
-        'feature cache: lidar 4 read and 0 computed, camera 4 read and 0 computed',
-        'feature cache: lidar 4 read and 0 computed, camera 4 read and 0 computed',
-    ]
-    assert runner.model.feature_cache is None
     checkpoint = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=False)
     assert checkpoint['state_dict'].keys() == runner.model.state_dict().keys()
-    assert not any('cache' in name for name in checkpoint['state_dict'])
 
 
-def test_tests_of_models_on_the_same_backbone_share_features(build_runner, log):
+def test_training_without_features_names_the_command(build_runner, config):
+    with pytest.raises(FileNotFoundError) as error:
+        build_runner().train()
+    assert str(error.value).endswith(
+        f'to fill it: python tools/cache_features.py {config.filename} {config.load_from} --data '
+        f'train --cfg-options feature_cache.directory={config.feature_cache.directory}'
+    )
+
+
+def test_tests_compute_what_is_missing_and_share_it(build_runner, computed):
+    """The second model has other necks on the same backbones."""
     build_runner({'model.img_backbone.frozen': False}).test()
+    assert sorted(set(computed)) == ['img_backbone', 'pts_backbone']
+    computed.clear()
     other = build_runner()
     other.load_checkpoint = lambda *_, load=other.load_checkpoint, **__: change_neck(other, load)
     other.test()
-    assert counts(log) == [
-        'feature cache: lidar 0 read and 4 computed, camera 0 read and 4 computed',
-        'feature cache: lidar 4 read and 0 computed, camera 4 read and 0 computed',
-    ]
-    assert other.model.feature_cache is None
+    other.val()  # the same frames as the test
+    assert computed == []
 
 
-def change_neck(runner, load) -> None:
+def change_neck(runner: Runner, load) -> None:
     load(runner._load_from)
     next(runner.model.img_neck.parameters()).data += 1
 
 
-def test_draws_that_repeat_are_read(build_runner, config, log):
-    failure = dict(type='RandomFailure', prob=0.5, failures=[dict(type='PointsDrop')], seed=1)
-    pipeline = [dict(type='DrawIndex', variants=2), failure]
-    config.train_dataloader.dataset.pipeline = [
-        *pipeline,
-        *config.train_dataloader.dataset.pipeline,
-    ]
-    build_runner({'train_cfg.max_epochs': 3}).train()
-    first, second, third, _ = counts(log)
-    assert 'lidar 0 read and 4 computed, camera 0 read and 4 computed' in first
-    assert 'camera 4 read and 0 computed' in second
-    assert 'lidar 4 read' not in second
-    assert 'lidar 4 read and 0 computed, camera 4 read and 0 computed' in third
+def test_a_failure_is_filled_by_the_test_itself(build_runner, computed):
+    build_runner().test()
+    computed.clear()
+    failure = dict(type='BeamReduction', severity=3)
+    runner = build_runner(edit=lambda cfg: add_failure(cfg, failure))
+    runner.test()
+    assert computed == ['pts_backbone'] * 5  # four samples; the first also tells the size
 
 
 def test_a_schedule_and_a_cache_exclude_each_other(build_runner):
@@ -105,32 +140,29 @@ def test_a_schedule_and_a_cache_exclude_each_other(build_runner):
     )
     rate = {'optim_wrapper.paramwise_cfg.custom_keys.img_backbone': dict(lr_mult=0.1)}
     runner = build_runner({'model.img_backbone.frozen': False, **rate}, (hook,))
-    with pytest.raises(ValueError, match='UnfreezeScheduleHook is to let img_backbone train, but'):
+    with pytest.raises(ValueError, match='UnfreezeScheduleHook changes whether img_backbone trai'):
         runner.train()
 
 
-def test_a_schedule_of_what_is_not_cached_is_welcome(build_runner, log):
+def test_a_schedule_after_the_cached_module_is_allowed(build_runner, fill_for_training):
     hook = dict(
         type='UnfreezeScheduleHook',
         module='img_neck',
         schedule={0: dict(frozen=False), 1: dict(frozen=True)},
     )
+    fill_for_training()
     build_runner({}, (hook,)).train()
-    assert counts(log)[1].endswith('camera 4 read and 0 computed')
 
 
-def test_what_begins_to_train_all_the_same_stops_the_run(build_runner):
-    runner = build_runner()
-    (hook,) = (hook for hook in runner.hooks if isinstance(hook, FeatureCacheHook))
-    runner.build_train_loop(runner._train_loop)
-    hook.before_train(runner)
-    hook.before_train_epoch(runner)
-    next(runner.model.img_backbone.parameters()).requires_grad_(True)
-    with pytest.raises(RuntimeError, match=r'img_backbone.* has begun to train in epoch 0, but'):
-        hook.before_train_epoch(runner)
+def test_a_loop_by_iterations_is_refused(build_runner):
+    """Its workers start before the weights are known."""
+    loop = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+    with pytest.raises(ValueError, match='IterBasedTrainLoop: set train_cfg='):
+        build_runner({'train_cfg': loop}).train()
 
 
-def test_losses_over_a_run_are_those_without(build_runner, log):
+def test_losses_over_a_run_are_those_without(build_runner, fill_for_training, log):
+    fill_for_training()
     runs = []
     for cached in (False, True):
         log.clear()

@@ -1,4 +1,4 @@
-"""One setting makes the pipelines of a config; what chance decides is refused with a remedy."""
+"""One setting makes the pipelines of a config; random transforms are refused with a remedy."""
 
 import pytest
 from mmengine.config import Config
@@ -22,28 +22,36 @@ FAILURE = dict(type='BeamReduction', severity=2)
 PACK = dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=('token',))
 
 
-def rewrite(*steps: dict, training: bool = False) -> list[dict]:
-    return cached_pipeline(steps, directory='there', training=training)
+def rewrite(*steps: dict, **options: object) -> list[dict]:
+    return cached_pipeline(steps, directory='there', **options)
 
 
-def test_failures_come_first_then_loading_by_branch_then_the_rest():
+def test_loading_is_replaced_and_all_other_steps_stay_in_their_order():
     steps = [FAILURE, POINTS, IMAGES, BOXES, SWEEPS, MATRICES, FILTER_POINTS, FILTER_BOXES, FIT]
-    options = dict(type='CachedFeatures', directory='there', training=True)
+    options = dict(type='LoadCachedFeatures', directory='there', training=True)
     assert rewrite(*steps, PACK, training=True) == [
         FAILURE,
         dict(options, branch='lidar', transforms=[POINTS, SWEEPS, FILTER_POINTS]),
         dict(options, branch='camera', transforms=[IMAGES, MATRICES, FIT]),
         BOXES,
         FILTER_BOXES,
-        dict(PACK, meta_keys=('token', 'cached_features')),
+        dict(type='PackWithFeatures', packing=PACK),
     ]
 
 
 def test_one_branch_alone_is_cached_alone():
-    assert [step['type'] for step in rewrite(POINTS, PACK)] == ['CachedFeatures', 'Pack3DDetInputs']
+    types = [step['type'] for step in rewrite(POINTS, PACK)]
+    assert types == ['LoadCachedFeatures', 'PackWithFeatures']
+    steps = rewrite(POINTS, IMAGES, FIT, FILTER_POINTS, PACK, branches=['camera'])
+    assert [step['type'] for step in steps] == [
+        'LoadPointsOfKeyframe',
+        'LoadCachedFeatures',
+        'PointsRangeFilter',
+        'PackWithFeatures',
+    ]
 
 
-def test_a_pipeline_with_a_cache_stays_as_it_is():
+def test_a_cached_pipeline_is_unchanged():
     cached = rewrite(FAILURE, POINTS, PACK)
     assert rewrite(*cached) == cached
 
@@ -52,16 +60,17 @@ def test_a_pipeline_with_a_cache_stays_as_it_is():
     ('step', 'message'),
     [
         (dict(FIT, training=True, resize_lim=(0.4, 0.5)), 'ResizeCropFlipImage.*training=False'),
-        (dict(type='ResizeCropFlipImage', final_dim=(1, 1)), 'ResizeCropFlipImage draws anew'),
+        (dict(type='ResizeCropFlipImage', final_dim=(1, 1)), 'ResizeCropFlipImage is random'),
         (dict(SWEEPS, test_mode=False), 'LoadPointsOfSweeps.*set test_mode=True'),
+        (FAILURE, 'BeamReduction must come before points and images are loaded'),
         (dict(type='DrawIndex'), 'DrawIndex.*set variants'),
-        (dict(type='GlobalRotScaleTransAll'), 'leave GlobalRotScaleTransAll out of the pipeline'),
+        (dict(type='GlobalRotScaleTransAll'), 'remove GlobalRotScaleTransAll from the pipeline'),
         (dict(type='RandomFlip3DAll'), 'RandomFlip3DAll changes points or images at random'),
         (dict(type='PointShuffle'), 'PointShuffle changes points or images at random'),
         (dict(type='Nonsense'), 'Nonsense is not a registered transform'),
     ],
 )
-def test_what_chance_decides_is_refused_with_a_remedy(step, message):
+def test_random_features_are_refused_with_a_remedy(step, message):
     with pytest.raises(ValueError, match=message):
         rewrite(POINTS, step, PACK)
 
@@ -85,14 +94,18 @@ def test_the_setting_becomes_pipelines_and_a_hook(read):
     )
     for loader, training in (('train', True), ('val', False), ('test', False)):
         pipeline = cfg[f'{loader}_dataloader'].dataset.pipeline
-        cached = [step for step in pipeline if step.type == 'CachedFeatures']
+        cached = [step for step in pipeline if step.type == 'LoadCachedFeatures']
         assert [(step.branch, step.training) for step in cached] == [
             ('lidar', training),
             ('camera', training),
         ]
+        assert {step.fill_command for step in cached} == {
+            f'python tools/cache_features.py {CONFIG} {cfg.load_from} --data {loader} '
+            '--cfg-options feature_cache.directory=there'
+        }
 
 
-def test_what_was_written_out_can_be_read_again(read, tmp_path):
+def test_a_config_that_a_run_wrote_can_be_read_again(read, tmp_path):
     cfg = read()
     cfg.dump(tmp_path / 'dumped.py')
     again = read(config=str(tmp_path / 'dumped.py'))
@@ -113,6 +126,7 @@ def test_augmentation_and_a_cache_exclude_each_other(read):
     [
         ('feature_cache.folder=there', 'it needs directory and allows directory, dtype, max_gi'),
         ('feature_cache.dtype=int8', 'int8'),
+        ('feature_cache.branches=[radar]', r"branches is \['radar'\]; it must be a list of some"),
     ],
 )
 def test_wrong_settings_are_named(read, option, message):
@@ -120,7 +134,8 @@ def test_wrong_settings_are_named(read, option, message):
         read(option)
 
 
-def test_failures_can_be_added(read):
+def test_a_failure_can_be_added(read):
     cfg = read()
-    add_failure(cfg, dict(type='CameraDrop'))
-    assert cfg.test_dataloader.dataset.pipeline[0].type == 'CameraDrop'
+    add_failure(cfg, dict(type='BeamReduction'))
+    types = [step.type for step in cfg.test_dataloader.dataset.pipeline]
+    assert types[:2] == ['BeamReduction', 'LoadCachedFeatures']

@@ -1,4 +1,4 @@
-"""tools/cache_features.py: a cache that is full after it, and errors with their remedies."""
+"""tools/cache_features.py fills a cache; errors name their remedy."""
 
 import itertools
 import runpy
@@ -13,8 +13,8 @@ _NUMBER = itertools.count()
 
 @pytest.fixture
 def run(repo_root, monkeypatch, capsys, tmp_path):
-    """Run the tool in this process, from the root of the checkout; what it prints as an error."""
-    # Formatting the config takes yapf longer than all else.
+    """Run the tool in this process, from the root of the checkout; returns its stderr."""
+    # yapf takes longer to format the config than everything else.
     monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: f'{cfg.to_dict()}'))
 
     def run(*arguments: str, config: str = CONFIG, expect: int | None = None) -> str:
@@ -35,7 +35,7 @@ def run(repo_root, monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def here(synthetic_root, tmp_path) -> list[str]:
-    """Options for data and a cache of this test's own."""
+    """Options for the data and a cache of this test."""
     loaders = ('train_dataloader', 'val_dataloader')
     return [
         f'feature_cache.directory={tmp_path / "features"}',
@@ -48,8 +48,8 @@ def here(synthetic_root, tmp_path) -> list[str]:
 
 def test_training_and_validation_data_are_cached(run, here, tmp_path):
     run(*here)
-    folders = sorted(path.name.split('-')[0] for path in (tmp_path / 'features').iterdir())
-    assert folders == ['camera', 'lidar']
+    folders = sorted(path.name for path in (tmp_path / 'features').iterdir())
+    assert folders == ['img_backbone', 'pts_backbone']
     files = [path for path in (tmp_path / 'features').rglob('*') if path.is_file()]
     # Six samples of each, some without a sensor in one of four draws; six of the other.
     assert 24 < len(files) <= 6 + 1 + 6 + 6 + 12
@@ -58,9 +58,14 @@ def test_training_and_validation_data_are_cached(run, here, tmp_path):
 
 def test_too_little_room_is_an_error(run, here):
     error = run(*here, 'feature_cache.max_gigabytes=1e-6', expect=2)
-    assert 'below the max_gigabytes of 1e-06: raise that' in error.splitlines()[-1]
+    assert 'but max_gigabytes is 1e-06: raise it' in error.splitlines()[-1]
 
 
 def test_a_config_without_a_cache_is_told_how_to_add_it(run):
     error = run('lr=1', config='configs/cmt_aqr/cmt_aqr_tiny_synthetic.py', expect=2)
     assert 'to add it: --cfg-options feature_cache.directory=work_dirs/features' in error
+
+
+def test_backbones_without_weights_are_refused(run, here):
+    error = run(*here, 'load_from=None', expect=2)
+    assert 'has no load_from: name the checkpoint of the frozen backbones' in error

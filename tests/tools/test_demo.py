@@ -49,6 +49,9 @@ def test_it_prints_the_table_from_any_folder(demo, tmp_path, monkeypatch, capsys
     assert demo.main() == 0
     assert '| the table |' in capsys.readouterr().out
     scoring = next(words for words in commands if words[0] == 'tools/test_robustness.py')
+    assert [words[0] for words in commands].index('tools/cache_features.py') < [
+        words[0] for words in commands
+    ].index('tools/train.py')
     assert scoring.count('--model') == 3
     assert 'epoch_6.pth' in scoring
 
@@ -60,4 +63,4 @@ def test_a_step_that_fails_is_named(demo, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['demo.py'])
     monkeypatch.setattr(subprocess, 'run', fail)
     assert demo.main() == 1
-    assert 'stopped, because this failed' in capsys.readouterr().err
+    assert 'demo: this command failed' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A training step that reads the features of what is frozen."""
+"""A training step that reads the features of frozen parts."""
 
 import multiprocessing
 import tempfile
@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from mmengine.logging import MMLogger
 
-from ..feature_cache import FeatureStore, Lookup, usage
-from ..feature_cache.lookup import META_KEY
+from ..feature_cache import FeatureStore
+from ..feature_cache.frozen_features import BRANCHES, compute_output, feature_folder
+from ..feature_cache.store import Entry
 from .training_step import TrainingStep
 
-_KEY = '0' * 64  # of the one sample
+_KEY = '0' * 64  # of the only sample
 
 
 class CachedTrainingStep(TrainingStep):
-    """As :class:`.training_step.TrainingStep`, of a sample whose features are in a feature cache.
+    """Training step on a sample whose features are in a feature cache.
 
-    That they are read from their file, which lies in the page cache, is part of the step; that a
-    worker has verified them, as others load samples, is not.
+    Reading and verifying their file, which is in the page cache, counts as input.
 
     Args:
         settings: of :class:`.training_step.TrainingStep`.
@@ -28,24 +28,33 @@ class CachedTrainingStep(TrainingStep):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._directory = tempfile.TemporaryDirectory(prefix='features_')
-        # Computed elsewhere, so that the memory for it is none of this process.
+        self._store = FeatureStore(directory=self._directory.name)
+        # Another process computes them, so that its memory does not count as this one's.
         spawn = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-            pool.submit(_fill, settings, self._directory.name).result()
-        _use_cache(self, self._directory.name, hit=True)
+            self._folders, shape = pool.submit(_fill, settings, self._store).result()
+        for sample in self.batch['data_samples']:
+            sample.set_metainfo(dict(pad_shape=shape, batch_input_shape=shape))
+
+    def differentiate(self) -> None:
+        """Run forward and backward from the features on disk."""
+        with self._watch.lap('input'):
+            features = {}
+            for folder in self._folders:
+                maps = self._store.read(folder, _KEY).maps
+                features[folder.partition('/')[0]] = [[m] for m in maps]
+            self.batch['inputs'] = {'features': features}
+        super().differentiate()
 
 
-def _fill(settings: dict[str, Any], directory: str) -> None:
+def _fill(settings: dict[str, Any], store: FeatureStore) -> tuple[list[str], tuple[int, int]]:
+    """Writes the features of the sample; returns their folders and the size of the images."""
     MMLogger.get_current_instance().setLevel('WARNING')
     step = TrainingStep(**settings)
-    _use_cache(step, directory, hit=False)
+    folders = [feature_folder(step.model, b, dtype=store.dtype, training=True) for b in BRANCHES]
     with torch.no_grad():
-        step.model.extract_feat(step.model.data_preprocessor(step.batch, True)['inputs'])
-
-
-def _use_cache(step: TrainingStep, directory: str, *, hit: bool) -> None:
-    """Let the model have a cache, and the sample have been found there or not."""
-    parts = usage.begin(step.model, FeatureStore(directory=directory), []).parts
-    lookups = {b: Lookup(_KEY, part.folder if hit else None) for b, part in parts.items()}
-    for sample, images in zip(step.batch['data_samples'], step.batch['inputs']['img'], strict=True):
-        sample.set_metainfo({META_KEY: lookups, 'pad_shape': tuple(images.shape[-2:])})
+        inputs = step.model.data_preprocessor(step.batch, True)['inputs']
+        for folder in folders:
+            maps = compute_output(step.model, folder.partition('/')[0], inputs)
+            store.write(folder, _KEY, Entry([m[0] for m in maps], {}))
+    return folders, tuple(inputs['imgs'].shape[-2:])

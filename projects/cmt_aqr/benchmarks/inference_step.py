@@ -80,9 +80,9 @@ class InferenceStep:
             data = model.data_preprocessor(self.batch, False)
         inputs = data['inputs']
         with lap('lidar'):
-            bev = model.extract_pts_feat(inputs.get('voxels'), inputs)
+            bev = model.extract_pts_feat(inputs)
         with lap('camera'):
-            images = model.extract_img_feat(inputs.get('imgs'))
+            images = model.extract_img_feat(inputs)
         with lap('head'):
             model.pts_bbox_head.predict(bev, images, data['data_samples'])
         return self._watch.times(_with_sum)

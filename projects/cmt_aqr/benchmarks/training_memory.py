@@ -123,7 +123,7 @@ class TrainingMemory:
         with _watch_saved(model) as saved, torch.autocast('cpu', torch.bfloat16, enabled=amp):
             images = self._image_map(inputs.get('imgs'))
             camera = saved.bytes
-            bev = model.extract_pts_feat(inputs.get('voxels'), inputs)
+            bev = model.extract_pts_feat(inputs)
             lidar = saved.bytes - camera
             losses = model.pts_bbox_head.loss(bev, images, data['data_samples'])
         del losses  # until here it held what was saved
@@ -136,7 +136,7 @@ class TrainingMemory:
             return None
         fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         with fake_mode:
-            found = self.step.model.extract_img_feat(fake_mode.from_tensor(images))
+            found = self.step.model.extract_img_feat({'imgs': fake_mode.from_tensor(images)})
         return torch.randn(found.shape, dtype=found.dtype).requires_grad_(found.requires_grad)
 
 

@@ -105,9 +105,9 @@ class TrainingStep:
             data = model.data_preprocessor(self.batch, True)
         inputs = data['inputs']
         with lap('forward/camera'):
-            images = model.extract_img_feat(inputs.get('imgs'), inputs)
+            images = model.extract_img_feat(inputs)
         with lap('forward/lidar'):
-            bev = model.extract_pts_feat(inputs.get('voxels'), inputs)
+            bev = model.extract_pts_feat(inputs)
         cut_images, cut_bev = _cut(images), _cut(bev)
         with lap('forward/head'):
             losses = model.pts_bbox_head.loss(cut_bev, cut_images, data['data_samples'])

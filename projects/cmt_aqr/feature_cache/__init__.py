@@ -1,30 +1,29 @@
-"""Features of frozen backbones, computed once and read from disk after.
+"""Features of frozen backbones, computed once and then read in place of points and images.
 
-A config has them by one setting, ``feature_cache=dict(directory=...)``, and
-:func:`use_feature_cache` makes of it: in each pipeline a :class:`CachedFeatures` for each branch,
-which looks a sample up before anything is loaded; and a :class:`FeatureCacheHook`, which gives the
-model a :class:`FeatureCache` and tells the pipelines which weights it has. Then:
+``feature_cache=dict(directory=...)`` in a config, see :func:`use_feature_cache`, replaces the
+transforms that load a branch's input with :class:`LoadCachedFeatures` and adds a
+:class:`FeatureCacheHook`. The cache is used in two steps:
 
-1. the transform finds an entry in the :class:`FeatureStore` and verifies it, or loads the sample as
-   ever, and notes either as a :class:`Lookup`;
-2. the preprocessor puts the inputs of what was loaded into the batch, with all lookups;
-3. the detector runs the frozen stages for these, reads the others, and writes what is new.
+1. :func:`fill`, through ``tools/cache_features.py``, writes the feature maps that a dataset needs
+   into the :class:`FeatureStore`; a test does so itself before it starts;
+2. the transform reads them, the preprocessor stacks them, and the detector runs the rest of each
+   branch. A missing entry is an error.
+
+An entry belongs to a sample, its failures, the transforms that load it, and the weights of the
+modules that computed it; a change of any of these gives another file name.
 """
 
-from .cache import FeatureCache, FixedPart
+from .filling import fill
 from .hook import FeatureCacheHook
-from .lookup import Lookup, lookups_of
 from .settings import use_feature_cache
 from .store import FeatureStore
-from .transform import CachedFeatures
+from .transform import LoadCachedFeatures, PackWithFeatures
 
 __all__ = [
-    'CachedFeatures',
-    'FeatureCache',
     'FeatureCacheHook',
     'FeatureStore',
-    'FixedPart',
-    'Lookup',
-    'lookups_of',
+    'LoadCachedFeatures',
+    'PackWithFeatures',
+    'fill',
     'use_feature_cache',
 ]

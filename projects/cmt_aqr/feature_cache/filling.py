@@ -1,169 +1,201 @@
-"""Filling a cache ahead of the runs that will use it."""
+"""Filling a cache with the features that a dataset needs."""
 
 from __future__ import annotations
 
-import copy
+import functools
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmdet3d.datasets.transforms import Pack3DDetInputs
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..datasets.failures import DrawIndex
-from . import usage
-from .cache import FeatureCache
-from .store import FeatureStore
-from .transform import CachedFeatures
+from .frozen_features import compute_output, feature_folder
+from .store import Entry, FeatureStore
+from .transform import DATA_KEYS, LoadCachedFeatures
 
 
-class Plan(NamedTuple):
-    """What a dataset wants of the cache.
+class Draw(NamedTuple):
+    """One sample of a dataset under one draw of its failures."""
 
-    Attributes:
-        wanted: keys of entries by branch; samples and draws that look alike share an entry.
-        missing: those that are not there.
-        bytes: that they will take.
-    """
-
-    wanted: dict[str, set[str]]
-    missing: dict[str, set[str]]
-    bytes: int
-
-    def __str__(self) -> str:
-        parts = [
-            f'{branch} {len(self.missing[branch])} of {len(keys)}'
-            for branch, keys in self.wanted.items()
-        ]
-        return f'{" and ".join(parts)} entries to compute, {self.bytes / 1e9:.3f} GB'
+    index: int
+    number: int
 
 
-def fill(
-    model: nn.Module, loader: DataLoader, store: FeatureStore, *, training: bool, name: str
-) -> Plan:
-    """Compute what a dataset wants of the cache, in all its draws; it says before how much that is.
+def cached_datasets(datasets: Iterable[object]) -> Iterator[Dataset]:
+    """Datasets whose pipeline reads features, including those inside wrappers."""
+    for dataset in datasets:
+        if any(_cached_branches(dataset)):
+            yield dataset
+        inner = [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())]
+        yield from cached_datasets(filter(None, inner))
+
+
+def select_features(
+    model: nn.Module, dataset: Dataset, store: FeatureStore, *, training: bool
+) -> list[str]:
+    """Selects the features of a model's weights in the pipeline of a dataset, by their folders.
 
     Args:
         model: a detector with its weights.
-        loader: of a dataset whose pipeline has a cache.
-        store: to fill.
-        training: use the training mode, and so the cache as a training run does.
-        name: of the loader, for the log.
+        dataset: see :func:`cached_datasets`.
+        store: of the features.
+        training: whether the model is going to be trained on cached features.
 
     Raises:
-        ValueError: nothing of the model is frozen, or the entries do not fit below the limit of the
-            store; and see :func:`.usage.begin`.
+        ValueError: see :func:`.frozen_features.feature_folder`.
     """
-    model.train(training)
-    cache = usage.begin(model, store, [loader.dataset])
-    if not cache.parts:
-        raise ValueError(f'{name}: no branch of the model is frozen from the input on')
-    try:
-        plan = _plan(model, loader, cache)
-        print_log(f'feature cache, {name}: {plan}', logger='current')
-        _check_room(store, plan)
-        _compute(model, loader)
-    finally:
-        usage.end(model, [loader.dataset])
-    return plan
+    transforms = _cached_branches(dataset)
+    for transform in transforms:
+        transform.folder = feature_folder(
+            model, transform.branch, dtype=store.dtype, training=training
+        )
+    return [transform.folder for transform in transforms]
 
 
-def loader_config(cfg: Config, name: str, dataset: Mapping) -> dict:
-    """Config of a loader that gives each sample of a dataset once.
+def check_filled(dataset: Dataset) -> None:
+    """Reads the first and the last features of a dataset.
+
+    :func:`fill` writes entries in this order, so a fill that was interrupted is detected.
+
+    Raises:
+        FileNotFoundError: they are not in the cache; the message says how to fill it.
+        ValueError: they are damaged.
+    """
+    draws = _draws(dataset)
+    for draw in (draws[0], draws[-1]):
+        for transform in _cached_branches(dataset):
+            transform(_drawn_sample(dataset, draw))
+
+
+def fill(model: nn.Module, dataset: Dataset, store: FeatureStore, *, num_workers: int = 0) -> None:
+    """Computes and writes the missing features of a dataset, under all draws of its failures.
+
+    Several processes share the work. The log says how many features are missing.
 
     Args:
-        cfg: of a run.
-        name: of the data loader in it, whose batches and workers are taken over.
-        dataset: config of a dataset.
+        model: a detector with its weights.
+        dataset: after :func:`select_features`.
+        store: to be filled.
+        num_workers: processes that load samples.
+
+    Raises:
+        ValueError: the entries would exceed the limit of the store.
     """
-    return dict(
-        copy.deepcopy(cfg[name]),
-        dataset=copy.deepcopy(dataset),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        drop_last=False,
-        persistent_workers=False,
-    )
-
-
-def prepare(runner: Runner) -> nn.Module:
-    """The model of a run with the weights with which it would begin."""
-    runner._init_model_weights()
-    runner.load_or_resume()
-    return runner.model
-
-
-def _compute(model: nn.Module, loader: DataLoader) -> None:
-    steps = len(_draw_numbers(loader.dataset)) * len(loader)
-    bar = ProgressBar(steps) if is_main_process() else None
-    for _ in _draws(loader.dataset):
-        for batch in loader:
-            _extract(model, batch)
+    was_training = model.training
+    jobs = _missing(dataset)
+    size = 0
+    for transform, todo in jobs.items():
+        model.train(transform.training)
+        for key, entry in _computed(model, dataset, transform, todo[:1]):
+            # All entries are as large as the first.
+            size += len(todo) * store.write(transform.folder, key, entry)
+        print_log(
+            f'feature cache: {len(todo)} {transform.branch} features of {len(dataset)} samples to '
+            f'compute in {store.directory / transform.folder}',
+            logger='current',
+        )
+    store.check_room(size * get_world_size())
+    for transform, todo in jobs.items():
+        model.train(transform.training)
+        bar = ProgressBar(len(todo)) if todo and is_main_process() else None
+        for key, entry in _computed(model, dataset, transform, todo, num_workers):
+            store.write(transform.folder, key, entry)
             if bar is not None:
                 bar.update()
+    model.train(was_training)
+    barrier()
 
 
-def _extract(model: nn.Module, batch: Mapping) -> None:
-    with torch.no_grad():
-        model.extract_feat(model.data_preprocessor(batch, model.training)['inputs'])
+def _cached_branches(dataset: object) -> list[LoadCachedFeatures]:
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    return [step for step in steps if isinstance(step, LoadCachedFeatures)]
 
 
-def _draws(dataset: Dataset) -> Iterator[int]:
-    """Let the dataset give one draw of its samples after the other."""
-    for draw in _draw_numbers(dataset):
-        for index in _draw_indices(dataset):
-            index.set_epoch(draw)
-        yield draw
-
-
-def _draw_numbers(dataset: Dataset) -> range:
-    """All draws of a sample; without a `DrawIndex` there is one."""
-    return range(max((index.variants for index in _draw_indices(dataset)), default=1))
-
-
-def _draw_indices(dataset: Dataset) -> list[DrawIndex]:
-    return [step for step in usage.pipeline_steps(dataset) if isinstance(step, DrawIndex)]
-
-
-def _plan(model: nn.Module, loader: DataLoader, cache: FeatureCache) -> Plan:
-    keys: dict[str, set[str]] = {branch: set() for branch in cache.parts}
-    for _ in _draws(loader.dataset):
-        for index in range(len(loader.dataset)):
-            for branch, key in _keys(loader.dataset, index):
-                if branch in keys:
-                    keys[branch].add(key)
-    store = cache.store
-    # One sample tells how large an entry is.
-    _extract(model, loader.collate_fn([loader.dataset[0]]))
-    missing, size = {}, 0
-    for branch, part in cache.parts.items():
-        paths = {key: store.path(part.folder, key) for key in keys[branch]}
-        missing[branch] = {key for key, path in paths.items() if not path.is_file()}
-        sizes = (path.stat().st_size for path in paths.values() if path.is_file())
-        size += len(missing[branch]) * next(sizes, store.max_bytes + 1)
-    return Plan(keys, missing, size)
-
-
-def _keys(dataset: Dataset, index: int) -> Iterator[tuple[str, str]]:
-    """Branch and key of what a sample wants, without loading it."""
-    results = dataset.get_data_info(index)
+def _draws(dataset: Dataset) -> list[Draw]:
+    """All draws of all samples; each sample has one unless a `DrawIndex` gives it more."""
     steps = dataset.pipeline.transforms
-    for step in itertools.takewhile(lambda step: not isinstance(step, CachedFeatures), steps):
-        results = step(results)
-    for step in steps:
-        if isinstance(step, CachedFeatures):
-            yield step.branch, step.key(results)
+    numbers = max((s.variants for s in steps if isinstance(s, DrawIndex)), default=1)
+    return [Draw(index, number) for number in range(numbers) for index in range(len(dataset))]
 
 
-def _check_room(store: FeatureStore, plan: Plan) -> None:
-    free = store.max_bytes - store.size()
-    if plan.bytes > free:
-        raise ValueError(
-            f'{plan}, but there is room for {max(free, 0) / 1e9:.3f} GB below the max_gigabytes of '
-            f'{store.max_bytes / 1e9:g}: raise that, or delete folders of {store.directory}'
-        )
+def _drawn_sample(dataset: Dataset, draw: Draw) -> dict:
+    """A sample with its failures as it reaches the first `LoadCachedFeatures`."""
+    results = dataset.get_data_info(draw.index)
+    for step in dataset.pipeline.transforms:
+        if isinstance(step, LoadCachedFeatures):
+            break
+        results = {**results, 'draw': draw.number} if isinstance(step, DrawIndex) else step(results)
+    return results
+
+
+def _missing(dataset: Dataset) -> dict[LoadCachedFeatures, list[tuple[str, Draw]]]:
+    """Keys that this process has to compute for each branch, each with a draw that has it."""
+    draws = {transform: {} for transform in _cached_branches(dataset)}
+    for draw in _draws(dataset):
+        results = _drawn_sample(dataset, draw)
+        for transform, found in draws.items():
+            found.setdefault(transform.key(results), draw)
+    missing = {}
+    for transform, found in draws.items():
+        # Processes divide all keys, since others may already be writing some of the missing ones.
+        mine = itertools.islice(found.items(), get_rank(), None, get_world_size())
+        path = functools.partial(transform.store.path, transform.folder)
+        missing[transform] = [(key, draw) for key, draw in mine if not path(key).is_file()]
+    return missing
+
+
+class _Inputs(Dataset):
+    """Inputs of a branch for the draws that are missing in the cache."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        transform: LoadCachedFeatures,
+        jobs: Sequence[tuple[str, Draw]],
+    ) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.jobs = jobs
+        self.pack = Pack3DDetInputs(keys=(DATA_KEYS[transform.branch],), meta_keys=())
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> tuple[str, dict, dict[str, Any]]:
+        key, draw = self.jobs[index]
+        data, facts = self.transform.load(_drawn_sample(self.dataset, draw))
+        return key, self.pack({DATA_KEYS[self.transform.branch]: data})['inputs'], facts
+
+
+def _computed(
+    model: nn.Module,
+    dataset: Dataset,
+    transform: LoadCachedFeatures,
+    jobs: Sequence[tuple[str, Draw]],
+    num_workers: int = 0,
+) -> Iterator[tuple[str, Entry]]:
+    """Keys and entries, computed one sample at a time so that none depends on others."""
+    module = transform.folder.partition('/')[0]
+    device = model.data_preprocessor.device
+    inputs = _Inputs(dataset, transform, jobs)
+    loader = DataLoader(inputs, batch_size=None, num_workers=num_workers, collate_fn=_unchanged)
+    for key, inputs, facts in loader:
+        batch = {name: [tensor] for name, tensor in inputs.items()}
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            batch = model.data_preprocessor({'inputs': batch}, model.training)['inputs']
+            maps = compute_output(model, module, batch)
+        if 'imgs' in batch:
+            facts['pad_shape'] = facts['batch_input_shape'] = tuple(batch['imgs'].shape[-2:])
+        yield key, Entry([m[0] for m in maps], facts)
+
+
+def _unchanged(item: Any) -> Any:
+    """Collation that does not turn arrays into tensors."""
+    return item

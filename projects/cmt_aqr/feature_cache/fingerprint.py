@@ -1,9 +1,10 @@
-"""Digests of all that decides the features of a sample: a change of any makes another key."""
+"""Digests of everything that determines the features of a sample."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch import nn
 from ..datasets.failures.base import DrawnFailure
 from ..datasets.failures.lidar import DrawnLidarDrop
 
-# Settings of modules that change how features are computed or learnt, but not their values.
+# Settings of modules that do not change the values of features.
 _WITHOUT_EFFECT = {'training', 'frozen_stages', 'norm_eval', 'with_cp', 'non_blocking'}
-# What of a sample, before anything is loaded, says what its sensors saw.
+# Keys of a sample that identify the data of a sensor before it is loaded.
 _RECORD_KEYS = {
     'lidar': ('token', 'lidar_points', 'lidar_sweeps', 'timestamp', 'ego2global'),
     'camera': ('token', 'images'),
@@ -23,10 +24,10 @@ _DAMAGE = {'lidar': ('alter', 'damage_points'), 'camera': ('alter', 'damage_imag
 
 
 def fingerprint_modules(modules: Mapping[str, nn.Module]) -> str:
-    """Digest of the structure, weights and buffers of modules, in hexadecimal digits.
+    """Hexadecimal digest of the structure, weights and buffers of modules.
 
-    The structure is every submodule's name, class and plain attributes: strides, ranges, the
-    stages that are returned. Whether parts are frozen or training does not count.
+    The structure is the name, class and plain attributes (strides, ranges, output stages) of every
+    submodule. Freezing and the training mode have no influence.
     """
     digest = hashlib.sha256()
     for prefix, module in modules.items():
@@ -40,44 +41,54 @@ def fingerprint_modules(modules: Mapping[str, nn.Module]) -> str:
 
 
 def fingerprint(*parts: object) -> str:
-    """Digest of plain values as they print, in hexadecimal digits."""
+    """Hexadecimal digest of the text of plain values."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def sample_key(branch: str, results: Mapping[str, Any], loading: str) -> str:
-    """Digest of what decides the input of a branch for one sample, before it is loaded.
+    """Hexadecimal digest of what determines the input of a branch, before it is loaded.
+
+    The sample's record and the sizes of its files do, and the failures of the branch's sensor. All
+    empty clouds have the same key.
 
     Args:
         branch: 'lidar' or 'camera'.
-        results: the sample, with the failures that were drawn for it. Those that leave this
-            branch's sensor alone do not count.
+        results: a sample with its drawn failures.
         loading: digest of the transforms that load and prepare the input.
     """
-    failures = [failure.key for failure in _failures_of(branch, results)]
-    if is_same_for_all(branch, results):
-        return fingerprint(branch, loading, failures)
-    record = [results.get(key) for key in _RECORD_KEYS[branch]]
-    return fingerprint(branch, loading, failures, record)
-
-
-def is_same_for_all(branch: str, results: Mapping[str, Any]) -> bool:
-    """Whether nothing of the sample is left in a branch's input: a cloud without any points."""
-    match _failures_of(branch, results):
+    drawn = [f for f in results.get('failures', ()) if _acts_on(branch, f)]
+    failures = [failure.key for failure in drawn]
+    match drawn:
         case [DrawnLidarDrop(mode='empty')]:
-            return True
-    return False
+            return fingerprint(branch, loading, failures)
+    record = [results.get(key) for key in _RECORD_KEYS[branch]]
+    sizes = [_file_size(file) for file in _files(branch, results)]
+    return fingerprint(branch, loading, failures, record, sizes)
 
 
-def _failures_of(branch: str, results: Mapping[str, Any]) -> list[DrawnFailure]:
-    """Those that act on the branch: their classes say how."""
-    return [
-        failure
-        for failure in results.get('failures', ())
-        if any(
-            getattr(type(failure), name) is not getattr(DrawnFailure, name)
-            for name in _DAMAGE[branch]
-        )
-    ]
+def _acts_on(branch: str, failure: DrawnFailure) -> bool:
+    """Whether the failure's class overrides a method that changes the branch's input."""
+    return any(
+        getattr(type(failure), name) is not getattr(DrawnFailure, name) for name in _DAMAGE[branch]
+    )
+
+
+def _files(branch: str, results: Mapping[str, Any]) -> Iterator[str | None]:
+    """Files from which the input of a branch is loaded."""
+    if branch == 'camera':
+        for camera in results.get('images', {}).values():
+            yield camera.get('img_path')
+        return
+    for cloud in (results, *results.get('lidar_sweeps', ())):
+        yield cloud.get('lidar_points', {}).get('lidar_path')
+
+
+def _file_size(file: str | None) -> int | None:
+    """Bytes of a local file; None if it does not exist."""
+    try:
+        return Path(file).stat().st_size if file else None
+    except OSError:
+        return None
 
 
 def _tensors(module: nn.Module, prefix: str) -> Iterable[tuple[str, torch.Tensor]]:

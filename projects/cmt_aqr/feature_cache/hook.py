@@ -1,4 +1,4 @@
-"""Gives a run its feature cache."""
+"""Hook that selects the features of a run's model and checks or fills the cache."""
 
 from __future__ import annotations
 
@@ -7,42 +7,36 @@ import os
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..freezing import UnfreezeScheduleHook
-from . import usage
-from .cache import FeatureCache
-from .fixed_parts import module_names, moving_module
+from .filling import cached_datasets, check_filled, fill, select_features
+from .frozen_features import BRANCHES
 from .store import FeatureStore
-
-_LOOPS = ('_train_loop', '_val_loop', '_test_loop')
 
 
 @HOOKS.register_module()
 class FeatureCacheHook(Hook):
-    """Lets the detector of a run read the features of what is frozen, and keep what it computes.
+    """Lets the pipelines of a run read the features of its model's frozen backbones or necks.
 
-    In a training run a branch is cached up to the last stage that is frozen from the input on: the
-    backbone's maps under recipe A and B, the neck's under D. In a run that only validates or tests
-    it is cached as far as its config freezes it, and at least up to the backbone, so that models
-    that were trained on the same backbones share their features. The name of the folder holds the
-    digest of the weights, so that features of others are never found.
-
-    The model's state dict, its copies and its checkpoints are as without.
+    Before training it checks that the features are frozen and in the cache. A test, or a validation
+    without training, first computes those that are missing.
 
     Args:
-        directory: see :class:`.store.FeatureStore`, also for the other two.
-        dtype: of the features on disk.
-        max_gigabytes: of all features on disk.
+        directory: of the :class:`.store.FeatureStore`.
+        dtype: of the features on disk: 'float16', 'bfloat16' or 'float32'.
+        max_gigabytes: limit for all features on disk.
 
     Raises:
-        ValueError: before training, a schedule is to let a cached part train, or images are masked
-            at random.
-        RuntimeError: a cached part has begun to train.
+        ValueError: before training, a cached branch trains or a schedule would let it train, images
+            are masked at random, or the training loop does not run by epochs.
+        FileNotFoundError: before training, features are missing; the message says how to fill the
+            cache.
     """
 
-    # After the UnfreezeScheduleHook has frozen what its first phase says.
+    # Runs after the UnfreezeScheduleHook has applied its first phase.
     priority = 'VERY_LOW'
 
     def __init__(
@@ -56,66 +50,54 @@ class FeatureCacheHook(Hook):
         self._training = False
 
     def before_train(self, runner: Runner) -> None:
-        """Find what is frozen, and begin to use its features."""
+        """Selects the features of the frozen parts, and checks that they are there."""
         self._training = True
-        model = _detector(runner)
-        model.train()
-        cache = usage.begin(model, self.store, _datasets(runner))
-        _check_schedules(runner, cache)
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        """See that what is cached is still frozen."""
-        model = _detector(runner)
-        model.train()
-        for branch, part in model.feature_cache.parts.items():
-            moving = moving_module(model, branch, part)
-            if moving is not None:
-                raise RuntimeError(
-                    f'{moving} has begun to train in epoch {runner.epoch}, but the features of '
-                    f'{branch} come from the cache: leave feature_cache out of this config'
-                )
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Log how much of the features was read."""
-        _detector(runner).feature_cache.log_counts()
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            # Its workers would start before the weights, and so the features, are known.
+            raise ValueError(
+                f'feature_cache does not work with {type(runner.train_loop).__name__}: set '
+                "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=...)"
+            )
+        loops = [runner.train_loop, *([runner.val_loop] if runner.val_loop else [])]
+        datasets = [*cached_datasets(loop.dataloader.dataset for loop in loops)]
+        for dataset in datasets:
+            for folder in select_features(_detector(runner), dataset, self.store, training=True):
+                _check_schedules(runner, folder.partition('/')[0])
+        for dataset in datasets:
+            check_filled(dataset)
 
     def after_train(self, runner: Runner) -> None:
-        """End the use of the cache."""
+        """Lets later tests fill the cache."""
         self._training = False
-        usage.end(_detector(runner), _datasets(runner))
 
     def before_val(self, runner: Runner) -> None:
-        """Begin to use the cache, unless training has begun to."""
+        """Fills the cache, unless the validation is part of a training run."""
         if not self._training:
-            model = _detector(runner)
-            model.eval()
-            usage.begin(model, self.store, _datasets(runner))
+            self._fill(runner, runner.val_loop.dataloader)
 
-    def after_val(self, runner: Runner) -> None:
-        """Log how much was read, and end the use of the cache unless training goes on."""
-        _detector(runner).feature_cache.log_counts()
-        if not self._training:
-            usage.end(_detector(runner), _datasets(runner))
+    def before_test(self, runner: Runner) -> None:
+        """Fills the cache."""
+        self._fill(runner, runner.test_loop.dataloader)
 
-    before_test = before_val
-    after_test = after_val
+    def _fill(self, runner: Runner, loader: DataLoader) -> None:
+        model = _detector(runner)
+        for dataset in cached_datasets([loader.dataset]):
+            select_features(model, dataset, self.store, training=False)
+            fill(model, dataset, self.store, num_workers=loader.num_workers)
 
 
 def _detector(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _datasets(runner: Runner) -> list[object]:
-    """Of all data loaders that have been built."""
-    loaders = [getattr(getattr(runner, loop), 'dataloader', None) for loop in _LOOPS]
-    return [loader.dataset for loader in loaders if hasattr(loader, 'dataset')]
-
-
-def _check_schedules(runner: Runner, cache: FeatureCache) -> None:
-    cached = {name: b for b, part in cache.parts.items() for name in module_names(b, part)}
+def _check_schedules(runner: Runner, module: str) -> None:
+    """Raises a ValueError if a schedule acts on a cached module or one before it."""
+    (names,) = (names for names in BRANCHES.values() if module in names)
     for hook in runner.hooks:
-        if isinstance(hook, UnfreezeScheduleHook) and hook.module.split('.')[0] in cached:
-            raise ValueError(
-                f'UnfreezeScheduleHook is to let {hook.module} train, but the features of '
-                f'{cached[hook.module.split(".")[0]]} are cached: leave out one of the two'
-            )
+        if isinstance(hook, UnfreezeScheduleHook):
+            scheduled = hook.module.split('.')[0]
+            if scheduled in names[: names.index(module) + 1]:
+                raise ValueError(
+                    f'an UnfreezeScheduleHook changes whether {scheduled} trains, but the output '
+                    f'of {module} is cached: remove the hook or feature_cache'
+                )

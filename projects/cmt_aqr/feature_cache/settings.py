@@ -1,25 +1,25 @@
-"""From the one setting ``feature_cache`` of a config to pipelines and a hook that have a cache."""
+"""Applies the setting ``feature_cache`` of a config to its pipelines and hooks."""
 
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmdet3d.datasets import transforms as of_mmdet3d
+from mmdet3d.datasets import transforms as mmdet3d
 from mmdet3d.registry import TRANSFORMS
 from mmengine.config import Config, ConfigDict
 
 from ..datasets import failures, transforms
 from .hook import FeatureCacheHook
-from .lookup import META_KEY
-from .transform import CachedFeatures
+from .transform import DATA_KEYS, LoadCachedFeatures, PackWithFeatures
 
-_LOADS = {
+_LOADING = {
     'lidar': (
-        of_mmdet3d.LoadPointsFromFile,
-        of_mmdet3d.LoadPointsFromMultiSweeps,
-        of_mmdet3d.PointsRangeFilter,
+        mmdet3d.LoadPointsFromFile,
+        mmdet3d.LoadPointsFromMultiSweeps,
+        mmdet3d.PointsRangeFilter,
     ),
     'camera': (
         transforms.LoadMultiViewImages,
@@ -27,23 +27,20 @@ _LOADS = {
         transforms.ResizeCropFlipImage,
     ),
 }
-_DRAWS = (failures.DrawIndex, failures.RandomFailure, failures.SensorFailure)
-# What neither changes points or images nor needs them.
-_BESIDE = (
-    of_mmdet3d.LoadAnnotations3D,
-    of_mmdet3d.ObjectNameFilter,
-    of_mmdet3d.ObjectRangeFilter,
-    of_mmdet3d.Pack3DDetInputs,
+_DRAWING = (failures.DrawIndex, failures.RandomFailure, failures.SensorFailure)
+# They neither change points or images nor need them.
+_INDEPENDENT = (
+    mmdet3d.LoadAnnotations3D,
+    mmdet3d.ObjectNameFilter,
+    mmdet3d.ObjectRangeFilter,
 )
-_REMEDY = 'leave {step} out of the pipeline, or leave feature_cache out of the config'
 
 
 def use_feature_cache(cfg: Config, datasets: Mapping[str, Iterable[dict]]) -> None:
-    """Carry out ``feature_cache``, the arguments of a :class:`FeatureCacheHook`, if it is there.
+    """Replaces the setting ``feature_cache`` with cached pipelines and a hook, if it is set.
 
-    Every pipeline is put in this order: what draws failures; for each branch a
-    :class:`CachedFeatures` around what loads its input; and what is done beside, such as loading
-    and filtering boxes. The setting is taken out of the config, which then says it all.
+    The setting has the arguments of :class:`FeatureCacheHook`, and ``branches``, which are cached:
+    'lidar', 'camera' or, by default, both.
 
     Args:
         cfg: changed in place.
@@ -51,19 +48,22 @@ def use_feature_cache(cfg: Config, datasets: Mapping[str, Iterable[dict]]) -> No
 
     Raises:
         ValueError: for an unknown argument, and for a transform that changes points or images at
-            random or is not known; the message names it and the remedy.
+            random or is unknown; the message names it and the remedy.
     """
     settings = cfg.pop('feature_cache', None)
     if not settings:
         return
-    _check_settings(settings)
+    branches = settings.pop('branches', list(DATA_KEYS))
+    _check_settings(settings, branches)
     for loader, configs in datasets.items():
         for dataset in configs:
             try:
                 pipeline = cached_pipeline(
                     dataset['pipeline'],
+                    branches=branches,
                     directory=settings['directory'],
                     training=loader == 'train_dataloader',
+                    fill_command=_fill_command(cfg, loader, settings['directory']),
                 )
             except ValueError as error:
                 raise ValueError(f'feature_cache, pipeline of {loader}: {error}') from None
@@ -73,76 +73,90 @@ def use_feature_cache(cfg: Config, datasets: Mapping[str, Iterable[dict]]) -> No
 
 
 def cached_pipeline(
-    pipeline: Sequence[Mapping[str, Any]], *, directory: str, training: bool
+    pipeline: Sequence[Mapping[str, Any]], *, branches: Iterable[str] = DATA_KEYS, **options: Any
 ) -> list[dict]:
-    """A pipeline that looks features up before it loads what they are made of.
+    """A pipeline that reads features in place of points or images, its other steps unchanged.
+
+    The first transform that loads the input of a branch is replaced by a
+    :class:`LoadCachedFeatures` with all transforms of the branch, and the others are removed.
 
     Args:
-        pipeline: configs of its steps; one that has a cache already stays as it is.
-        directory: of the cache.
-        training: whether the model will be in training mode, for voxels may have other limits then.
+        pipeline: configs of its steps; an already cached one is returned unchanged.
+        branches: branches to be cached.
+        options: other arguments of :class:`LoadCachedFeatures`.
 
     Raises:
         ValueError: see :func:`use_feature_cache`.
     """
-    parts: dict[str, list] = {'draws': [], 'lidar': [], 'camera': [], 'beside': []}
-    if any(_class(step) is CachedFeatures for step in pipeline):
+    if any(_class(step) is LoadCachedFeatures for step in pipeline):
         return [*pipeline]
-    for step in pipeline:
-        parts[_part(step)].append(dict(step))
-    cached = [
-        dict(
-            type=CachedFeatures.__name__,
-            branch=branch,
-            transforms=parts[branch],
-            directory=directory,
-            training=training,
-        )
-        for branch in ('lidar', 'camera')
-        if parts[branch]
-    ]
-    return [*parts['draws'], *cached, *map(_with_lookups, parts['beside'])]
+    cached, steps = {}, []
+    for step in map(dict, pipeline):
+        cls = _class(step)
+        _check_not_random(step, cls)
+        branch = next((b for b, classes in _LOADING.items() if issubclass(cls, classes)), None)
+        if branch in branches:
+            if branch not in cached:
+                cached[branch] = dict(
+                    type=LoadCachedFeatures.__name__, branch=branch, transforms=[], **options
+                )
+                steps.append(cached[branch])
+            cached[branch]['transforms'].append(step)
+        elif issubclass(cls, mmdet3d.Pack3DDetInputs):
+            steps.append(dict(type=PackWithFeatures.__name__, packing=step))
+        else:
+            _check_known(step, cls, branch, drawing=not cached)
+            steps.append(step)
+    return steps
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    allowed = [*inspect.signature(FeatureCacheHook).parameters]
+def _check_settings(settings: Mapping[str, Any], branches: object) -> None:
+    allowed = [*inspect.signature(FeatureCacheHook).parameters, 'branches']
     unknown = [name for name in settings if name not in allowed]
     if unknown or 'directory' not in settings:
         raise ValueError(
             f'feature_cache has {[*settings]}; it needs directory and allows {", ".join(allowed)}'
         )
+    if not isinstance(branches, list) or not branches or not set(branches) <= set(DATA_KEYS):
+        raise ValueError(
+            f'feature_cache.branches is {branches!r}; it must be a list of some of {[*DATA_KEYS]}'
+        )
     FeatureCacheHook(**settings)
 
 
-def _part(step: Mapping[str, Any]) -> str:
-    """Where in the new order a step belongs."""
-    cls = _class(step)
-    _check_no_chance(step, cls)
-    if issubclass(cls, _DRAWS):
-        return 'draws'
-    for branch, classes in _LOADS.items():
-        if issubclass(cls, classes):
-            return branch
-    if issubclass(cls, _BESIDE):
-        return 'beside'
+def _fill_command(cfg: Config, loader: str, directory: str) -> str:
+    checkpoint = [cfg.load_from] if cfg.get('load_from') else []
+    options = ['--data', loader.partition('_')[0], '--cfg-options']
+    options.append(f'feature_cache.directory={directory}')
+    words = ['python', 'tools/cache_features.py', str(cfg.filename), *checkpoint, *options]
+    return shlex.join(words)
+
+
+def _check_known(step: Mapping, cls: type, branch: str | None, *, drawing: bool) -> None:
+    """Raises a ValueError for a step that could change cached features, or fails after loading."""
+    if branch or issubclass(cls, _INDEPENDENT) or (drawing and issubclass(cls, _DRAWING)):
+        return
+    if issubclass(cls, _DRAWING):
+        raise ValueError(f'{step["type"]} must come before points and images are loaded')
     raise ValueError(
-        f'{step["type"]} changes points or images at random, or is not known to leave them alone, '
-        f'so features cannot be cached: {_REMEDY.format(step=step["type"])}'
+        f'{step["type"]} changes points or images at random, or is not known to leave them '
+        f'unchanged, so features cannot be cached: remove {step["type"]} from the pipeline, or '
+        'feature_cache from the config'
     )
 
 
-def _check_no_chance(step: Mapping[str, Any], cls: type) -> None:
-    """Refuse a known step whose options let chance decide what the features are."""
+def _check_not_random(step: Mapping[str, Any], cls: type) -> None:
+    """Raises a ValueError for a known step whose options make the features random."""
     remedy = None
     if issubclass(cls, transforms.ResizeCropFlipImage) and step.get('training', True):
         remedy = 'set training=False'
-    elif issubclass(cls, of_mmdet3d.LoadPointsFromMultiSweeps) and not step.get('test_mode'):
+    elif issubclass(cls, mmdet3d.LoadPointsFromMultiSweeps) and not step.get('test_mode'):
         remedy = 'set test_mode=True, which takes the latest sweeps'
     elif issubclass(cls, failures.DrawIndex) and step.get('variants') is None:
-        remedy = 'set variants, the number of draws of each sample that are kept'
+        remedy = 'set variants, the number of different draws of each sample'
     if remedy:
         raise ValueError(
-            f'{step["type"]} draws anew each time, so features cannot be cached: {remedy}'
+            f'{step["type"]} is random in each epoch, so features cannot be cached: {remedy}'
         )
 
 
@@ -152,12 +166,3 @@ def _class(step: Mapping[str, Any]) -> type:
     if cls is None:
         raise ValueError(f'{kind} is not a registered transform')
     return cls
-
-
-def _with_lookups(step: dict) -> dict:
-    """Let what was looked up reach the model."""
-    if not issubclass(_class(step), of_mmdet3d.Pack3DDetInputs):
-        return step
-    parameters = inspect.signature(of_mmdet3d.Pack3DDetInputs).parameters
-    meta_keys = step.get('meta_keys', parameters['meta_keys'].default)
-    return dict(step, meta_keys=(*meta_keys, META_KEY))

@@ -1,45 +1,38 @@
-"""The part of a pipeline that loads the input of one branch, or finds its features in the cache."""
+"""Transforms of a pipeline that reads cached features in place of points or images."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
-from mmdet3d.structures import LiDARPoints
 
-from .fingerprint import fingerprint, is_same_for_all, sample_key
-from .lookup import META_KEY, Lookup
+from .fingerprint import fingerprint, sample_key
 from .store import FeatureStore
 
 DATA_KEYS = {'lidar': 'points', 'camera': 'img'}
-_SIZES = 'file_sizes'
 _FOLDER_LENGTH = 64
+_ABSENT = object()
 
 
 @TRANSFORMS.register_module()
-class CachedFeatures(BaseTransform):
-    """Runs transforms that load the input of a branch, unless its features are in the cache.
+class LoadCachedFeatures(BaseTransform):
+    """Reads the features of a sample and branch in place of points or images.
 
-    On a hit nothing is loaded: the sample gets an empty input and what else the transforms would
-    have added to it, such as ``lidar2img``. An entry is only a hit if its features are those of the
-    model at hand (see :meth:`use`), of these transforms, this record of the info file and these
-    failures, and if it is whole. Files of the sample that are still there must have the size that
-    they had; if they are gone, that is no fault.
-
-    The first steps of a run may find nothing although entries are there: workers can be ahead of
-    the model's weights.
+    It also adds what loading would have added to the sample, such as ``lidar2img``. The
+    :class:`.hook.FeatureCacheHook` selects the features of the model's weights.
 
     Args:
         branch: 'lidar' or 'camera'.
-        transforms: configs of what loads and prepares ``points`` or ``img``, free of chance.
+        transforms: configs of the transforms that load and prepare the input of the branch, without
+            random augmentation; used to fill the cache.
         directory: of the :class:`.store.FeatureStore`.
-        training: whether the model will be in training mode: voxels may have another limit then.
+        training: whether the features are for a model in training mode, where the limit on the
+            number of voxels may differ.
+        fill_command: the command that fills the cache, for the error on a missing entry.
 
     Raises:
         ValueError: for another branch.
@@ -52,102 +45,103 @@ class CachedFeatures(BaseTransform):
         transforms: Sequence[dict],
         directory: str | os.PathLike,
         training: bool = False,
+        fill_command: str = 'python tools/cache_features.py',
     ) -> None:
         if branch not in DATA_KEYS:
-            raise ValueError(f'branch={branch!r} is none of {list(DATA_KEYS)}')
+            raise ValueError(f'branch={branch!r} is not one of {list(DATA_KEYS)}')
         self.branch = branch
         self.transforms = [TRANSFORMS.build(step) for step in transforms]
         self.store = FeatureStore(directory=directory)
+        self.training = training
+        self.fill_command = fill_command
         self._loading = fingerprint(training, *map(_plain, transforms))
-        # In shared memory, for workers may have started before the model has its weights.
-        self._folder = torch.zeros(_FOLDER_LENGTH, dtype=torch.uint8).share_memory_()
+        self._folder = torch.zeros(_FOLDER_LENGTH, dtype=torch.uint8)
 
-    def use(self, folder: str | None) -> None:
-        """From now on, in all workers, take features from this folder of the store, or none."""
-        text = (folder or '').encode().ljust(_FOLDER_LENGTH, b'\0')
-        self._folder.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+    @property
+    def folder(self) -> str:
+        """Folder of the store from which all workers read; empty before it is set."""
+        return bytes(self._folder.numpy()).rstrip(b'\0').decode()
 
-    def key(self, results: dict) -> str:
-        """Of the entry of a sample, once its failures are drawn."""
+    @folder.setter
+    def folder(self, folder: str) -> None:
+        text = bytearray(folder.encode().ljust(_FOLDER_LENGTH, b'\0'))
+        # Shared here, before the first workers start: a copy of the dataset would lose it.
+        self._folder.share_memory_().copy_(torch.frombuffer(text, dtype=torch.uint8))
+
+    def key(self, results: Mapping) -> str:
+        """Key of the entry of a sample with its drawn failures."""
         return sample_key(self.branch, results, self._loading)
 
-    def transform(self, results: dict) -> dict | None:
-        """Adds ``points`` or ``img``, and a :class:`.lookup.Lookup` to ``cached_features``."""
-        folder = bytes(self._folder.numpy()).rstrip(b'\0').decode()
-        key = self.key(results)
-        facts = self._find(folder, key) if folder else None
-        if facts is not None:
-            results.update(facts)
-            results[DATA_KEYS[self.branch]] = _nothing(self.branch)
-            lookup = Lookup(key, folder)
-        else:
-            results, facts = self._load(results)
-            lookup = Lookup(key, facts=facts)
-        if results is not None:
-            results[META_KEY] = {**results.get(META_KEY, {}), self.branch: lookup}
+    def transform(self, results: dict) -> dict:
+        """Adds the maps to ``features``, by the name of the module that computed them.
+
+        Raises:
+            RuntimeError: no folder has been set.
+            FileNotFoundError: the sample is not in the cache; the message says how to fill it.
+            ValueError: its entry is damaged.
+        """
+        folder = self.folder
+        if not folder:
+            raise RuntimeError(
+                'LoadCachedFeatures does not know the weights of the model: set feature_cache in '
+                'the config, which adds the FeatureCacheHook, in place of this transform'
+            )
+        try:
+            entry = self.store.read(folder, self.key(results))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{self.store.directory} has no {self.branch} features of these weights for '
+                f'sample {results.get("token")}; to fill it: {self.fill_command}'
+            ) from error
+        results.update(entry.facts)
+        module = folder.partition('/')[0]
+        results['features'] = {**results.get('features', {}), module: entry.maps}
         return results
 
-    def _find(self, folder: str, key: str) -> dict[str, Any] | None:
-        entry = self.store.read(folder, key)
-        if entry is None:
-            return None
-        sizes = entry.facts.pop(_SIZES)
-        return entry.facts if all(_file_size(f) in (None, n) for f, n in sizes.items()) else None
-
-    def _load(self, results: dict) -> tuple[dict | None, dict[str, Any]]:
-        """The sample with its input, and what came with that."""
-        before = dict(results)
-        files = () if is_same_for_all(self.branch, results) else _files(self.branch, results)
-        sizes = {file: _file_size(file) for file in files}
+    def load(self, results: dict) -> tuple[Any, dict[str, Any]]:
+        """Input of the branch, and what else loading it adds to the sample."""
+        data_key, before = DATA_KEYS[self.branch], dict(results)
         for step in self.transforms:
             results = step(results)
-            if results is None:
-                return None, {}
-        added = {
+        facts = {
             name: value
             for name, value in results.items()
-            if name != DATA_KEYS[self.branch] and before.get(name, _ABSENT) is not value
+            if name != data_key and before.get(name, _ABSENT) is not value
         }
-        return results, {**added, _SIZES: sizes}
+        return results[data_key], facts
 
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(branch={self.branch!r}, transforms={self.transforms}, '
-            f'directory={str(self.store.directory)!r})'
+            f'directory={str(self.store.directory)!r}, training={self.training})'
         )
 
 
-_ABSENT = object()
+@TRANSFORMS.register_module()
+class PackWithFeatures(BaseTransform):
+    """Packs a sample and adds its cached ``features`` to the inputs.
 
+    Args:
+        packing: config of the transform that packs everything else, such as ``Pack3DDetInputs``.
+    """
 
-def _nothing(branch: str) -> Any:
-    """An input that packing and collating take, for a sample whose features are there."""
-    if branch == 'lidar':
-        return LiDARPoints(torch.empty(0, 5), points_dim=5)
-    return [np.zeros((0, 0, 3), dtype=np.uint8)]
+    def __init__(self, *, packing: Mapping) -> None:
+        self.packing = TRANSFORMS.build(packing)
 
+    def transform(self, results: dict) -> dict:
+        """The packed sample, with ``features`` in its ``inputs``."""
+        features = results['features']
+        packed = self.packing(results)
+        packed['inputs']['features'] = features
+        return packed
 
-def _files(branch: str, results: dict) -> Iterator[str]:
-    """Names of the files that a sample of the info file lists for a branch."""
-    if branch == 'camera':
-        for camera in results.get('images', {}).values():
-            yield camera.get('img_path')
-        return
-    for cloud in (results, *results.get('lidar_sweeps', ())):
-        yield cloud.get('lidar_points', {}).get('lidar_path')
-
-
-def _file_size(file: str | None) -> int | None:
-    """Bytes of a local file; None of what is none, or not there."""
-    try:
-        return Path(file).stat().st_size if file else None
-    except OSError:
-        return None
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(packing={self.packing})'
 
 
 def _plain(config: Any) -> Any:
-    """A config as plain containers, keys in order, so that equal ones print alike."""
-    if isinstance(config, dict):
+    """Config as plain containers with sorted keys, so that equal configs have equal text."""
+    if isinstance(config, Mapping):
         return {key: _plain(config[key]) for key in sorted(config)}
     if isinstance(config, list | tuple):
         return [_plain(item) for item in config]
