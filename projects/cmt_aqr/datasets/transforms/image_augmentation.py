@@ -38,7 +38,6 @@ class ResizeCropFlipImage(BaseTransform):
         rot_lim: limits of the rotation about the image centre in training, degrees.
         rand_flip: whether to mirror half of the samples in training.
         training: whether to augment at random.
-        per_view: whether to draw for each camera rather than once per sample.
 
     Raises:
         ValueError: invalid final size or limits.
@@ -53,7 +52,6 @@ class ResizeCropFlipImage(BaseTransform):
         rot_lim: Sequence[float] = (0.0, 0.0),
         rand_flip: bool = True,
         training: bool = True,
-        per_view: bool = False,
     ) -> None:
         if len(final_dim) != 2 or min(final_dim) < 1:
             raise ValueError(f'final_dim={final_dim} is not a positive (height, width)')
@@ -67,23 +65,17 @@ class ResizeCropFlipImage(BaseTransform):
         self.rot_lim = rot_lim
         self.rand_flip = rand_flip
         self.training = training
-        self.per_view = per_view
 
     def transform(self, results: dict) -> dict:
         """Modifies ``img``, ``lidar2img`` and ``cam2img``; adds ``img_aug_matrix`` (V, 3, 3).
 
         The added matrix takes a pixel (u, v, 1) of the loaded image to the augmented image.
         """
-        images, matrices, draw = [], [], None
-        for image in results['img']:
-            if draw is None or self.per_view:
-                draw = self._draw()
-            image, matrix = self._augment(image, draw)
-            images.append(image)
-            matrices.append(matrix)
-        results['img'] = images
-        results['img_aug_matrix'] = np.stack(matrices)
-        padded = np.tile(np.eye(4), (len(matrices), 1, 1))
+        draw = self._draw()
+        views = [self._augment(image, draw) for image in results['img']]
+        results['img'] = [image for image, _ in views]
+        results['img_aug_matrix'] = np.stack([matrix for _, matrix in views])
+        padded = np.tile(np.eye(4), (len(views), 1, 1))
         padded[:, :3, :3] = results['img_aug_matrix']
         for key in ('lidar2img', 'cam2img'):
             results[key] = padded @ np.asarray(results[key], dtype=np.float64)
@@ -125,7 +117,7 @@ class ResizeCropFlipImage(BaseTransform):
         return (
             f'{type(self).__name__}(final_dim={self.final_dim}, resize_lim={self.resize_lim}, '
             f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip}, '
-            f'training={self.training}, per_view={self.per_view})'
+            f'training={self.training})'
         )
 
 

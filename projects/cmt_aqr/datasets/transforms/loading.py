@@ -27,7 +27,6 @@ class LoadMultiViewImages(BaseTransform):
 
     Args:
         missing: 'error', or 'skip' to continue with the other cameras and a warning.
-        color_type: mmcv's flag for decoding; 'color' gives three channels, BGR.
         backend_args: arguments of mmengine's file backend.
 
     Raises:
@@ -36,17 +35,10 @@ class LoadMultiViewImages(BaseTransform):
         DamagedFileError: a file is not an image.
     """
 
-    def __init__(
-        self,
-        *,
-        missing: str = 'error',
-        color_type: str = 'color',
-        backend_args: dict | None = None,
-    ) -> None:
+    def __init__(self, *, missing: str = 'error', backend_args: dict | None = None) -> None:
         if missing not in ('error', 'skip'):
             raise ValueError(f"missing={missing!r} is neither 'error' nor 'skip'")
         self.missing = missing
-        self.color_type = color_type
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
@@ -97,10 +89,10 @@ class LoadMultiViewImages(BaseTransform):
             raise MissingFileError(f'sample {sample_name(results)}: camera {name} has no img_path')
         with reading(results, path, f'image of camera {name}'):
             content = get(path, backend_args=self.backend_args)
-            image = mmcv.imfrombytes(content, flag=self.color_type) if content else None
+            image = mmcv.imfrombytes(content) if content else None
             if image is None:
                 raise DamagedFileError('it is not an image')
         return image
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(missing={self.missing!r}, color_type={self.color_type!r})'
+        return f'{type(self).__name__}(missing={self.missing!r})'
