@@ -1,10 +1,10 @@
-"""Bring a published checkpoint to a config of this project.
+"""Convert a published checkpoint for a config of this project.
 
     python tools/convert_checkpoint.py SOURCE CONFIG --out FILE
 
-SOURCE is a checkpoint of CMT or MoME, or a pre-training of VoVNet or ResNet, which fills the image
-backbone alone. FILE then loads into the model of CONFIG with nothing left over and nothing of
-another shape. What the model has beyond it, such as the router, is listed and starts as new.
+SOURCE is a checkpoint of CMT or MoME, or pre-trained weights of VoVNet or ResNet, which fill only
+the image backbone. FILE loads into the model of CONFIG without unexpected weights or other shapes.
+Weights that SOURCE lacks, such as those of the router, are listed and keep their initial values.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', type=Path, help='the published file')
+    parser.add_argument('source', type=Path, help='published file')
     parser.add_argument('config', help='config file of the model to fill')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='file to write')
     parser.add_argument(
@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Read, convert and write; print what became of every key."""
+    """Read, convert and write; print a report on every key."""
     parser = make_parser()
     args = parser.parse_args()
     with arguments.exit_on_usage_error(parser):
@@ -50,10 +50,10 @@ def main() -> None:
 
 
 def check_files(args: argparse.Namespace) -> None:
-    """Look for what is read and for the folder that is written to.
+    """Check that the source and the output folder exist.
 
     Raises:
-        UsageError: a file or folder does not exist, or the file read would be written over.
+        UsageError: a file or folder does not exist, or the source would be overwritten.
     """
     if not args.source.is_file():
         raise UsageError(f'source {args.source} does not exist (in {Path.cwd()})')
@@ -79,16 +79,16 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """The model, without the initial weights that its config may name."""
+    """The model, without loading initial weights named in its config."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet3d')):
         return MODELS.build(cfg.model)
 
 
 def run(args: argparse.Namespace, model: nn.Module) -> str:
-    """Convert and write the file; what became of every key.
+    """Convert and write the file; return a report on every key.
 
     Raises:
-        UsageError: the source cannot be read, or does not fit the model.
+        UsageError: the source cannot be read or does not fit the model.
     """
     try:
         source = read_source(args.source)

@@ -1,4 +1,4 @@
-"""Write mmdet3d's info files for a nuScenes-format database, or update one of an older format.
+"""Write mmdet3d's info files for a nuScenes-format database, or convert an old info file.
 
 Example:
     python tools/create_data.py data/synthetic_nuscenes
@@ -31,19 +31,21 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('root', help='data root of the database')
     parser.add_argument('--version', default='v1.0-mini', help=f'one of {", ".join(INFO_SPLITS)}')
-    parser.add_argument('--extra-tag', default='nuscenes', help='start of the file names')
-    parser.add_argument('--max-sweeps', type=int, default=10, help='past LiDAR sweeps listed')
+    parser.add_argument('--extra-tag', default='nuscenes', help='prefix of the file names')
+    parser.add_argument(
+        '--max-sweeps', type=int, default=10, help='number of past LiDAR sweeps to list'
+    )
     parser.add_argument(
         '--with-database',
         action='store_true',
         help="also write the training objects' points and image patches, for JointObjectSample; "
-        'info files that are there are kept, and what was cut short goes on',
+        'existing info files are kept, and an interrupted database is completed',
     )
     parser.add_argument(
         '--out',
         metavar='FOLDER',
-        help='write into this folder and leave the data root untouched; with links to all else, it '
-        'is a data root itself',
+        help='write to this folder and leave the data root untouched; with links to all other '
+        'files it is a data root itself',
     )
     parser.add_argument(
         '--workers',
@@ -54,19 +56,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace a database of objects that is finished or of other samples',
+        help='replace a database of objects that is complete or has other samples',
     )
     parser.add_argument(
         '--update-infos',
         metavar='FILE',
-        help='in place of all this, bring an info file of MMDetection3D before 1.1 to the format '
-        'of today; it goes into the data root',
+        help='only convert an info file of MMDetection3D before 1.1 to the current format and '
+        'write it to the data root',
     )
     return parser.parse_args()
 
 
 def create(args: argparse.Namespace) -> list[Path]:
-    """What the arguments ask for."""
+    """Write the files that the arguments ask for; return them."""
     if args.update_infos:
         return [update_info_file(args.root, args.update_infos, out=args.out)]
     options = dict(
@@ -81,7 +83,7 @@ def create(args: argparse.Namespace) -> list[Path]:
 
 def main() -> int:
     args = parse_args()
-    # A polite kill cleans up as Ctrl-C does.
+    # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         made = create(args)

@@ -18,7 +18,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('folder', help='holds the info file, the six images and the LiDAR sweep')
+    parser.add_argument(
+        'folder', help='folder with the info file, the six images and the LiDAR sweep'
+    )
     parser.add_argument('--out', default='data/real_frame', help='data root to make')
     parser.add_argument('--copy', action='store_true', help='copy the files instead of linking')
     return parser.parse_args()

@@ -30,7 +30,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train-scenes', type=int, help='default: all of the official split')
     parser.add_argument('--val-scenes', type=int, help='default: all of the official split')
     parser.add_argument(
-        '--keyframes', type=int, default=defaults.keyframes, help='samples a scene, two a second'
+        '--keyframes',
+        type=int,
+        default=defaults.keyframes,
+        help='samples per scene, two per second',
     )
     parser.add_argument(
         '--sweeps', type=int, default=defaults.sweeps, help='LiDAR sweeps between keyframes'
@@ -48,13 +51,13 @@ def parse_args() -> argparse.Namespace:
         '--draw-distance',
         type=float,
         default=defaults.draw_distance,
-        help='metres from the ego beyond which objects do not exist',
+        help='maximum distance of objects from the ego vehicle, metres',
     )
     parser.add_argument(
         '--ignored-objects',
         type=int,
         default=defaults.ignored_objects,
-        help='objects a scene of classes that are annotated and not scored, such as animals',
+        help='objects per scene of classes that are annotated but not scored, such as animals',
     )
     parser.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument(
@@ -65,7 +68,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    # A polite kill cleans up as Ctrl-C does.
+    # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         settings = DatabaseSettings(

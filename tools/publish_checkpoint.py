@@ -1,4 +1,4 @@
-"""Strip a checkpoint to what others need: half-precision weights and how they came about.
+"""Strip a checkpoint to half-precision weights and notes on their origin.
 
 Example:
     python tools/publish_checkpoint.py work_dirs/run/epoch_11.pth weights.pth --note mAP=0.41
@@ -22,19 +22,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('checkpoint', type=Path, help='of a run of tools/train.py')
+    parser.add_argument('checkpoint', type=Path, help='checkpoint of a run of tools/train.py')
     parser.add_argument('out', type=Path, help='file to write')
     parser.add_argument(
-        '--note', nargs='*', default=[], metavar='KEY=VALUE', help='facts to keep, such as scores'
+        '--note', nargs='*', default=[], metavar='KEY=VALUE', help='facts to store, such as scores'
     )
     return parser.parse_args()
 
 
 def publish(checkpoint: Path, out: Path, notes: dict[str, str]) -> None:
-    """Write the weights of ``checkpoint`` to ``out``; ``weights_only=True`` can read it.
+    """Write the weights of ``checkpoint`` to ``out``, readable with ``weights_only=True``.
 
-    Weights are halved in size by float16; whole-number buffers stay as they are. The metadata of
-    the state dict is kept, for spconv reads the layout of its kernels from it.
+    Floating-point tensors become float16. The metadata of the state dict is kept, since spconv
+    reads the layout of its kernels from it.
     """
     run = torch.load(checkpoint, map_location='cpu', weights_only=True)
     state = run['state_dict']

@@ -16,11 +16,11 @@ from projects.cmt_aqr.process_group import leave_process_group
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser('Score a checkpoint')
-    parser.add_argument('checkpoint', help='file or address of the weights')
+    parser.add_argument('checkpoint', help='file or URL of the weights')
     parser.add_argument(
         '--allow-mismatch',
         action='store_true',
-        help='score even if the checkpoint lacks weights of the model or has others',
+        help='score even if the checkpoint has missing or unexpected weights',
     )
     failures = parser.add_mutually_exclusive_group()
     failures.add_argument(
@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--submission',
         metavar='FOLDER',
-        help='write results of v1.0-test for the test server into this folder; no scores',
+        help='write results on v1.0-test for the test server to this folder, without scores',
     )
     return parser
 

@@ -1,9 +1,9 @@
-"""Score models with sound and with failing sensors, and hold them against each other.
+"""Score models with intact and with failing sensors, and compare them.
 
 Every model is tested without a failure and under every failure and severity of a suite, on the same
-frames, by the official evaluation. Each result is written as soon as it is there, and what has been
-written is not done again. The tables (Markdown, CSV, JSON) and the picture are written after every
-model; the first model is the one that the others are held against.
+frames, by the official evaluation. Results are written one by one, and an interrupted command
+resumes with the missing ones. Tables (Markdown, CSV, JSON) and a plot are written after every
+model; the first model is the baseline.
 """
 
 import argparse
@@ -42,8 +42,8 @@ def make_parser() -> argparse.ArgumentParser:
         'checkpoints',
         nargs='+',
         metavar='checkpoint',
-        help='weights for the config, named in the tables after their files; the others are held '
-        'against the first',
+        help='weights for the config, named in the tables after their files; the first one is '
+        'the baseline',
     )
     parser.add_argument(
         '--model',
@@ -51,28 +51,28 @@ def make_parser() -> argparse.ArgumentParser:
         action='append',
         default=[],
         metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
-        help='one more model, with a name and a config of its own; may be repeated',
+        help='another model with its own name and config; can be repeated',
     )
-    parser.add_argument('--suite', choices=PROTOCOLS, default='all', help='which failures')
+    parser.add_argument('--suite', choices=PROTOCOLS, default='all', help='suite of failures')
     parser.add_argument(
         '--conditions',
         nargs='+',
         metavar='NAME',
-        help='of the suite, only these failures (fog) and single severities (fog_2)',
+        help='only these failures (fog) and single severities (fog_2) of the suite',
     )
     parser.add_argument(
         '--frames',
         type=int,
-        help='test so many validation frames, evenly over the scenes; else all',
+        help='number of validation frames, evenly distributed over the scenes (default: all)',
     )
     parser.add_argument(
-        '--draws', type=int, default=1000, help='resamples of the frames for the intervals'
+        '--draws', type=int, default=1000, help='number of bootstrap resamples for the intervals'
     )
     return parser
 
 
 def main() -> None:
-    """Test what has not been tested, and report."""
+    """Test the models under all conditions without a result, and report."""
     parser = make_parser()
     args = parser.parse_args()
     processes.start_process(args.local_rank)
@@ -88,10 +88,10 @@ def main() -> None:
 
 
 def make_runs(args: argparse.Namespace) -> list[ModelRun]:
-    """The models, all on the same frames.
+    """The tests of all models, on the same frames.
 
     Raises:
-        UsageError: something that was asked for does not exist or does not fit.
+        UsageError: a file, frame or condition does not exist, or the models have different frames.
     """
     if args.draws < 1:
         raise UsageError(f'--draws {args.draws}: at least 1 is needed')
@@ -121,7 +121,7 @@ def make_runs(args: argparse.Namespace) -> list[ModelRun]:
 
 
 def work_dir(args: argparse.Namespace) -> Path:
-    """Where tables and records go: one folder a suite, unless another is named."""
+    """Folder for tables and records; by default one for each suite."""
     return Path(args.work_dir or Path('work_dirs') / f'robustness_{args.suite}')
 
 
@@ -149,7 +149,7 @@ def list_models(args: argparse.Namespace) -> list[tuple[str, str, str]]:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """As much of the ends of the paths as tells them apart, without the suffix."""
+    """Shortest ends of the paths that differ from each other, without the suffix."""
     parts = [Path(path).with_suffix('').parts for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
         names = ['/'.join(path[-length:]) for path in parts]
@@ -159,15 +159,15 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def folder_name(name: str) -> str:
-    """The name of a model without what has a meaning in paths."""
+    """Name of a model with characters that are safe in paths."""
     return re.sub(r'[^\w.+-]+', '_', name)
 
 
 def frames_of(cfg: Config, args: argparse.Namespace) -> list[int] | None:
-    """Indices of the frames that are tested; None for all.
+    """Indices of the frames to test; None for all.
 
     Raises:
-        UsageError: there are not so many.
+        UsageError: there are fewer frames.
     """
     if args.frames is None:
         return None
@@ -180,10 +180,11 @@ def frames_of(cfg: Config, args: argparse.Namespace) -> list[int] | None:
 
 
 def rows_of(cfg: Config, args: argparse.Namespace) -> list[Row]:
-    """The failures and severities under which a model is tested.
+    """Failures and severities under which a model is tested.
 
     Raises:
-        UsageError: a condition is not in the suite, or the loaders of the config apply no failure.
+        UsageError: a condition is not in the suite, or the loaders of the config cannot apply
+            failures.
     """
     dataset = cfg.test_dataloader.dataset
     infos = str(Path(dataset.data_root, dataset.ann_file))
@@ -196,7 +197,7 @@ def rows_of(cfg: Config, args: argparse.Namespace) -> list[Row]:
 
 
 def report(results: Sequence[ModelResult], first: ModelRun) -> None:
-    """Write tables and picture of all models tested so far."""
+    """Write the tables and the plot of all models tested so far."""
     comparison = Comparison(
         models=results, rows=first.rows, frames=first.made_of['frames'], seed=first.seed
     )

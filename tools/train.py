@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         '--resume',
         nargs='?',
         const='auto',
-        help="go on from this checkpoint, or from the work dir's latest if none is named",
+        help='resume from this checkpoint (default: the latest in the work dir)',
     )
     return parser
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Change the config as the arguments of training say.
+    """Change the config by the arguments of training.
 
     Raises:
         UsageError: an option does not apply to this config or machine, or a checkpoint is

@@ -1,8 +1,8 @@
-"""Check what a run will freeze, before it is started: ``python tools/verify_freeze.py CONFIG``.
+"""Check what a run will freeze before starting it: ``python tools/verify_freeze.py CONFIG``.
 
 Model, optimizer and schedule are built from the config and the checkpoint is loaded, but nothing is
-trained. It ends with 0 where all is well, with 1 and what is wrong where a run would be stopped,
-and with 2 where the command cannot run as given.
+trained. The exit status is 0 if the run would start, 1 if it would be stopped and 2 if the command
+line is wrong.
 """
 
 import argparse
@@ -30,20 +30,20 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser('Check what a run will freeze, without training')
     parser.add_argument(
-        'checkpoint', nargs='?', help="weights to load; else the config's load_from"
+        'checkpoint', nargs='?', help="weights to load (default: the config's load_from)"
     )
     parser.add_argument(
         '--epoch-length',
         type=int,
-        help='iterations an epoch, on which the learning rates depend; else as many as one process '
-        f'makes of the training data, and where that is missing {DEFAULT_EPOCH_LENGTH}',
+        help='iterations per epoch, on which the learning rates depend (default: those of one '
+        f'process on the training data, or {DEFAULT_EPOCH_LENGTH} if the data is missing)',
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the report to this file')
     return parser
 
 
 def main() -> int:
-    """Read the config, check the run it describes, and print what was found."""
+    """Read the config, check the run that it describes, and print a report."""
     parser = make_parser()
     args = parser.parse_args()
     with arguments.exit_on_usage_error(parser):
@@ -95,7 +95,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def find_epoch_length(cfg: Config, given: int | None) -> tuple[int, str]:
-    """Iterations an epoch, and where the number comes from."""
+    """Iterations per epoch, and the origin of the number."""
     if given is not None:
         return given, 'as given'
     try:

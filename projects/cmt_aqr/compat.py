@@ -189,7 +189,7 @@ def refuse_mmcv_sync_bn_without_cuda() -> None:
     This project calls none of them, so its set-up builds mmcv without them. ``sync_bn='mmcv'`` or
     ``norm_cfg=dict(type='MMSyncBN')`` in a config would fail only in the first training step.
     """
-    if find_spec('mmcv') is None or find_spec('mmcv._ext') is None:
+    if not (is_installed('mmcv') and is_installed('mmcv._ext')):
         return
     from mmcv.ops import SyncBatchNorm, get_compiling_cuda_version
 

@@ -1,6 +1,6 @@
-"""Settings of MMDetection3D 0.x and of other projects, which mmengine would ignore without a word.
+"""Settings of MMDetection3D 0.x and of other projects that mmengine would silently ignore.
 
-A config pasted from there builds and trains, only not as it says.
+A config copied from there builds and trains, but not with these settings.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ OLD_KEYS = dict(
     cudnn_benchmark='env_cfg=dict(cudnn_benchmark=...)',
     plugin_dir='custom_imports=dict(imports=[...])',
 )
-"""Keys of the top level and what stands for them today."""
+"""Top-level keys, with their successors."""
 
-# A config may give a value a name of its own before it uses it; these are what it may be called.
+# A config may define a variable of such a name if it uses the value here.
 _PLACES = dict(
     optimizer=('optim_wrapper', 'optimizer'),
     total_epochs=('train_cfg', 'max_epochs'),
@@ -34,7 +34,7 @@ _PLACES = dict(
 
 
 def find_old_settings(cfg: Mapping) -> list[str]:
-    """What is wrong with the settings that have no effect in this config, each with the remedy."""
+    """Messages on the settings without effect in a config, each with its remedy."""
     return [*_old_keys(cfg), *_optimizer_hooks(cfg), *_exclude_frozen(cfg)]
 
 
@@ -71,7 +71,7 @@ def _exclude_frozen(cfg: Mapping) -> Iterator[str]:
 
 
 def _settings(config: object, where: str = '') -> Iterator[tuple[str, object]]:
-    """Everything in a config, each with where it stands."""
+    """All settings of a config, each after its path."""
     if isinstance(config, Mapping):
         inner = [(f'{where}.{key}' if where else str(key), value) for key, value in config.items()]
     elif isinstance(config, list | tuple):

@@ -1,6 +1,6 @@
-"""Where the configs, tools and weights lie: in a checkout, or in the installed package.
+"""Folders of the configs, tools and weights, in a checkout or in the installed package.
 
-Another project finds them by the functions, or on the command line:
+Other projects find them by these functions, or on the command line:
 
     python -m projects.cmt_aqr.paths configs
 """
@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def configs() -> Path:
-    """Folder of the configs; a config of this project is ``configs() / 'cmt' / NAME``."""
+    """Folder of the configs, such as ``configs() / 'cmt' / NAME``."""
     return _packed('configs')
 
 
@@ -27,13 +27,13 @@ def weights() -> Path:
 
 
 def _packed(name: str) -> Path:
-    """A folder that ``setup.py`` packs into ``.mim``, as MMDetection3D's wheel has it."""
+    """A folder that ``setup.py`` packs into ``.mim``, as in MMDetection3D's wheel."""
     packed = _PACKAGE / '.mim' / name
     return packed if packed.is_dir() else _PACKAGE.parents[1] / name
 
 
 if __name__ == '__main__':
     folders = {function.__name__: function for function in (configs, tools, weights)}
-    parser = argparse.ArgumentParser(description='Print where a folder of cmt_aqr lies')
+    parser = argparse.ArgumentParser(description='Print the path of a folder of cmt_aqr')
     parser.add_argument('folder', choices=folders)
     print(folders[parser.parse_args().folder]())

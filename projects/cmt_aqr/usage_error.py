@@ -1,5 +1,5 @@
-"""Error of a command that its user can correct; needs no other package."""
+"""The error of a wrong command line; imports without MMEngine."""
 
 
 class UsageError(Exception):
-    """The command cannot run as given; the message states the reason and the remedy."""
+    """The command cannot run as given; the message says why and how to fix it."""

@@ -58,11 +58,11 @@ def exit_on_usage_error(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """Config file with the command line's changes; the work dir is named after it by default.
+    """Config with the changes of the command line; its name is the default work dir.
 
     Raises:
-        UsageError: the file does not exist, has settings that mmengine would ignore, or a feature
-            cache for what is not the same each time.
+        UsageError: the file does not exist, has settings that mmengine would ignore, or caches
+            features that differ between epochs.
     """
     path = Path(args.config)
     if not path.is_file():
@@ -88,19 +88,19 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def _similar_config(path: Path) -> str:
-    """Hint at the config of this checkout whose name is nearest to the one asked for."""
+    """Hint at the config of this checkout with the most similar name."""
     known = {str(file.relative_to(_REPO_ROOT)) for file in _REPO_ROOT.glob('configs/*/*.py')}
     nearest = difflib.get_close_matches(str(path), known, n=1)
     return f'; did you mean {nearest[0]}?' if nearest else f' (in {Path.cwd()})'
 
 
 def check_data(cfg: Config, *dataloaders: str) -> None:
-    """Look for the annotation file of every dataset in these dataloaders.
+    """Check that the annotation file of every dataset in these dataloaders exists.
 
-    A config says in ``data_command`` how to make its data.
+    ``data_command`` of the config is the command that creates its data.
 
     Raises:
-        UsageError: a file does not exist, or has the format of MMDetection3D before 1.1.
+        UsageError: a file does not exist or has the format of MMDetection3D before 1.1.
     """
     for name in dataloaders:
         for dataset in datasets_of(cfg, name):
@@ -120,7 +120,7 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
 
 
 def check_checkpoint(path: str) -> None:
-    """Look for a checkpoint that is a local file; an address on the web is not tried.
+    """Check that a checkpoint exists if it is a local file; URLs are not checked.
 
     Raises:
         UsageError: it does not exist.
@@ -130,12 +130,12 @@ def check_checkpoint(path: str) -> None:
 
 
 def datasets_of(cfg: Config, dataloader: str) -> Iterator[dict]:
-    """The datasets with files of their own in a dataloader."""
+    """Configs of the datasets with an annotation file in a dataloader."""
     return _datasets((cfg.get(dataloader) or {}).get('dataset'))
 
 
 def _datasets(dataset: dict | None) -> Iterator[dict]:
-    """The datasets with files of their own inside wrappers such as CBGSDataset, and in lists."""
+    """Datasets with an annotation file, also inside wrappers such as CBGSDataset and in lists."""
     if not isinstance(dataset, dict):
         return
     if 'ann_file' in dataset:

@@ -79,14 +79,14 @@ def _lists_of_steps(pipeline: list[dict]) -> Iterator[list[dict]]:
 
 
 def format_submission(cfg: Config, folder: str) -> None:
-    """Let the test write what nuScenes' test server takes, of the split without annotations.
+    """Make the test write a submission to nuScenes' test server, on the split without annotations.
 
-    The file is ``<folder>/pred_instances_3d/results_nusc.json``. MMDetection3D declares a model of
-    LiDAR alone unless told otherwise; the sensors are those of the dataset.
+    The file is ``<folder>/pred_instances_3d/results_nusc.json``. It declares the sensors of the
+    dataset; by default MMDetection3D declares LiDAR only.
 
     Args:
         cfg: changed in place.
-        folder: for the file.
+        folder: folder for the file.
     """
     (dataset,) = datasets_of(cfg, 'test_dataloader')
     dataset.update(ann_file='nuscenes_infos_test.pkl', load_eval_anns=False)
@@ -104,15 +104,15 @@ def format_submission(cfg: Config, folder: str) -> None:
 
 
 def use_mixed_precision(cfg: Config) -> None:
-    """Let a run train in mixed precision: float16 with a loss scale, on a CPU bfloat16.
+    """Make a run train in mixed precision: float16 with a loss scale, or bfloat16 on a CPU.
 
-    ``optim_wrapper.dtype`` of the config may ask for bfloat16 on a GPU too.
+    ``optim_wrapper.dtype`` of the config can choose bfloat16 on a GPU as well.
 
     Args:
         cfg: changed in place.
 
     Raises:
-        UsageError: another optimizer wrapper, or float16 without a GPU.
+        UsageError: the config has another optimizer wrapper, or asks for float16 without a GPU.
     """
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')

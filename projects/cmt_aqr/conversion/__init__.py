@@ -1,4 +1,4 @@
-"""Checkpoints of other projects, brought to the names and layouts of a model of this one."""
+"""Conversion of published checkpoints to the models of this project."""
 
 from .checkpoint import write_checkpoint
 from .convert import Conversion, convert

@@ -1,4 +1,4 @@
-"""The file that a conversion is written to."""
+"""Writing of converted checkpoints."""
 
 import hashlib
 from pathlib import Path
@@ -11,16 +11,15 @@ from .source import Source
 
 
 def write_checkpoint(path: Path, conversion: Conversion, source: Source, *, config: str) -> None:
-    """Write a checkpoint for ``load_from`` and ``tools/test.py``, with what it was made from.
+    """Write a checkpoint for ``load_from`` and ``tools/test.py``, with a note on its origin.
 
-    The state dict keeps its ``_metadata``, by which spconv's kernels are loaded as they are. An
-    unfinished file is never left under the name asked for.
+    The state dict keeps its ``_metadata``, so that spconv's kernels are not permuted on load.
 
     Args:
-        path: of the file; one that is there is replaced.
-        conversion: what to write.
-        source: what it was made from.
-        config: name of the config it was made for.
+        path: file to write; an existing file is replaced once the new one is complete.
+        conversion: converted weights.
+        source: file that they were converted from.
+        config: name of the config of the model.
     """
     meta = {
         'converted_from': source.path.name,

@@ -1,4 +1,4 @@
-"""A checkpoint of another project -> the state dict of a model of this one, all accounted for."""
+"""Conversion of a published checkpoint to the state dict of a model of this project."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from .type_embeddings import fold_type_embeddings
 
 _SPARSE_PART = 'pts_middle_encoder.'
 _COUNTER = 'num_batches_tracked'
-# Of MoME's router, whose weights are the same for any number.
+# MoME's router has this many heads; its weights would load into a router with any number.
 _MOME_ROUTER_HEADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """The weights for a model, and what became of each key.
+    """Converted weights and a report on every key.
 
     Attributes:
-        layout: of the file they come from.
-        state: what the file gave, in the order, types and layout of the model, with its
+        layout: layout of the source file.
+        state: converted weights in the order, dtypes and layout of the model, with its
             ``_metadata``.
-        reshaped: old and new shape of the kernels that were permuted, by their name in the model.
-        counters: batch counters of norms that the file left out, set to zero as PyTorch does.
-        casts: how many tensors were changed from one type to another, by the names of the types.
-        left_out: reason by name in the file.
-        missing: reason by name in the model.
+        reshaped: old and new shape of permuted kernels, by name in the model.
+        counters: batch counters of norm layers that the file lacks, set to zero as in PyTorch.
+        casts: number of tensors cast, by old and new dtype.
+        left_out: reason why a tensor of the file was not used, by name in the file.
+        missing: reason why a tensor of the model was not filled, by name in the model.
     """
 
     layout: Layout
@@ -68,19 +68,18 @@ class Conversion:
 
 
 def convert(source: Mapping[str, Tensor], model: nn.Module) -> Conversion:
-    """Bring weights to the names, shapes and types of a model, and load them into it.
+    """Convert weights to the names, shapes and dtypes of a model, and load them into it.
 
-    Nothing is made up: what the source lacks is missing in the result as well, so that an audit
-    still sees what no checkpoint has filled.
+    No weight is invented: tensors that the source lacks are missing in the result as well, so that
+    an audit still reports them as not loaded.
 
     Args:
-        source: tensors by name, of a published file.
-        model: built from a config; its weights are overwritten.
+        source: tensors of a published file by name.
+        model: model built from a config; its weights are overwritten.
 
     Raises:
-        ConversionError: a key without a place and without a reason, a tensor of the model that the
-            file lacks without a reason, one of another shape, or one that is not finite. All of
-            them are named.
+        ConversionError: a tensor of the file or of the model remains unmatched without a known
+            reason, has another shape, or is not finite. The message lists all of them.
     """
     own = model.state_dict()
     layout = recognise(source)
@@ -117,7 +116,7 @@ def convert(source: Mapping[str, Tensor], model: nn.Module) -> Conversion:
 def _reshape(
     values: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Permute the sparse kernels if they have spconv 1's layout; and what was done to which."""
+    """Tensors with sparse kernels permuted from spconv 1's layout, and their changes of shape."""
     kernels = {n: v for n, v in values.items() if n.startswith(_SPARSE_PART) and v.dim() == 5}
     if not has_spconv1_layout(kernels, {name: own[name].shape for name in kernels}):
         return dict(values), {}
@@ -137,13 +136,13 @@ def _norm_is_in(values: Mapping[str, Tensor], counter: str) -> bool:
 def _cast(
     given: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], Counter[tuple[str, str]]]:
-    """Bring tensors to the types of the model; and how many were changed between which types."""
+    """Tensors in the dtypes of the model, and the number of casts by old and new dtype."""
     casts = Counter(
         (_type(value), _type(own[name]))
         for name, value in given.items()
         if value.dtype != own[name].dtype
     )
-    # Copies, for a view would take all that it is a view of into the file.
+    # Copies: a view would be saved with the whole tensor that it is a view of.
     layout = torch.contiguous_format
     values = {
         name: value.to(own[name].dtype, copy=True, memory_format=layout)
@@ -159,7 +158,7 @@ def _faults(
     own: Mapping[str, Tensor],
     unexplained: Sequence[str],
 ) -> dict[str, list[str]]:
-    """Lines by what is wrong."""
+    """Faulty tensors, one line each, by kind of fault."""
     used = {*places.targets, *MOME_TYPE_EMBEDDINGS}
     return {
         'keys of the file that have no place in the model': [
@@ -201,10 +200,10 @@ def _check_router(model: nn.Module) -> None:
 
 
 def _load(conversion: Conversion, model: nn.Module) -> None:
-    """Load as a Runner does, and see that all came in, unchanged.
+    """Load as a Runner does, and check that all weights arrive unchanged.
 
     Raises:
-        ConversionError: it did not.
+        ConversionError: they do not.
     """
     found = model.load_state_dict(conversion.state, strict=False)
     loaded = model.state_dict()
@@ -218,7 +217,7 @@ def _load(conversion: Conversion, model: nn.Module) -> None:
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
-    """The title and its lines; nothing where there are none."""
+    """The title with its lines, or an empty list if there are no lines."""
     return ['\n  '.join([f'{title} ({len(lines)}):', *lines])] if lines else []
 
 

@@ -1,5 +1,5 @@
-"""What is raised when a file cannot be converted."""
+"""The error of a failed conversion."""
 
 
 class ConversionError(ValueError):
-    """A file cannot be read, or does not fit the model; the message says what and the remedy."""
+    """A file cannot be read or does not fit the model; the message names the remedy."""

@@ -1,8 +1,8 @@
-"""Kernels of sparse convolutions: spconv 1 keeps them as (kz, ky, kx, in, out), spconv 2 as
-(out, kz, ky, kx, in).
+"""Layouts of sparse convolution kernels.
 
-MMDetection3D permutes on load whatever has no ``_metadata`` of version 2, and copies and converters
-lose that mark easily. So the layout is told from the shapes.
+spconv 1 stores them as (kz, ky, kx, in, out), spconv 2 as (out, kz, ky, kx, in).
+MMDetection3D permutes kernels on load unless the state dict has ``_metadata`` of version 2, which
+copies and converters easily lose. Here the layout is inferred from the shapes.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ def to_spconv2(kernel: Tensor) -> Tensor:
 
 
 def has_spconv1_layout(kernels: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> bool:
-    """Whether the kernels of a file are permuted against those of a model.
+    """Whether the kernels of a file have spconv 1's layout, given the shapes in the model.
 
-    A file has one layout: it is told from the kernels whose shape fits in one way alone. Those that
-    fit in none are left for others to report.
+    All kernels of a file have one layout. It is inferred from those whose shape fits in only one
+    layout; kernels that fit in neither are reported elsewhere.
 
     Args:
-        kernels: of the file, by the name in the model.
-        shapes: of the model's kernels.
+        kernels: kernels of the file, by name in the model.
+        shapes: shapes of the kernels of the model.
 
     Raises:
-        ConversionError: kernels of both layouts, or of such shapes that both fit.
+        ConversionError: the file mixes both layouts, or every kernel fits in both.
     """
     fitting = {
         name: (kernel.shape == shapes[name], to_spconv2(kernel).shape == shapes[name])

@@ -1,7 +1,7 @@
-"""Names in the published files, and where each of them belongs in a model of this project.
+"""Names of weights in published files and their counterparts in a model of this project.
 
-Every key of a file gets a place in the model or a reason why it has none. One that gets neither is
-for :mod:`.convert` to refuse.
+Every key of a file is mapped to a name in the model, or to a reason why it is not used. Keys with
+neither are refused by :mod:`.convert`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BACKBONE = 'img_backbone.'
 ROUTER = 'pts_bbox_head.router.'
 WEIGHT_GENERATOR = f'{ROUTER}aqr_weight_generator.'
 
-# What makes up a branch, or the router, beyond what every model has.
+# Prefixes of the weights of optional parts.
 _OPTIONAL = {
     'camera branch': ('img_backbone.', 'img_neck.', 'pts_bbox_head.rv_embedding.'),
     'LiDAR branch': (
@@ -30,7 +30,7 @@ _OPTIONAL = {
     'router': (ROUTER,),
 }
 
-# MoME (Park et al., CVPR 2025) has the names of CMT, and a router inside of the transformer.
+# MoME (Park et al., CVPR 2025) uses the names of CMT and has a router inside the transformer.
 _MOME_TRANSFORMER = 'pts_bbox_head.transformer.'
 _MOME_ROUTER = f'{_MOME_TRANSFORMER}encoder.'
 _MOME_PLACES = {
@@ -53,13 +53,13 @@ _MOME_NO_PLACE = {
     ),
 }
 
-# Where detectors keep the image backbone; a classifier is one.
+# Prefixes of the image backbone in detectors; a classifier has none.
 _BACKBONE_PREFIXES = ('img_backbone.', 'backbone.bottom_up.', 'bottom_up.', 'backbone.', '')
 _CLASSIFIERS = ('fc.', 'classifier.')
 
 
 class Layout(enum.Enum):
-    """Whose names a file has."""
+    """Project or kind of model that a file comes from."""
 
     CMT = 'CMT'
     MOME = 'MoME'
@@ -68,11 +68,11 @@ class Layout(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where the keys of a file belong.
+    """Mapping of the keys of a file.
 
     Attributes:
-        targets: name in the model by name in the file.
-        left_out: reason by name in the file.
+        targets: name in the model, by name in the file.
+        left_out: reason why a key is not used, by name in the file.
     """
 
     targets: Mapping[str, str]
@@ -80,7 +80,7 @@ class Places:
 
 
 def recognise(names: Iterable[str]) -> Layout:
-    """Whose names these are."""
+    """Layout that the names of a file belong to."""
     of_head = [name for name in names if name.startswith(HEAD)]
     of_router = (_MOME_ROUTER, f'{_MOME_TRANSFORMER}selected_cls.')
     if any(name.startswith(of_router) for name in of_head):
@@ -89,15 +89,15 @@ def recognise(names: Iterable[str]) -> Layout:
 
 
 def find_places(layout: Layout, names: Collection[str], model_names: Collection[str]) -> Places:
-    """Give every key a place in the model, or a reason why it has none, where there is one.
+    """Map every key to a name in the model, or to a known reason why it is not used.
 
     Args:
-        layout: whose names they are.
-        names: in the file.
-        model_names: in the model.
+        layout: layout of the file.
+        names: names of the tensors in the file.
+        model_names: names of the tensors in the model.
 
     Raises:
-        ConversionError: no image backbone in a file for pre-training, or in the model.
+        ConversionError: a file of an image backbone contains none, or the model has none.
     """
     if layout is Layout.IMAGE_BACKBONE:
         return _places_of_backbone(names, model_names)
@@ -114,12 +114,12 @@ def find_places(layout: Layout, names: Collection[str], model_names: Collection[
 
 
 def may_be_missing(layout: Layout, name: str, filled: Collection[str]) -> str | None:
-    """Why a file may lack a tensor of the model, or ``None`` where it must not.
+    """Reason why a file may lack a tensor of the model, or ``None`` if it must contain it.
 
     Args:
-        layout: of the file.
-        name: in the model.
-        filled: names in the model that the file has a tensor for.
+        layout: layout of the file.
+        name: name of the tensor in the model.
+        filled: names in the model that the file contains a tensor for.
     """
     if layout is Layout.IMAGE_BACKBONE and not name.startswith(BACKBONE):
         return 'pre-training fills the image backbone alone'
@@ -131,7 +131,7 @@ def may_be_missing(layout: Layout, name: str, filled: Collection[str]) -> str | 
 
 
 def _part(name: str) -> str:
-    """'pts_bbox_head.router.aqr_weight_generator.norms.0.weight' -> its first four parts."""
+    """First four components of a name: 'pts_bbox_head.router.aqr_weight_generator.norms'."""
     return '.'.join(name.split('.')[:4])
 
 

@@ -1,4 +1,4 @@
-"""Reading a checkpoint that comes from elsewhere: its tensors by name, and nothing that runs."""
+"""Reading of published checkpoints without running any code in them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _FORBIDDEN = re.compile(r'GLOBAL (\S+) was not an allowed global')
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The weights in a file.
+    """Weights read from a file.
 
     Attributes:
-        state: tensors by name, without the ``module.`` of a wrapped model.
-        path: of the file.
-        found_under: the entry that holds the weights; empty where they are the whole file.
-        beside: entries beside it, such as the state of an optimizer, which are not read further.
-        was_wrapped: whether names began with ``module.``.
+        state: tensors by name, without the prefix ``module.`` of a wrapped model.
+        path: path of the file.
+        found_under: entry that holds the weights; empty if the file is the state dict itself.
+        beside: other entries, such as the state of an optimizer; they are ignored.
+        was_wrapped: whether names had the prefix ``module.``.
     """
 
     state: Mapping[str, Tensor]
@@ -41,14 +41,14 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Read a file with ``weights_only=True``, so that nothing in it can run.
+    """Read a file with ``weights_only=True``, so that no code in it can run.
 
-    Checkpoints of this project's own runs hold logs beside the weights, which
-    :mod:`projects.cmt_aqr.compat` lets through as data.
+    Checkpoints of this project also contain logs, whose types :mod:`projects.cmt_aqr.compat`
+    registers as safe.
 
     Raises:
-        ConversionError: the file holds more than weights and plain data, is no checkpoint, or has
-            no weights in a known place.
+        ConversionError: the file contains more than weights and plain data, is not a checkpoint, or
+            has no weights in a known place.
     """
     checkpoint = _load(path)
     if not isinstance(checkpoint, Mapping):
@@ -95,7 +95,7 @@ def _load(path: Path) -> Any:
             "torch.save({'state_dict': c.get('state_dict', c)}, 'weights.pth')\", and convert "
             'weights.pth'
         ) from None
-    # What torch raises for a file of another kind, or for half a file, depends on its bytes.
+    # The type of torch's error on a truncated file or another format depends on its content.
     except Exception as error:
         raise ConversionError(
             f'{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}: {error}); is '
@@ -104,7 +104,7 @@ def _load(path: Path) -> Any:
 
 
 def _tensors(weights: Mapping, path: Path, found_under: str) -> dict[str, Tensor]:
-    """All entries as tensors; detectron2's files hold arrays."""
+    """All entries as tensors; detectron2's files contain NumPy arrays."""
     where = f'{path}, entry {found_under!r}' if found_under else str(path)
     others = {n: type(v).__name__ for n, v in weights.items() if not _is_tensor(v)}
     if others or not weights:

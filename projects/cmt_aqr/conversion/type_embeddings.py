@@ -1,9 +1,9 @@
-"""The type embeddings of MoME's queries, folded into the biases of attention.
+"""Folding of the type embeddings of MoME's queries into the biases of attention.
 
-MoME's joint expert adds one constant c to the position embedding of every query. The embedding
-enters attention through ``W_q (query + position) + b_q`` alone, and in self-attention through the
-keys likewise, so ``b + W c`` in place of ``b`` has the same effect, exactly. Without it the decoder
-would get queries that it was not trained on.
+MoME's joint expert adds a constant c to the position embedding of every query. The embedding enters
+attention only through ``W_q (query + position) + b_q``, and in self-attention also through the
+corresponding projection of the keys, so replacing ``b`` by ``b + W c`` has exactly the same effect.
+Without it the decoder would receive queries that it was not trained on.
 
 Shapes: C channels.
 """
@@ -20,11 +20,11 @@ _SELF_ATTENTION = '.attentions.0.'
 
 
 def fold_type_embeddings(state: MutableMapping[str, Tensor], embeddings: Sequence[Tensor]) -> None:
-    """Change the biases of all attentions of queries, of the decoder's and the router's.
+    """Add the embeddings to the biases of all attention layers of the decoder and the router.
 
     Args:
-        state: tensors by their name in the model; changed in place.
-        embeddings: what is added to the embedding of a query, each (C,).
+        state: tensors by name in the model, changed in place.
+        embeddings: type embeddings to be added to each query, each (C,).
     """
     constant = sum(embedding.double() for embedding in embeddings)
     for name in list(state):

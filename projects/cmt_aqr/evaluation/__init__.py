@@ -1,4 +1,4 @@
-"""Scoring; importing it registers the metrics and the loop."""
+"""Metrics and test loops; importing the package registers them."""
 
 from .conditions_loop import ConditionsLoop
 from .frames_metric import FramesMetric

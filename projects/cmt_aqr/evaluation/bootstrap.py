@@ -1,12 +1,12 @@
-"""How far scores would move with other frames: a paired bootstrap over frames.
+"""Confidence intervals of scores by a paired bootstrap over frames.
 
-Frames are drawn with replacement, as many as there are, again and again; every model and condition
-is scored on the same draws, so that differences between them keep what the frames have in common.
-The method is Efron's (Bootstrap methods, Annals of Statistics 7, 1979) with percentile intervals.
-Frames of one scene resemble each other, so that the intervals tell of other frames of such scenes,
-and are too narrow for other scenes. Resampled scores lie a little above the score of all frames: on
-40 frames of the tiny model by 0.6 points of mAP, without and with failures. A difference has it on
-both sides; the interval of a single score leans upwards by it.
+Each resample draws as many frames as there are, with replacement. All models and conditions are
+scored on the same resamples, so that the intervals of their differences do not contain the
+variation that they share. The method is Efron's (Bootstrap methods, Annals of Statistics 7, 1979)
+with percentile intervals. Since the frames of a scene resemble each other, the intervals hold for
+other frames of the same scenes and are too narrow for other scenes. Resampled scores are slightly
+biased upwards, by 0.6 points of mAP on 40 frames of the tiny model, with and without failures. The
+bias cancels in differences and shifts the interval of a single score.
 
 Shapes: R draws, F frames.
 """
@@ -21,23 +21,23 @@ from .matches import Matches
 
 
 class Interval(NamedTuple):
-    """Where a number lies."""
+    """Confidence interval of a number."""
 
     low: float
     high: float
 
     @classmethod
     def of(cls, values: np.ndarray, share: float = 0.95) -> 'Interval':
-        """The middle ``share`` of resampled values (R,)."""
+        """Percentile interval that contains ``share`` of the resampled values (R,)."""
         tail = (1 - share) / 2
         return cls(*(float(end) for end in np.quantile(values, [tail, 1 - tail])))
 
 
 def draw_frames(frames: int, draws: int, seed: int) -> np.ndarray:
-    """(R, F) how often each frame is in each draw.
+    """Number of times that each draw contains each frame, (R, F).
 
     Raises:
-        ValueError: there is no frame, or no draw is asked for.
+        ValueError: ``frames`` or ``draws`` is below 1.
     """
     if min(frames, draws) < 1:
         raise ValueError(f'{draws} draws of {frames} frames: both start at 1')
@@ -49,9 +49,9 @@ def resample(matches: Matches, config: DetectionConfig, counts: np.ndarray) -> n
     """mAP and NDS on each draw, (2, R).
 
     Args:
-        matches: of one model under one condition.
-        config: the official settings.
-        counts: (R, F) from :func:`draw_frames`, the same for all that is to be compared.
+        matches: matched boxes of one model under one condition.
+        config: settings of the official evaluation.
+        counts: (R, F) from :func:`draw_frames`, the same for all models to be compared.
     """
     scores = [score(matches, config, draw) for draw in counts]
     return np.array([[item.mean_ap for item in scores], [item.nds for item in scores]])

@@ -1,4 +1,4 @@
-"""Which validation frames are scored when not all are."""
+"""Choice of a subset of validation frames."""
 
 import json
 from collections import defaultdict
@@ -9,20 +9,21 @@ import numpy as np
 
 
 def choose_frames(scenes: Sequence[str], count: int, seed: int) -> list[int]:
-    """Choose frames at random, of every scene as many as of any other, or one more or fewer.
+    """Choose frames at random, distributed evenly over the scenes.
 
-    A scene that has too few gives what it has. The choice depends on the arguments alone.
+    The numbers of frames of two scenes differ by at most one, unless a scene has fewer frames than
+    its share. The same arguments always give the same frames.
 
     Args:
-        scenes: of every frame, its scene.
-        count: how many frames.
-        seed: another one gives other frames.
+        scenes: scene of each frame.
+        count: number of frames to choose.
+        seed: seed of the random choice.
 
     Returns:
         Indices of the frames, ascending.
 
     Raises:
-        ValueError: fewer than one frame is asked for, or more than there are.
+        ValueError: ``count`` is below 1 or above the number of frames.
     """
     if not 1 <= count <= len(scenes):
         raise ValueError(f'{count} frames asked for; it can be 1 to {len(scenes)}')
@@ -31,7 +32,7 @@ def choose_frames(scenes: Sequence[str], count: int, seed: int) -> list[int]:
     for index in rng.permutation(len(scenes)):
         remaining[scenes[index]].append(int(index))
     chosen: list[int] = []
-    while len(chosen) < count:  # one of each scene a round; in the last, of some
+    while len(chosen) < count:  # each round takes a frame of every scene
         for scene in list(remaining):
             chosen.append(remaining[scene].pop())
             if not remaining[scene]:
@@ -43,7 +44,7 @@ def scenes_of(tokens: Sequence[str], tables: Path) -> list[str]:
     """Scene token of every sample.
 
     Args:
-        tokens: of the samples.
+        tokens: sample tokens.
         tables: folder of the database's tables, such as ``data/nuscenes/v1.0-trainval``.
     """
     samples = json.loads((tables / 'sample.json').read_text())

@@ -1,4 +1,4 @@
-"""MMDetection3D's nuScenes metric for some frames of a validation set."""
+"""MMDetection3D's nuScenes metric on a subset of the validation frames."""
 
 import functools
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from .predictions import Predictions
 
 
 class Scored(NamedTuple):
-    """What an evaluation leaves behind, to score again or to resample."""
+    """Predictions and matches of an evaluation, for scoring again and for resampling."""
 
     predictions: Predictions
     matches: Matches
@@ -24,18 +24,18 @@ class Scored(NamedTuple):
 
 @METRICS.register_module()
 class FramesMetric(NuScenesMetric):
-    """``NuScenesMetric`` for a dataset of chosen samples; of all samples, the same scores.
+    """``NuScenesMetric`` for a dataset of selected samples; on all samples the scores are the same.
 
     The metrics are ``mAP``, ``NDS``, the five mean errors, and ``AP_<class>`` over all distances.
 
     Args:
-        data_root: of the database.
-        ann_file: its info file.
-        indices: which samples of the info file the dataset has, its own argument ``indices``; None
-            for all.
+        data_root: data root of the database.
+        ann_file: info file of the samples.
+        indices: indices of the samples in the info file, as in the dataset's argument ``indices``;
+            None for all samples.
 
     Attributes:
-        scored: of the last evaluation; None before, and in all but the main process.
+        scored: result of the last evaluation; None before it, and outside the main process.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FramesMetric(NuScenesMetric):
     def format_results(
         self, results: list[dict], classes: Sequence[str], jsonfile_prefix: str | None
     ) -> tuple:
-        """As the parent does, for samples numbered among the chosen ones."""
+        """Format results whose indices count the selected samples."""
         if self.indices is not None:
             self.data_infos = [self.data_infos[index] for index in self.indices]
         return super().format_results(results, classes, jsonfile_prefix)
@@ -56,7 +56,7 @@ class FramesMetric(NuScenesMetric):
     def _evaluate_single(
         self, result_path: str, classes: Sequence[str], result_name: str
     ) -> dict[str, float]:
-        """Score the boxes in this file."""
+        """Scores of the boxes in a result file."""
         limit = self.eval_detection_configs.max_boxes_per_sample
         boxes, _ = load_prediction(result_path, limit, DetectionBox)
         predictions = Predictions.of(boxes)
@@ -71,7 +71,7 @@ class FramesMetric(NuScenesMetric):
 
     @functools.cached_property
     def _scorer(self) -> OfficialScorer:
-        """Tables and true boxes are read once, however often the metric is used."""
+        """Scorer with the tables and the ground truth, read once for all evaluations."""
         return OfficialScorer(
             NuScenes(version=self.version, dataroot=self.data_root, verbose=False),
             [info['token'] for info in self.data_infos],

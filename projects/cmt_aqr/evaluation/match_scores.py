@@ -1,8 +1,8 @@
-"""The official scores of matched boxes, for any choice of frames, in milliseconds.
+"""Official scores of matched boxes on any selection of frames, in milliseconds.
 
-The steps are those of the dev-kit's ``accumulate``, ``calc_ap`` and ``calc_tp``.
+The steps are those of the devkit's ``accumulate``, ``calc_ap`` and ``calc_tp``.
 
-Shapes: n boxes of one class, N of all, F frames, K classes, D distances at which boxes are matched.
+Shapes: n boxes of one class, N boxes of all classes, F frames, K classes, D matching distances.
 """
 
 from typing import NamedTuple
@@ -13,8 +13,7 @@ from nuscenes.eval.detection.data_classes import DetectionConfig, DetectionMetri
 from .matches import Matches
 
 _RECALLS = np.linspace(0, 1, DetectionMetricData.nelem)
-# Of the five errors, those that say something of a class: the official evaluation leaves out the
-# others of these classes.
+# Which of the five errors the official evaluation averages, for classes that lack some of them.
 _COUNTED = {
     'traffic_cone': (True, True, False, False, False),
     'barrier': (True, True, True, False, False),
@@ -22,7 +21,7 @@ _COUNTED = {
 
 
 class Scores(NamedTuple):
-    """The official scores."""
+    """Official scores."""
 
     mean_ap: float
     nds: float
@@ -33,18 +32,18 @@ class Scores(NamedTuple):
 
 
 def score(matches: Matches, config: DetectionConfig, counts: np.ndarray | None = None) -> Scores:
-    """Score a choice of frames as the official evaluation would.
+    """Score a selection of frames as the official evaluation would.
 
-    A class without a true box in these frames has the average precision 0, as it has there.
+    As there, a class without ground-truth boxes in these frames has an average precision of 0.
 
     Args:
-        matches: of all frames.
-        config: the official settings, of which the matches were made.
-        counts: (F,) how often each frame takes part; each once by default.
+        matches: matched boxes of all frames.
+        config: settings of the official evaluation with which the boxes were matched.
+        counts: (F,) number of times each frame is counted; once by default.
     """
     if counts is None:
         counts = np.ones(len(matches.tokens), dtype=int)
-    # All that a frame brings, as often as the frame takes part; the order stays.
+    # Repeats the boxes of a frame as often as the frame is counted and keeps their order.
     boxes = np.repeat(np.arange(len(matches.label)), counts[matches.frame])
     starts = np.searchsorted(matches.label[boxes], range(len(config.class_names) + 1))
     truths = matches.truths @ counts
@@ -52,9 +51,9 @@ def score(matches: Matches, config: DetectionConfig, counts: np.ndarray | None =
     aps = np.zeros((len(truths), len(config.dist_ths)))
     errors = np.ones((len(truths), 5))
     for label, name in enumerate(config.class_names):
-        there = boxes[starts[label] : starts[label + 1]]
+        of_class = boxes[starts[label] : starts[label + 1]]
         if truths[label]:
-            aps[label], errors[label] = _score_class(matches, there, truths[label], config)
+            aps[label], errors[label] = _score_class(matches, of_class, truths[label], config)
         errors[label, ~np.array(_COUNTED.get(name, (True,) * 5))] = np.nan
     mean_errors = np.nanmean(errors, axis=0)
     mean_ap = aps.mean()
@@ -69,15 +68,15 @@ def _score_class(
     """Average precisions (D,) and errors (5,) of one class.
 
     Args:
-        matches: of all classes.
-        boxes: (n,) which of them are of this class, by falling confidence.
-        truths: number of true boxes, not 0.
-        config: the official settings.
+        matches: matched boxes of all classes.
+        boxes: (n,) indices of the boxes of this class, by descending confidence.
+        truths: number of ground-truth boxes, at least 1.
+        config: settings of the official evaluation.
     """
     aps = np.zeros(len(config.dist_ths))
     errors = np.ones(5)
     found = matches.hit[boxes].cumsum(axis=0)  # (n, D)
-    first = round(100 * config.min_recall) + 1  # recalls up to the least one do not count
+    first = round(100 * config.min_recall) + 1  # recalls up to the minimum do not count
     for column, distance in enumerate(config.dist_ths):
         if not len(boxes) or not found[-1, column]:
             continue
@@ -95,12 +94,12 @@ def _score_class(
 def _mean_errors(
     matches: Matches, hits: np.ndarray, confidence: np.ndarray, first: int
 ) -> np.ndarray:
-    """(5,) each error's running mean over the hits, averaged over the recalls reached.
+    """Running mean of each error over the true positives, averaged over the reached recalls, (5,).
 
     Args:
-        matches: of all classes.
-        hits: (h,) the boxes of one class that hit, by falling confidence, at least one.
-        confidence: (101,) at each recall; 0 where it is not reached.
+        matches: matched boxes of all classes.
+        hits: (h,) indices of the true positives of one class, by descending confidence; h >= 1.
+        confidence: (101,) confidence at each recall; 0 at recalls that are not reached.
         first: index of the first recall that counts.
     """
     last = confidence.nonzero()[0].max(initial=0)
@@ -110,6 +109,6 @@ def _mean_errors(
     known = ~np.isnan(errors)
     sums, numbers = np.where(known, errors, 0).cumsum(axis=0), known.cumsum(axis=0)
     means = np.divide(sums, numbers, out=np.zeros_like(sums), where=numbers > 0)
-    means[:, numbers[-1] == 0] = 1  # a property that no hit has counts as wrong
+    means[:, numbers[-1] == 0] = 1  # an error that is undefined for all hits counts as 1
     reached, scores = confidence[first : last + 1], matches.score[hits]
     return np.array([np.interp(reached, scores[::-1], column[::-1]).mean() for column in means.T])

@@ -1,9 +1,9 @@
-"""Which predicted boxes hit, frame by frame, by the official rule.
+"""Matching of predicted boxes to the ground truth by the rule of the official evaluation.
 
-The official evaluation goes through the boxes of a class by falling confidence. Each takes the
-nearest true box of its class in its frame that no box before it has taken, and hits if that one is
-near enough. Frames do not meddle with each other, so one matching serves every choice of frames,
-with each as often as one likes: see :mod:`.match_scores`.
+The official evaluation visits the boxes of a class by descending confidence. Each is matched to the
+nearest ground-truth box of its class and frame that has not been matched yet, and is a true
+positive if that box is near enough. Frames are independent of each other, so one matching serves
+any selection of frames with any multiplicities, see :mod:`.match_scores`.
 
 Shapes: N predicted boxes, F frames, K classes, D distances at which boxes are matched.
 """
@@ -28,18 +28,18 @@ from ..files import replacing
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matches:
-    """Every scored box of some frames; by class, and in a class as the official evaluation goes.
+    """All scored boxes of some frames, sorted by class and by descending confidence.
 
     Attributes:
         tokens: (F,) sample tokens.
-        truths: (K, F) number of true boxes.
+        truths: (K, F) number of ground-truth boxes.
         label: (N,) class, an index into the classes of the official configuration.
         frame: (N,) index into the tokens.
         score: (N,) confidence.
-        hit: (N, D) whether the box hits, at each distance.
-        errors: (N, 5) errors in the order of ``TP_METRICS`` where the box hits at the distance at
-            which the official evaluation takes errors, else NaN; NaN too where the true box has
-            no such property.
+        hit: (N, D) whether the box is a true positive at each distance.
+        errors: (N, 5) errors in the order of ``TP_METRICS`` of true positives at the distance at
+            which the official evaluation computes errors; NaN for other boxes and for properties
+            that the ground-truth box lacks.
     """
 
     tokens: np.ndarray
@@ -52,15 +52,15 @@ class Matches:
 
     @classmethod
     def of(cls, truth: EvalBoxes, predicted: EvalBoxes, config: DetectionConfig) -> 'Matches':
-        """Match boxes that went through the official filters.
+        """Match boxes that have passed the official filters.
 
         Args:
-            truth: its samples, in their order, are the frames.
-            predicted: boxes of the same samples.
-            config: the official settings.
+            truth: ground truth; its samples, in their order, are the frames.
+            predicted: predicted boxes of the same samples.
+            config: settings of the official evaluation.
 
         Raises:
-            ValueError: the samples are not the same.
+            ValueError: the samples differ.
         """
         frames = {token: index for index, token in enumerate(truth.sample_tokens)}
         if frames.keys() != set(predicted.sample_tokens):
@@ -80,7 +80,7 @@ class Matches:
         return cls(tokens=np.array(list(frames)), truths=truths, **columns)
 
     def save(self, path: Path) -> None:
-        """Write as a compressed file, whose name must end in ``.npz``."""
+        """Write a compressed file; its name must end in ``.npz``."""
         columns = {item.name: getattr(self, item.name) for item in fields(self)}
         with replacing(path) as temporary:
             np.savez_compressed(temporary, **columns)
@@ -100,9 +100,9 @@ def _match_class(
     frames: dict[str, int],
     config: DetectionConfig,
 ) -> dict[str, np.ndarray]:
-    """The attributes of :class:`Matches` for one class, ``truths`` being (F,)."""
+    """Attributes of :class:`Matches` for one class, with ``truths`` of shape (F,)."""
     boxes = [box for box in predicted.all if box.detection_name == name]
-    # The last of equals first, as the official evaluation has it.
+    # Among equal scores the last box comes first, as in the official evaluation.
     order = sorted(range(len(boxes)), key=lambda i: (boxes[i].detection_score, i), reverse=True)
     boxes = [boxes[index] for index in order]
     frame = np.array([frames[box.sample_token] for box in boxes], dtype=np.int32)
@@ -114,14 +114,14 @@ def _match_class(
     ends = np.bincount(frame, minlength=len(frames)).cumsum()
     rows_by_frame = np.split(frame.argsort(kind='stable'), ends[:-1])
     for token, rows in zip(frames, rows_by_frame, strict=True):
-        there = [box for box in truth[token] if box.detection_name == name]
-        truths[frames[token]] = len(there)
-        if there and rows.size:
-            taken = _match_frame(there, [boxes[row] for row in rows], config.dist_ths)
+        targets = [box for box in truth[token] if box.detection_name == name]
+        truths[frames[token]] = len(targets)
+        if targets and rows.size:
+            taken = _match_frame(targets, [boxes[row] for row in rows], config.dist_ths)
             hit[rows] = taken >= 0
             for row, target in zip(rows, taken[:, at], strict=True):
                 if target >= 0:
-                    errors[row] = _errors(there[target], boxes[row])
+                    errors[row] = _errors(targets[target], boxes[row])
 
     return {
         'truths': truths,
@@ -136,31 +136,31 @@ def _match_class(
 def _match_frame(
     truth: Sequence[DetectionBox], predicted: Sequence[DetectionBox], distances: Sequence[float]
 ) -> np.ndarray:
-    """Index of the true box that each predicted one takes, at each distance (n, D); -1: none.
+    """Index of the ground-truth box matched to each predicted box at each distance, (n, D).
 
-    The predicted boxes come by falling confidence.
+    It is -1 for a box without a match. Predicted boxes are given by descending confidence.
     """
     apart = np.linalg.norm(_centres(predicted)[:, None] - _centres(truth), axis=-1)
-    limits = np.array(distances)
-    free = np.ones((len(limits), len(truth)), dtype=bool)
-    taken = np.full((len(predicted), len(limits)), -1)
-    for row in np.flatnonzero(apart.min(axis=1) < limits.max()):
+    thresholds = np.array(distances)
+    free = np.ones((len(thresholds), len(truth)), dtype=bool)
+    taken = np.full((len(predicted), len(thresholds)), -1)
+    for row in np.flatnonzero(apart.min(axis=1) < thresholds.max()):
         candidates = np.where(free, apart[row], np.inf)
         nearest = candidates.argmin(axis=1)
-        hits = np.flatnonzero(candidates.min(axis=1) < limits)
+        hits = np.flatnonzero(candidates.min(axis=1) < thresholds)
         taken[row, hits] = nearest[hits]
         free[hits, nearest[hits]] = False
     return taken
 
 
 def _centres(boxes: Sequence[DetectionBox]) -> np.ndarray:
-    """(n, 2), metres, in the global frame."""
+    """Centres of boxes in the global frame, (n, 2), metres."""
     return np.array([box.translation[:2] for box in boxes])
 
 
 def _errors(truth: DetectionBox, box: DetectionBox) -> tuple[float, ...]:
-    """Translation, scale, orientation, velocity and attribute error, each by the dev-kit."""
-    # The official evaluation takes a barrier's two ends as the same.
+    """Translation, scale, orientation, velocity and attribute error, computed by the devkit."""
+    # The official evaluation does not distinguish the two ends of a barrier.
     period = np.pi if truth.detection_name == 'barrier' else 2 * np.pi
     return (
         center_distance(truth, box),

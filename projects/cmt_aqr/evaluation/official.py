@@ -1,7 +1,8 @@
-"""The official score of chosen frames, whatever split they are of.
+"""Official scores on any selection of frames.
 
-The official evaluation wants predictions for a whole official split. Here true and predicted boxes
-are those of chosen frames; loading, filters, matching and scores are the dev-kit's own.
+The official evaluation requires predictions for a whole official split. Here the ground truth and
+the predictions are those of selected frames; loading, filters, matching and scores are the
+devkit's own.
 """
 
 import functools
@@ -21,12 +22,12 @@ from .matches import Matches
 
 
 class OfficialScorer:
-    """Scores predicted boxes of chosen frames.
+    """Scores predicted boxes of selected frames.
 
     Args:
         nusc: the database.
-        tokens: samples that are scored.
-        config: the official settings.
+        tokens: tokens of the selected samples.
+        config: settings of the official evaluation.
     """
 
     def __init__(self, nusc: NuScenes, tokens: Sequence[str], config: DetectionConfig) -> None:
@@ -35,16 +36,16 @@ class OfficialScorer:
         self.config = config
 
     def score(self, predicted: EvalBoxes) -> tuple[DetectionMetrics, Matches]:
-        """The official metrics, and the matches behind them.
+        """Official metrics and matched boxes.
 
         Args:
-            predicted: boxes of each of the samples, possibly none; those that the official
-                evaluation does not count are taken out of it.
+            predicted: boxes by sample, an empty list for a sample without detections; boxes that
+                the official evaluation ignores are removed in place.
 
         Raises:
-            ValueError: the boxes are of other samples.
+            ValueError: the boxes belong to other samples.
         """
-        # Matching comes first: it notices other samples.
+        # Matching comes first, since it checks the samples.
         predicted = self._counted(predicted)
         matches = Matches.of(self._truth, predicted, self.config)
         metrics, _ = _BoxesEval(self.config, self._truth, predicted).evaluate()
@@ -55,16 +56,16 @@ class OfficialScorer:
         return self._counted(load_gt_of_sample_tokens(self.nusc, self.tokens, DetectionBox))
 
     def _counted(self, boxes: EvalBoxes) -> EvalBoxes:
-        """Without the boxes that are too far, have no points or stand in a bicycle rack."""
+        """Boxes without those that are too far, contain no points or stand in a bicycle rack."""
         if not boxes.all:
-            return boxes  # which the dev-kit's filter cannot do
+            return boxes  # the devkit's filter fails on them
         return filter_eval_boxes(
             self.nusc, add_center_dist(self.nusc, boxes), self.config.class_range
         )
 
 
 class _BoxesEval(DetectionEval):
-    """The official evaluation, of boxes that are loaded and filtered already."""
+    """The official evaluation of boxes that are already loaded and filtered."""
 
     def __init__(self, config: DetectionConfig, truth: EvalBoxes, predicted: EvalBoxes) -> None:
         self.cfg = config

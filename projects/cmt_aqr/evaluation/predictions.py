@@ -1,4 +1,4 @@
-"""Predicted boxes as small arrays on disk, to be scored again without the model.
+"""Predicted boxes as compact arrays on disk, for scoring without running the model again.
 
 Shapes: N boxes, F frames.
 """
@@ -18,18 +18,18 @@ _ATTRIBUTES = ('', *ATTRIBUTE_NAMES)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """The boxes of some frames, in nuScenes' global frame: metres, metres a second, quaternions.
+    """Predicted boxes of some frames, in nuScenes' global frame.
 
     Attributes:
-        tokens: (F,) sample tokens, also of frames without boxes.
+        tokens: (F,) sample tokens, including those of frames without boxes.
         frame: (N,) index into the tokens.
-        translation: (N, 3) centres; in double precision, as the map may be kilometres wide.
-        size: (N, 3) width, length, height.
-        rotation: (N, 4) w, x, y, z.
-        velocity: (N, 2).
+        translation: (N, 3) centres, metres, in double precision since maps are kilometres wide.
+        size: (N, 3) width, length and height, metres.
+        rotation: (N, 4) quaternions w, x, y, z.
+        velocity: (N, 2) metres per second.
         score: (N,) confidence.
         name: (N,) index into ``DETECTION_NAMES``.
-        attribute: (N,) index into no attribute and ``ATTRIBUTE_NAMES``.
+        attribute: (N,) index into ``ATTRIBUTE_NAMES`` plus 1; 0 for no attribute.
     """
 
     tokens: np.ndarray
@@ -44,7 +44,7 @@ class Predictions:
 
     @classmethod
     def of(cls, boxes: EvalBoxes) -> 'Predictions':
-        """Take over the dev-kit's boxes, in their order."""
+        """Arrays of the devkit's boxes, in the same order."""
         frames = {token: index for index, token in enumerate(boxes.sample_tokens)}
         every = boxes.all
 
@@ -68,7 +68,7 @@ class Predictions:
         )
 
     def boxes(self) -> EvalBoxes:
-        """The same as the dev-kit's boxes, to be scored."""
+        """The predictions as the devkit's boxes."""
         boxes = EvalBoxes()
         for token in self.tokens:
             boxes.add_boxes(str(token), [])
@@ -88,7 +88,7 @@ class Predictions:
         return boxes
 
     def save(self, path: Path) -> None:
-        """Write as a compressed file, whose name must end in ``.npz``."""
+        """Write a compressed file; its name must end in ``.npz``."""
         columns = {item.name: getattr(self, item.name) for item in fields(self)}
         with replacing(path) as temporary:
             np.savez_compressed(temporary, **columns)

@@ -1,4 +1,4 @@
-"""The official score with a mean over the classes that can be scored at all."""
+"""Official scores with the mean AP over those classes that occur in the ground truth."""
 
 from collections.abc import Sequence
 

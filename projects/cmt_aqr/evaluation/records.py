@@ -1,8 +1,8 @@
-"""Results of one model on disk, one condition a file, so that a run can go on where it stopped.
+"""Results of one model on disk, by condition, so that an interrupted run can be resumed.
 
-Of every condition there are ``<condition>.json`` with the scores and what they were made of, and
-beside it ``<condition>.predictions.npz`` and ``<condition>.matches.npz``. The JSON is written last:
-where it is, the others are.
+Each condition has ``<condition>.json`` with the scores and the facts that identify them,
+``<condition>.predictions.npz`` and ``<condition>.matches.npz``. The JSON file is written last, so
+it exists only together with the others.
 """
 
 import hashlib
@@ -16,19 +16,19 @@ from ..files import dump_json
 from .frames_metric import Scored
 from .matches import Matches
 
-# Of what made a result: with another value of any of these it would be another result.
+# Facts on which a result depends.
 IDENTITY = ('config_sha256', 'checkpoint_sha256', 'frames_sha256', 'seed', 'failure')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One model under one condition.
+    """Result of one model under one condition.
 
     Attributes:
-        condition: its name.
-        made_of: :data:`IDENTITY`, and what tells a reader more, such as paths and the commit.
+        condition: name of the condition.
+        made_of: values of :data:`IDENTITY`, and facts for the reader such as paths and the commit.
         scores: ``mAP``, ``NDS``, the mean errors and the AP of each class.
-        attention: where queries looked, by the names of ``RoutingLogHook``; empty for a model of
+        attention: shares of attention, by the names of ``RoutingLogHook``; empty for a model with
             one sensor.
     """
 
@@ -39,21 +39,21 @@ class Record:
 
 
 class Records:
-    """The results of one model.
+    """Reads and writes the results of one model.
 
     Args:
-        folder: of this model; made when something is written.
+        folder: folder of this model, created on the first write.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self, condition: str, made_of: Mapping[str, Any]) -> Record | None:
-        """The result of a condition; None where there is none, or one made of something else.
+        """Record of a condition; None if there is none or its identity differs.
 
         Args:
-            condition: its name.
-            made_of: at least :data:`IDENTITY`.
+            condition: name of the condition.
+            made_of: at least the values of :data:`IDENTITY`.
         """
         path = self._path(condition, 'json')
         if not path.is_file():
@@ -62,13 +62,13 @@ class Records:
         return record if same(record.made_of, made_of) else None
 
     def matches(self, condition: str) -> Matches:
-        """The matches behind the scores."""
+        """Matched boxes from which the scores of a condition were computed."""
         return Matches.load(self._path(condition, 'matches.npz'))
 
     def write(self, record: Record, scored: Scored) -> None:
-        """Write all three files; a reader never sees a part of one, nor a mixture."""
+        """Write all three files; a reader never sees part of a file or files of two results."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        # An older result must not be taken for one of these boxes.
+        # Old scores must not stand beside new boxes.
         self._path(record.condition, 'json').unlink(missing_ok=True)
         scored.predictions.save(self._path(record.condition, 'predictions.npz'))
         scored.matches.save(self._path(record.condition, 'matches.npz'))
@@ -79,14 +79,14 @@ class Records:
 
 
 def same(made_of: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two results are of the same model, frames, seed and damage."""
+    """Whether two results have the same model, frames, seed and failure."""
     return hash_of([made_of.get(name) for name in IDENTITY]) == hash_of(
         [other[name] for name in IDENTITY]
     )
 
 
 def hash_of(value: Any) -> str:
-    """SHA-256 of plain data, such as a config, in a form that does not depend on its order."""
+    """SHA-256 of plain data such as a config, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -1,10 +1,10 @@
-"""What a model keeps of its score when sensors fail.
+"""Scores of models under sensor failures, relative to their scores without one.
 
-Of each failure the scores of its severities are averaged first. RA, the resilience ability, is then
-the NDS under the failure over the NDS without one, and mRA its mean over the failures, as in
-MultiCorrupt (Beemelmanns et al., arXiv 2402.11677).
+The scores of a failure are averaged over its severities. The resilience ability RA is the NDS under
+the failure divided by the NDS without one, and mRA its mean over all failures, as in MultiCorrupt
+(Beemelmanns et al., arXiv 2402.11677).
 
-Scores are arrays (2, ...) of mAP and NDS: of one evaluation (2,), or of R resamples of it (2, R).
+Scores are arrays of mAP and NDS, (2,) for one evaluation or (2, R) for R resamples of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ MEAN = 'mean'
 
 
 class Kept(NamedTuple):
-    """Scores under one failure or several, of shape () or (R,)."""
+    """Scores under one failure or averaged over several, each of shape () or (R,)."""
 
     mean_ap: np.ndarray
     nds: np.ndarray
@@ -33,15 +33,15 @@ def kept_scores(scores: Mapping[str, np.ndarray], rows: Sequence[Row]) -> dict[s
     """Scores without a failure, under each, and the mean over all of them.
 
     Args:
-        scores: (2, ...) mAP and NDS of each condition by its name.
-        rows: the failures, and which of their severities are averaged.
+        scores: (2, ...) mAP and NDS by the name of the condition.
+        rows: failures, with the severities to average.
 
     Returns:
-        By ``clean``, each failure, and ``mean``, whose ``ra`` is mRA.
+        Scores by ``clean``, by failure, and by ``mean``, whose ``ra`` is mRA.
 
     Raises:
-        KeyError: a condition, or the clean one, was not scored.
-        ValueError: no failures.
+        KeyError: a condition has no scores.
+        ValueError: there are no failures.
     """
     if not rows:
         raise ValueError('no failures: there is nothing to average')
@@ -56,19 +56,19 @@ def kept_scores(scores: Mapping[str, np.ndarray], rows: Sequence[Row]) -> dict[s
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The quotient; NaN where the whole is 0, as of a model that never finds anything."""
+    """The quotient; NaN where the denominator is 0, as for a model without any detection."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
-    """One model under all conditions.
+    """Results of one model under all conditions.
 
     Attributes:
-        name: by which it is reported.
-        records: of each condition, by its name.
-        kept: scores (); see :func:`kept_scores`.
-        draws: the same of every resample (R,).
+        name: name in the tables.
+        records: record of each condition, by the condition's name.
+        kept: scores of shape (), see :func:`kept_scores`.
+        draws: scores of all resamples, of shape (R,).
     """
 
     name: str
@@ -79,13 +79,13 @@ class ModelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Several models under the same conditions, on the same frames.
+    """Results of several models under the same conditions, on the same frames.
 
     Attributes:
-        models: the first is the one that the others are held against.
-        rows: the failures and their severities.
-        frames: number of frames scored.
-        seed: of the failures, the choice of frames and the bootstrap.
+        models: results of the models; the first one is the baseline.
+        rows: failures and their severities.
+        frames: number of scored frames.
+        seed: seed of the failures, of the choice of frames and of the bootstrap.
     """
 
     models: Sequence[ModelResult]
@@ -94,12 +94,12 @@ class Comparison:
     seed: int
 
     def difference(self, model: ModelResult, failure: str, score: str) -> 'Difference':
-        """How much better a model is than the first.
+        """Score of a model minus that of the baseline.
 
         Args:
-            model: one of the others.
-            failure: or ``clean`` or ``mean``.
-            score: a field of :class:`Kept`.
+            model: a model other than the first.
+            failure: name of a failure, ``clean`` or ``mean``.
+            score: name of a field of :class:`Kept`.
         """
         first = self.models[0]
         change, draws = (

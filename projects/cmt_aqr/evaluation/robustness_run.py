@@ -1,4 +1,4 @@
-"""One model through all conditions, or those that have not been tested yet."""
+"""Test of one model under all conditions that have no result yet."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,16 @@ from .robustness import ModelResult, kept_scores
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRun:
-    """A model, the frames it is tested on, and where its results go.
+    """A model, the frames it is tested on, and the folder of its results.
 
     Attributes:
-        name: by which it is reported.
-        cfg: its config, ready for a test.
-        checkpoint: file or address of its weights.
-        folder: for its records and logs.
-        indices: frames of the config's info file; None for all.
-        rows: the failures and severities under which it is tested.
-        seed: of the failures, the choice of frames and the bootstrap.
+        name: name in the tables.
+        cfg: config of the test.
+        checkpoint: file or URL of the weights.
+        folder: folder for records and logs.
+        indices: indices of frames in the config's info file; None for all frames.
+        rows: failures and severities under which the model is tested.
+        seed: seed of the failures, of the choice of frames and of the bootstrap.
     """
 
     name: str
@@ -47,12 +47,12 @@ class ModelRun:
 
     @functools.cached_property
     def records(self) -> Records:
-        """Where its results are."""
+        """Results on disk."""
         return Records(self.folder)
 
     @functools.cached_property
     def made_of(self) -> dict[str, Any]:
-        """What all its results are made of; see :data:`.records.IDENTITY`."""
+        """Facts that identify the results, see :data:`.records.IDENTITY`."""
         tokens = sample_tokens(self.cfg)
         frames = tokens if self.indices is None else [tokens[index] for index in self.indices]
         settings = self.cfg.to_dict()
@@ -68,18 +68,18 @@ class ModelRun:
         }
 
     def run(self) -> None:
-        """Test the conditions that have no record yet, and write one of each."""
+        """Test the conditions that have no record yet, and write their records."""
         conditions = conditions_of(self.rows)
         missing = {name: conditions[name] for name, record in self.read().items() if record is None}
         print_log(
-            f'{self.name}: {len(missing)} of {len(conditions)} conditions are to be tested',
+            f'{self.name}: {len(missing)} of {len(conditions)} conditions to test',
             logger='current',
         )
         if not missing:
             return
         start_cpu_processes(self.cfg)
         runner = Runner.from_cfg(self._test_config(missing))
-        # The Runner only warns of keys that do not match: it would score random weights.
+        # The Runner only warns of missing weights and would score random ones.
         runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=True)
         runner.test()
 
@@ -108,17 +108,17 @@ class ModelRun:
         return cfg
 
     def read(self) -> dict[str, Record | None]:
-        """The record of each condition, or None where there is none yet."""
+        """Record of each condition by its name; None if it has not been tested."""
         return {
             name: self.records.read(name, {**self.made_of, 'failure': failure})
             for name, failure in conditions_of(self.rows).items()
         }
 
     def result(self, draws: int) -> ModelResult:
-        """Scores of all conditions, which must have been tested, and of resampled frames.
+        """Scores under all conditions, on all frames and on resampled ones; all must be tested.
 
         Args:
-            draws: how often the frames are resampled.
+            draws: number of resamples of the frames.
         """
         records = self.read()
         scores = {
@@ -140,7 +140,7 @@ def sample_tokens(cfg: Config) -> list[str]:
     """Tokens of the test samples, in the order of the dataset.
 
     Raises:
-        UsageError: the test dataset is not one of an info file of its own.
+        UsageError: the test dataset has no info file of its own.
     """
     dataset = cfg.test_dataloader.dataset
     if 'ann_file' not in dataset:
@@ -153,5 +153,5 @@ def sample_tokens(cfg: Config) -> list[str]:
 
 
 def _hash_of_checkpoint(checkpoint: str) -> str:
-    """Of the file; of weights on the web, of their address."""
+    """Hash of the file, or of the URL of weights on the web."""
     return hash_of(checkpoint) if '://' in checkpoint else hash_of_file(Path(checkpoint))

@@ -1,4 +1,4 @@
-"""The sample of the test data that a command line names."""
+"""Command-line options that select a sample of the test data."""
 
 import argparse
 
@@ -8,17 +8,17 @@ from ..usage_error import UsageError
 
 
 def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a command take ``--index N`` or ``--token TOKEN``."""
+    """Add the options ``--index N`` and ``--token TOKEN``."""
     which = parser.add_mutually_exclusive_group()
-    which.add_argument('--index', type=int, default=0, help='place in the test data, from 0')
+    which.add_argument('--index', type=int, default=0, help='index in the test data, from 0')
     which.add_argument('--token', help='token of a sample of the test data')
 
 
 def find_sample(dataset: BaseDataset, args: argparse.Namespace) -> int:
-    """Place of the sample that the command line names.
+    """Index of the selected sample.
 
     Raises:
-        UsageError: there is no such sample.
+        UsageError: the sample does not exist.
     """
     if args.token is None:
         if not 0 <= args.index < len(dataset):

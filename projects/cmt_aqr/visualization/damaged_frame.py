@@ -1,4 +1,4 @@
-"""One frame under a sensor failure, as the model's pipeline would load it, before augmentation."""
+"""A frame under a sensor failure, as loaded by the test pipeline before any augmentation."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ..datasets.failures import health_maps
 from .scene_boxes import Kind, SceneBox
 
 LOADERS = ('LoadPointsOfKeyframe', 'LoadPointsOfSweeps', 'LoadMultiViewImages', 'ComputeLidar2Img')
-# Cells of the health maps along the range, and patches along the height of an image.
+# Resolution of the health maps: cells along the range, patches along the height of an image.
 CELLS, PATCHES = 128, 40
-# How many seeds are tried to find one by which the frame is damaged where it shows.
+# Number of seeds that are tried until the failure is visible in the picture.
 MOST_SEEDS = 200
 
 
 class DamagedFrame(NamedTuple):
-    """What is left of one frame."""
+    """Sensor data, boxes and health maps of one frame."""
 
     points: np.ndarray
     """(N, 5), LiDAR frame of the keyframe, metres"""
     images: Mapping[str, np.ndarray]
-    """by camera, (H, W, 3) uint8, RGB, as loaded"""
+    """(H, W, 3) uint8, RGB, as loaded, by camera"""
     lidar2img: Mapping[str, np.ndarray]
-    """by camera, (4, 4), to the pixels of its image"""
+    """(4, 4) projections to pixels, by camera"""
     boxes: Sequence[SceneBox]
-    """annotated, LiDAR frame"""
+    """annotated boxes in the LiDAR frame"""
     lidar_health: np.ndarray
-    """(h, w), over the range, rows along y and columns along x"""
+    """(h, w) health over the range, rows along y and columns along x"""
     camera_health: Mapping[str, np.ndarray]
-    """by camera, (h, w)"""
+    """(h, w) health of the patches, by camera"""
     failed: bool
-    """whether a failure was drawn"""
+    """whether a failure occurred"""
 
 
 def load_damaged(
@@ -52,10 +52,10 @@ def load_damaged(
     """Load a frame.
 
     Args:
-        dataset: of the test data, with class names.
-        index: of the sample.
-        loaders: configs of the loaders of points and images, such as `loaders_of` finds.
-        point_cloud_range: metres, of the map of health.
+        dataset: dataset of the test data, with class names.
+        index: index of the sample.
+        loaders: configs of the steps that load points and images, from :func:`loaders_of`.
+        point_cloud_range: range of the LiDAR's health map, metres.
         failure: config of the failure, or None.
     """
     info = dataset.get_data_info(index)
@@ -82,10 +82,10 @@ def load_damaged(
 
 
 def loaders_of(pipeline: Sequence[dict]) -> list[dict]:
-    """The steps of a pipeline that load points and images, in their order.
+    """The steps of a pipeline that load points and images, in order.
 
     Raises:
-        ValueError: it does not load both, or with other loaders than those that apply failures.
+        ValueError: the pipeline does not load both with loaders that apply failures.
     """
     steps = [step for step in pipeline if step['type'] in LOADERS]
     missing = [name for name in LOADERS if name not in [step['type'] for step in steps]]
@@ -95,14 +95,14 @@ def loaders_of(pipeline: Sequence[dict]) -> list[dict]:
 
 
 def telling_seed(info: dict, failures: Sequence[dict], cameras: Sequence[str]) -> int:
-    """The first seed by which a frame fails, at all severities, in what a picture shows.
+    """First seed with which the failure is visible in the picture at all severities.
 
-    0 if there is none: a stale frame in the first keyframe of a scene, say.
+    It is 0 if there is none, for example for a stale frame at the start of a scene.
 
     Args:
-        info: of the sample, as the dataset gives it.
+        info: info of the sample, from the dataset.
         failures: configs of one failure at all severities.
-        cameras: that the picture shows.
+        cameras: names of the cameras in the picture.
     """
     for seed in range(MOST_SEEDS):
         if all(_shows(info, dict(failure, seed=seed), cameras) for failure in failures):
@@ -111,7 +111,7 @@ def telling_seed(info: dict, failures: Sequence[dict], cameras: Sequence[str]) -
 
 
 def _shows(info: dict, failure: dict, cameras: Sequence[str]) -> bool:
-    """Whether the LiDAR or one of the cameras loses any health."""
+    """Whether the failure reduces the health of the LiDAR or of one of the cameras."""
     grid = np.stack(np.meshgrid(*[np.linspace(-50, 50, 401)] * 2), axis=-1)
     for drawn in TRANSFORMS.build(failure)(copy.deepcopy(info))['failures']:
         health = [drawn.camera_health(name, (9, 16)).min() for name in cameras]
@@ -121,7 +121,7 @@ def _shows(info: dict, failure: dict, cameras: Sequence[str]) -> bool:
 
 
 def _boxes(info: Mapping, classes: Sequence[str]) -> list[SceneBox]:
-    """The annotated boxes of the classes."""
+    """Annotated boxes of the detection classes."""
     annotated = info['eval_ann_info']
     known = annotated['gt_labels_3d'] >= 0
     labels = annotated['gt_labels_3d'][known]

@@ -1,4 +1,4 @@
-"""Parts of every picture: boxes, points, labels and legends."""
+"""Drawing of boxes, points, labels and legends, shared by all pictures."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +18,9 @@ from .style import BACKGROUND, COLOURS, FAINT, POINTS, STYLES, TEXT
 
 # Metres between the rings of the view from above.
 RING = 10.0
-# Heights in the LiDAR frame, metres, between which the points' shade changes: ground to roof.
+# Heights in the LiDAR frame, metres, of the darkest and brightest points: ground to roof.
 POINT_HEIGHTS = (-2.0, 1.5)
-# Beyond this many metres the lines in the images get finer with the objects.
+# Distance in metres beyond which lines in images become thinner.
 FINER_BEYOND = 12.0
 
 
@@ -38,14 +38,14 @@ def draw_from_above(
     """Draw the scene from above, with the car driving to the right.
 
     Args:
-        axes: where; the points get its label.
-        points: (N, 3 or more) in the LiDAR frame, metres.
-        boxes: in the LiDAR frame.
-        reach: metres to each side, and up and down.
+        axes: axes to draw into; the points take its label.
+        points: (N, 3 or more) points in the LiDAR frame, metres.
+        boxes: boxes in the LiDAR frame.
+        reach: extent of the view to each side, horizontally and vertically, metres.
     """
     points = points[points[:, 2].argsort()]
     low, high = POINT_HEIGHTS
-    # Over the lines, which would hide the points on an object's sides.
+    # Above the lines, which would hide the points on the sides of objects.
     axes.scatter(
         *from_above(points).T,
         c=points[:, 2],
@@ -72,15 +72,15 @@ def draw_in_image(
     """Draw a box in a camera's image.
 
     Args:
-        axes: of the image, in pixels.
+        axes: axes of the image, in pixels.
         item: the box.
-        depth: of its centre, metres; far boxes get finer lines.
-        to_image: (S, 2, 3) both ends of lines in the frame of the box -> (T, 2, 2) in pixels, of
-            the T <= S lines that are before the camera.
+        depth: depth of the centre, metres; distant boxes have thinner lines.
+        to_image: maps both ends of lines in the frame of the box, (S, 2, 3), to pixels,
+            (T, 2, 2), of the T <= S lines in front of the camera.
     """
     add_lines(axes, item, to_image(item.lines()), np.clip(FINER_BEYOND / max(depth, 1.0), 0.4, 1.0))
     face = to_image(item.front())
-    # A face that reaches behind the camera is no polygon in the image.
+    # A face that extends behind the camera is not a closed polygon in the image.
     if len(face) == 4 and np.allclose(face[:, 1], np.roll(face[:, 0], -1, axis=0)):
         add_front(axes, item, face[:, 0])
 
@@ -89,9 +89,9 @@ def draw_lidar_boxes_in_image(axes: Axes, boxes: Sequence[SceneBox], lidar2img: 
     """Draw boxes of the LiDAR frame in a camera's image.
 
     Args:
-        axes: of the image, in pixels.
-        boxes: in the LiDAR frame.
-        lidar2img: (4, 4), to (u * depth, v * depth, depth, 1), u and v in pixels.
+        axes: axes of the image, in pixels.
+        boxes: boxes in the LiDAR frame.
+        lidar2img: (4, 4) projection to (u * depth, v * depth, depth, 1) with u and v in pixels.
     """
 
     def to_image(lines: np.ndarray) -> np.ndarray:
@@ -104,12 +104,12 @@ def draw_lidar_boxes_in_image(axes: Axes, boxes: Sequence[SceneBox], lidar2img: 
 
 
 def from_above(points: np.ndarray) -> np.ndarray:
-    """(N, 3 or more) of the LiDAR frame -> (N, 2) to the right and up in the view from above."""
+    """Map points of the LiDAR frame (N, 3 or more) to the view from above, (N, 2) right and up."""
     return np.stack([points[:, 1], -points[:, 0]], axis=1)
 
 
 def add_lines(axes: Axes, item: SceneBox, lines: np.ndarray, fineness: float = 1.0) -> None:
-    """Draw (S, 2, 2) lines in a class's colour and a kind's style, with a dark rim."""
+    """Draw lines (S, 2, 2) with an outline, coloured by class and styled by kind."""
     style = STYLES[item.kind]
     width = style.width * fineness
     collection = LineCollection(
@@ -125,13 +125,13 @@ def add_lines(axes: Axes, item: SceneBox, lines: np.ndarray, fineness: float = 1
 
 
 def add_front(axes: Axes, item: SceneBox, polygon: np.ndarray) -> None:
-    """Fill an (N, 2) polygon that marks where the box heads."""
+    """Fill a polygon (N, 2) that marks the front of a box."""
     colour = to_rgba(COLOURS[item.name], STYLES[item.kind].front)
     axes.add_collection(PolyCollection([polygon], facecolors=[colour], zorder=3), autolim=False)
 
 
 def add_label(axes: Axes, text: str) -> None:
-    """Write what a panel shows into its upper left corner."""
+    """Write a label into the upper left corner of a panel."""
     axes.annotate(
         text,
         (0, 1),
@@ -148,7 +148,7 @@ def add_label(axes: Axes, text: str) -> None:
 
 
 def add_legend(axes: Axes, entries: dict[str, Line2D], place: str) -> None:
-    """Add a legend in one row, of lines by their names."""
+    """Add a legend of lines by name, in one row."""
     for line in entries.values():
         line.set_solid_capstyle('butt')
     legend = axes.legend(
@@ -169,7 +169,7 @@ def add_legend(axes: Axes, entries: dict[str, Line2D], place: str) -> None:
 
 
 def _draw_rings(axes: Axes, reach: float) -> None:
-    """Circles round the LiDAR, their radii written where they point ahead and to the left."""
+    """Draw circles around the LiDAR, each labelled with its radius at the front left."""
     for radius in np.arange(RING, reach, RING):
         axes.add_patch(Circle((0, 0), radius, fill=False, ec=FAINT, lw=0.6, alpha=0.6, zorder=1))
         place = radius * np.sqrt(0.5)

@@ -1,8 +1,8 @@
 """The contact sheet of sensor failures: a row for each failure, a column for each severity.
 
-A cell has the scene from above, with the car driving to the right, beside the three cameras that
-look ahead, and the annotated boxes in both. Red covers what the failure damages, the denser the
-less is left; the boxes stay where the labels are, also where what is shown is not true.
+Each cell shows the scene from above, with the car driving to the right, and the three front
+cameras, both with the annotated boxes. Damaged areas are tinted red, more opaque the less health
+is left. Boxes stay at the annotated positions, even where the failure shifts the data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,29 +18,29 @@ from .drawing import draw_from_above, draw_lidar_boxes_in_image
 from .frame import LIDAR, PIXELS_PER_INCH
 from .style import BACKGROUND, FAINT, PANEL, TEXT
 
-# Cameras of a cell: one large, two small ones below it.
+# Cameras of a cell: a large image, and two small ones below it.
 LARGE, SMALL = 'CAM_FRONT', ('CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT')
 SHOWN = (LARGE, *SMALL)
 # Layout in pixels: cells with a title above the panels.
 ABOVE, GAP, SIDE, TITLE, HEADER = 300, 4, 14, 24, 36
-# Colour of damage, and its opacity where nothing is left.
+# Colour of damage, and its opacity at a health of 0.
 DAMAGE, MOST_OPAQUE = '#ff3322', 0.38
 
 
 def render_failures(
     rows: Mapping[str, Sequence[DamagedFrame]], *, point_cloud_range: Sequence[float], title: str
 ) -> Figure:
-    """Draw one frame under many failures.
+    """Draw a frame under many failures.
 
     Args:
-        rows: for each failure the frame at every severity, by the failure's name; the first one is
-            without a failure and tells how many points there are.
-        point_cloud_range: metres, that of the maps of health.
-        title: of the sheet.
+        rows: the frame at every severity, by name of the failure; the first entry is the intact
+            frame, with which the numbers of points are compared.
+        point_cloud_range: range of the LiDAR's health maps, metres.
+        title: title of the sheet.
 
     Returns:
-        A figure of its own, known to no window or global state. Its axes bear the failure, the
-        severity from 1 and the sensor as labels, such as ``fog 2 CAM_FRONT``.
+        A figure outside pyplot's global state. The labels of its axes name the failure, the
+        severity from 1 and the sensor, such as ``fog 2 CAM_FRONT``.
     """
     clean = next(iter(rows.values()))[0]
     figure, axes = _layout(rows, clean, title)
@@ -56,7 +56,7 @@ def render_failures(
 
 
 def damage_colours(health: np.ndarray) -> np.ndarray:
-    """(h, w) healthy shares -> (h, w, 4) colours: clear where all is left, red where nothing is."""
+    """Map health (h, w) to RGBA (h, w, 4): transparent at 1, red at 0."""
     colours = np.empty((*health.shape, 4))
     colours[..., :3] = to_rgb(DAMAGE)
     colours[..., 3] = MOST_OPAQUE * (1 - health)
@@ -68,7 +68,7 @@ def _layout(
 ) -> tuple[Figure, dict[str, Axes]]:
     """An empty figure and its axes by label."""
     height, width = clean.images[LARGE].shape[:2]
-    # The small images are half as wide as the large one, all together as high as the scene.
+    # The small images are half as wide as the large one; together they are as high as the scene.
     large = (ABOVE - GAP) / 1.5 * width / height
     cell = ABOVE + GAP + large
     columns = max(map(len, rows.values()))
@@ -122,7 +122,7 @@ def _layout(
 
 def _draw_above(axes: Axes, frame: DamagedFrame, point_cloud_range: Sequence[float]) -> None:
     x_low, y_low, _, x_high, y_high, _ = point_cloud_range
-    # Rows of the map run along y, which is to the right here; x runs downwards.
+    # Rows of the map run along y, which points right here; x points down.
     axes.imshow(
         damage_colours(frame.lidar_health).swapaxes(0, 1),
         extent=(y_low, y_high, -x_high, -x_low),

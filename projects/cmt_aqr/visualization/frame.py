@@ -1,8 +1,8 @@
-"""The picture of one keyframe: six cameras and the scene from above, with boxes.
+"""Picture of a keyframe: six camera images and the scene from above, with boxes.
 
-The cameras stand in their ring order, the three that look ahead above the three that look back.
-Below is the scene from above, with the car driving to the right: right is y of the LiDAR frame, up
-is -x. Boxes fit if they hold the points below and the objects above.
+The three front cameras are in the first row and the three rear cameras in the second. Below them is
+the scene from above, with the car driving to the right: y of the LiDAR frame points right, x points
+down. Correct boxes enclose the points below and the objects above.
 """
 
 import os
@@ -41,20 +41,20 @@ CAMERAS = (
 )
 COLUMNS = 3
 LIDAR = 'LIDAR_TOP'
-# Layout in pixels of a picture of the default width; any other width scales it all.
+# Layout in pixels at the default width; other widths scale all of it.
 WIDTH, SIDE, GAP, HEADER, LEGEND, ABOVE = 1600, 16, 8, 44, 40, 680
 INNER = WIDTH - 2 * SIDE
 PIXELS_PER_INCH = 100
-# Metres that the view from above reaches to each side at least and at most.
+# Limits of the extent of the view from above to each side, metres.
 LEAST_REACH, MOST_REACH = 20.0, 55.0
 MOST_PREDICTIONS = 500
 
 
 def load_predictions(file: str | os.PathLike) -> EvalBoxes:
-    """The boxes of an official result file, as ``NuScenesMetric`` leaves one.
+    """Boxes of an official result file, such as ``NuScenesMetric`` writes.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: It is not an official result file.
     """
     try:
@@ -78,14 +78,13 @@ def render_frame(
 
     Args:
         nusc: The database.
-        sample_token: Which keyframe.
-        predictions: Boxes of a result file, drawn dashed over the ground truth.
-        score_threshold: Least score of a drawn prediction.
-        width: Of the picture, in pixels.
+        sample_token: Token of the keyframe.
+        predictions: Boxes of a result file, drawn with dashed lines over the ground truth.
+        score_threshold: Minimum score of a drawn prediction.
+        width: Width of the picture in pixels.
 
     Returns:
-        A figure of its own, known to no window or global state: ``figure.savefig(path)``. Its axes
-        bear the sensors' channels as labels.
+        A figure outside pyplot's global state. The labels of its axes are the sensors' channels.
 
     Raises:
         ValueError: The database has no such sample, or the predictions do not cover it.
@@ -127,7 +126,7 @@ def _find_predictions(
 
 
 def _layout(aspect: float, width: int) -> tuple[Figure, dict[str, Axes]]:
-    """An empty figure and its axes by label; ``aspect`` is width over height of the images."""
+    """An empty figure and its axes by label; ``aspect`` is the images' width over height."""
     column = (INNER - (COLUMNS - 1) * GAP) / COLUMNS
     row = column / aspect
     below = HEADER + len(CAMERAS) // COLUMNS * (row + GAP)
@@ -161,7 +160,7 @@ def _draw_camera(
 ) -> None:
     path, _, intrinsic = nusc.get_sample_data(token, selected_anntokens=[])
     record = nusc.get('sample_data', token)
-    # Calibration counts pixels from the corner of the first, not from its middle.
+    # The origin of pixel coordinates is the corner of the first pixel, not its centre.
     extent = (0, record['width'], record['height'], 0)
     axes.imshow(imread(path), extent=extent, aspect='auto')
     for item in sample_boxes(nusc, token, predictions):
@@ -178,7 +177,7 @@ def _draw_above(axes: Axes, lidar_file: str, boxes: Sequence[SceneBox]) -> None:
 
 
 def _reach(places: np.ndarray) -> tuple[float, float]:
-    """Metres to each side, and up and down, that hold (N, 2) places, within bounds."""
+    """Extent of the view that contains the positions (N, 2), within limits; metres."""
     wide, high = np.clip(np.abs(places).max(0) + 1.5, LEAST_REACH, MOST_REACH)
     high = max(high, wide * ABOVE / INNER)
     return float(high * INNER / ABOVE), float(high)
@@ -199,7 +198,7 @@ def _draw_header(figure: Figure, nusc: NuScenes, sample: dict) -> None:
 def _draw_legends(
     axes: dict[str, Axes], boxes: Sequence[SceneBox], score_threshold: float | None
 ) -> None:
-    """Classes with their numbers of boxes (and of predictions), and the kinds of line."""
+    """Draw the legends of classes, with numbers of boxes, and of kinds of lines."""
     truth = Counter(item.name for item in boxes if item.kind is not Kind.PREDICTION)
     found = Counter(item.name for item in boxes if item.kind is Kind.PREDICTION)
     classes, kinds = {}, {}

@@ -1,7 +1,7 @@
-"""Annotated and predicted boxes of one sample in the frame of one of its sensors.
+"""Annotated and predicted boxes of a sample in the frame of one of its sensors.
 
-The devkit moves the boxes; here they only become lines. Its order of a box's eight corners: the
-four of the front face (left top, right top, right bottom, left bottom), then those of the rear.
+The devkit transforms the boxes; this module turns them into lines. The devkit orders the eight
+corners as left top, right top, right bottom, left bottom of the front face, then of the rear face.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ OTHER = 'other'
 FRONT = [[0, 1], [1, 2], [2, 3], [3, 0]]
 EDGES = np.array([*FRONT, [4, 5], [5, 6], [6, 7], [7, 4], [0, 4], [1, 5], [2, 6], [3, 7]])
 ROOF, FLOOR, FRONT_OF_FLOOR = [0, 1, 5, 4], [2, 3, 7, 6], [2, 3]
-# Metres before a camera at which lines are cut: behind it they have no image.
+# Depth in metres at which lines are clipped: points behind a camera have no image.
 NEAR = 0.1
 
 
 class Kind(Enum):
-    """What a box is; each kind is drawn in a style of its own."""
+    """Kind of a box, which determines its style."""
 
     TRUTH = 'ground truth'
     UNSEEN = 'without points, not scored'
@@ -38,8 +38,8 @@ class SceneBox:
 
     Attributes:
         name: Detection class, or ``other`` for an annotation of no detection class.
-        kind: What it is.
-        box: The devkit's box, in a sensor's frame, metres.
+        kind: Kind of the box.
+        box: The devkit's box in the frame of a sensor, metres.
     """
 
     name: str
@@ -47,29 +47,29 @@ class SceneBox:
     box: Box
 
     def lines(self) -> np.ndarray:
-        """(13, 2, 3) both ends of its edges and of its heading mark, a line on its floor."""
+        """Both ends of the edges and of the heading line on the floor, (13, 2, 3)."""
         corners = self.box.corners().T
         heading = [corners[FLOOR].mean(0), corners[FRONT_OF_FLOOR].mean(0)]
         return np.concatenate([corners[EDGES], [heading]])
 
     def front(self) -> np.ndarray:
-        """(4, 2, 3) both ends of the edges of its front face."""
+        """Both ends of the edges of the front face, (4, 2, 3)."""
         return self.box.corners().T[FRONT]
 
     def outline(self) -> np.ndarray:
-        """(4, 3) corners of its roof: left and right at the front, right and left at the rear."""
+        """Corners of the roof, (4, 3): front left, front right, rear right, rear left."""
         return self.box.corners().T[ROOF]
 
 
 def sample_boxes(
     nusc: NuScenes, sample_data_token: str, predictions: Sequence[DetectionBox] = ()
 ) -> list[SceneBox]:
-    """Annotations, then predictions, in the frame of a sensor at the moment it was read.
+    """Annotations, then predictions, in the frame of a sensor at the time of its reading.
 
     Args:
         nusc: The database.
-        sample_data_token: The sensor's reading; it belongs to a keyframe.
-        predictions: Predicted boxes of that sample, in the global frame.
+        sample_data_token: Token of a sensor reading of a keyframe.
+        predictions: Predicted boxes of the sample in the global frame.
     """
     _, boxes, _ = nusc.get_sample_data(sample_data_token, box_vis_level=BoxVisibility.NONE)
     truth = [
@@ -89,22 +89,22 @@ def sample_boxes(
 
 
 def project(lines: np.ndarray, intrinsic: np.ndarray) -> np.ndarray:
-    """Image of lines, without what lies behind the camera.
+    """Project lines to an image and clip them at the camera.
 
-    The devkit's ``BoxVisibility`` keeps or drops a whole box; a vehicle beside the car, half of it
-    behind the camera, would be missing.
+    The devkit's ``BoxVisibility`` keeps or drops whole boxes, so a vehicle beside the car that
+    extends behind the camera would be missing.
 
     Args:
-        lines: (S, 2, 3) both ends in the camera's frame, metres.
-        intrinsic: (3, 3) pinhole matrix.
+        lines: Both ends in the camera's frame, (S, 2, 3), metres.
+        intrinsic: Pinhole matrix, (3, 3).
 
     Returns:
-        (T, 2, 2) both ends in pixels, of the T <= S lines that reach before the camera.
+        Both ends in pixels, (T, 2, 2), of the T <= S lines that are partly in front of the camera.
     """
     lines = lines[lines[..., 2].max(1) > NEAR]
     depth = lines[..., 2]
     behind = depth < NEAR
-    # Only where an end is behind is the share used, and then the two depths differ.
+    # The share is used only for an end behind the camera, where the two depths differ.
     gap = np.where(behind, depth[:, ::-1] - depth, 1.0)
     share = np.where(behind, (NEAR - depth) / gap, 0.0)
     cut = lines + share[..., None] * (lines[:, ::-1] - lines)
@@ -112,7 +112,7 @@ def project(lines: np.ndarray, intrinsic: np.ndarray) -> np.ndarray:
 
 
 def _kind(nusc: NuScenes, box: Box) -> Kind:
-    """The official score leaves out annotations that neither LiDAR nor radar has touched."""
+    """Kind of an annotation; the official score ignores those without LiDAR or radar points."""
     annotation = nusc.get('sample_annotation', box.token)
     points = annotation['num_lidar_pts'] + annotation['num_radar_pts']
     return Kind.TRUTH if points > 0 else Kind.UNSEEN

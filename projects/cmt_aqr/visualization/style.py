@@ -1,4 +1,4 @@
-"""Colours of classes and lines of the kinds of boxes."""
+"""Colours of classes and line styles of kinds of boxes."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from .scene_boxes import OTHER, Kind
 
-# Far apart for classes that share a shape: truck and construction vehicle, bus and trailer,
-# motorcycle and bicycle.
+# Classes of similar shape differ clearly in colour: truck and construction vehicle, bus and
+# trailer, motorcycle and bicycle.
 COLOURS = {
     'car': '#ff9a1f',
     'truck': '#ff4040',
@@ -22,9 +22,9 @@ COLOURS = {
     OTHER: '#9aa0a6',
 }
 BACKGROUND, PANEL, TEXT, FAINT = '#0e1116', '#151a21', '#e8eaed', '#7d8998'
-# LiDAR points from low to high.
+# LiDAR points by height, from low to high.
 POINTS = LinearSegmentedColormap.from_list('points', ['#3c5069', '#7a97b5', '#eaf1f8'])
-# Router weights: less of a sensor, as CMT, more of it. Pictures fade them out towards the middle.
+# Router weights: negative, zero (plain CMT), positive. Pictures fade them out towards zero.
 WEIGHTS = LinearSegmentedColormap.from_list(
     'weights', ['#ff3322', '#ff6b52', '#b9a9ff', '#4aa8ff', '#0a84ff']
 )
@@ -35,10 +35,10 @@ class Style:
     """How a kind of box is drawn.
 
     Attributes:
-        width: Of a line, in points.
+        width: Line width in points.
         dashes: matplotlib's line style.
-        opacity: Of its lines, 0 to 1.
-        front: Opacity of its front, which marks the heading; 0 draws none.
+        opacity: Opacity of the lines, 0 to 1.
+        front: Opacity of the front face, which marks the heading; 0 for none.
     """
 
     width: float
