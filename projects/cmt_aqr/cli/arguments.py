@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from ..datasets.old_infos import is_old
+from ..data_preparation.old_infos import is_old
 from ..feature_cache import use_feature_cache
 from ..old_settings import find_old_settings
 from ..usage_error import UsageError

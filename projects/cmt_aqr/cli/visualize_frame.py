@@ -9,7 +9,7 @@ Example:
 import argparse
 from pathlib import Path
 
-from ..datasets.data_root import open_database
+from ..data_preparation.data_root import open_database
 from ..usage_error import UsageError
 from ..visualization import load_predictions, render_frame, save
 

@@ -157,8 +157,8 @@ def _places_of_backbone(names: Collection[str], model_names: Collection[str]) ->
     wanted = [name.removeprefix(BACKBONE) for name in model_names if name.startswith(BACKBONE)]
     if not wanted:
         raise ConversionError(
-            'the config has no img_backbone, and the file holds no weights but for one: it has '
-            f'none that start with {HEAD!r}'
+            'the config has no img_backbone, the only part that the file can fill: none of its '
+            f'names starts with {HEAD!r}'
         )
     prefix = next((p for p in _BACKBONE_PREFIXES if p + wanted[0] in names), None)
     if prefix is None:

@@ -1,4 +1,4 @@
-"""A picture of a comparison under sensor failures."""
+"""Plot of a comparison under sensor failures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ from ..files import replacing
 from .bootstrap import Interval
 from .robustness import CLEAN, MEAN, Comparison
 
-# Of a model in each row, how much height it gets in all.
+# Share of the height of a row that all models together occupy.
 _SPREAD = 0.6
-# Points to each side that differences are drawn over at least, so that none looks large.
+# Minimum range of differences to each side, in points, so that small ones look small.
 _LEAST_RANGE = 1.0
 _LINE, _TEXT = '#c9ced6', '#22272e'
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> None:
-    """NDS under every failure, and what the other models gain over the first, with intervals.
+    """Plot the NDS under every failure and the differences from the first model, with intervals.
 
     Args:
-        comparison: of one model or several.
+        comparison: results of one or several models.
         path: of the picture; its ending says the format.
     """
     others = len(comparison.models) > 1
@@ -76,7 +76,7 @@ def _draw_points(
     intervals: Sequence[Interval],
     label: str | None = None,
 ) -> None:
-    """A dot for each row with a line from end to end of its interval, for one model."""
+    """Draw the values of one model as dots, with their intervals as lines."""
     step = _SPREAD / len(comparison.models)
     heights = np.arange(len(values)) + step * (index - (len(comparison.models) - 1) / 2)
     low, high = 100 * np.array(intervals).T
@@ -85,7 +85,7 @@ def _draw_points(
 
 
 def _finish(axes: Axes, rows: Sequence[str]) -> None:
-    """Name the rows, the first on top, and part the clean score and the mean from the failures."""
+    """Label the rows from top to bottom, and separate the clean score and the mean."""
     names = [row.replace('_', ' ') for row in rows]
     names[-1] = 'mean of failures'
     axes.set_yticks(range(len(rows)), names, color=_TEXT)

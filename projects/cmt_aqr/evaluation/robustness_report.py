@@ -11,14 +11,14 @@ from .bootstrap import Interval
 from .records import Record
 from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult
 
-# Columns of the CSV: of the scores, and of the attention as RoutingLogHook names it.
+# Columns of the CSV: scores, and attention under the names of RoutingLogHook.
 _SCORES = ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
 _ATTENTION = ('lidar_share', 'gap', 'leverage', 'w_lidar', 'w_camera')
 _NOTHING = '–'
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Scores, differences from the first model, where queries look, and what was run."""
+    """Tables of scores, differences from the first model and attention, and a list of the runs."""
     parts = [
         '# Robustness under sensor failures',
         f'{comparison.frames} frames, seed {comparison.seed}. Scores are mAP / NDS in points by '
@@ -49,7 +49,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line for each model and condition, then for each model and failure, and the mean."""
+    """A line for each model and condition, then for each model and failure, and for the mean."""
     file = io.StringIO()
     names = ['model', 'failure', 'severity', *_SCORES, 'RA', *_ATTENTION]
     writer = csv.DictWriter(file, names, restval='', lineterminator='\n')
@@ -69,7 +69,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_json(comparison: Comparison) -> str:
-    """Everything, with the intervals of scores and of differences."""
+    """All results, with the intervals of scores and differences."""
     first = comparison.models[0]
     every = _failures(comparison)
     data = {
@@ -101,7 +101,7 @@ def to_json(comparison: Comparison) -> str:
 
 
 def _conditions(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Failure, severity and name of every condition; first, without a failure."""
+    """Failure, severity and name of every condition, starting with the clean one."""
     return [
         (CLEAN, '', CLEAN),
         *(
@@ -113,7 +113,7 @@ def _conditions(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def _failures(comparison: Comparison) -> list[str]:
-    """Without a failure, under each, and the mean over all."""
+    """Names of the rows: clean, every failure, and the mean."""
     return [CLEAN, *(row.name for row in comparison.rows), MEAN]
 
 
@@ -206,7 +206,7 @@ def _ra(model: ModelResult, failure: str) -> str:
 
 
 def _change(difference: Difference) -> str:
-    # Rounded first, and 0 added, so that no zero has a minus before it.
+    # Rounding first and adding 0 avoids a minus sign before zero.
     value, low, high = (
         f'{round(100 * number, 1) + 0.0:+.1f}'
         for number in (difference.value, *difference.interval)
@@ -215,7 +215,7 @@ def _change(difference: Difference) -> str:
 
 
 def _kept_data(model: ModelResult, failure: str) -> dict:
-    """Scores under a failure with their intervals."""
+    """Scores under a failure, with their intervals."""
     draws = model.draws[failure]._asdict()
     return {
         name: {'value': float(value), 'interval': Interval.of(draws[name])}

@@ -1,9 +1,8 @@
 """A hard choice of expert for every query, as in MoME (Park et al., CVPR 2025).
 
-The two numbers of a query are the logits of the experts for LiDAR alone and for cameras alone; the
-logit of the expert for both is the constant zero, which loses no generality in a softmax. With
-logits of zero the choice is both, which is CMT. The choice has no gradient: its logits learn by
-cross-entropy from one label a frame, the sensor that is left where the other is lost.
+The two numbers of a query are the logits of the experts for LiDAR alone and for cameras alone; that
+of the expert for both, which is CMT, is the constant zero. The choice has no gradient: its logits
+learn by cross-entropy from one label a frame, the sensor that is left if the other is lost.
 
 Shapes: B batch, Q queries, K tokens.
 """
@@ -20,8 +19,7 @@ from ..router import AdaptiveQueryRouter, RouterOutput
 from ..weight_generator import AQRWeightGenerator
 
 BOTH, LIDAR, CAMERA = range(3)
-# Far below the logits of trained models, which differ by hundreds. Divided by the scale of a head
-# of 128 channels, it is still finite in half precision.
+# Far below the logits of trained models; finite in half precision when divided by a head's scale.
 MASKED = -4e3
 # A sensor with a smaller healthy share is lost; borders of an augmented image count as healthy.
 LOST_BELOW = 0.05
@@ -80,9 +78,7 @@ class HardChoiceRouter(AdaptiveQueryRouter):
     def reliability_loss(self, output: RouterOutput, health: Tensor) -> Tensor:
         """Mean cross-entropy of the experts with the label of the frame."""
         lidar_lost, camera_lost = self._lost(output, health).unbind(dim=-1)
-        label = torch.full_like(lidar_lost, BOTH, dtype=torch.long)
-        label = label.masked_fill(camera_lost & ~lidar_lost, LIDAR)
-        label = label.masked_fill(lidar_lost & ~camera_lost, CAMERA)
+        label = LIDAR * (camera_lost & ~lidar_lost) + CAMERA * (lidar_lost & ~camera_lost)
         logits = _with_both(output.weights[:, output.denoising_slots :].float())
         return F.cross_entropy(logits.flatten(0, 1), label.expand(logits.shape[:-1]).flatten())
 
