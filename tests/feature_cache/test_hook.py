@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from toy_runner import CountMetric
 
-from projects.cmt_aqr.entry import add_failure
+from projects.cmt_aqr.cli.config_changes import add_failure
 from projects.cmt_aqr.feature_cache import use_feature_cache
 from projects.cmt_aqr.feature_cache.frozen_features import compute_output
 
