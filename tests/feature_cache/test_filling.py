@@ -119,10 +119,11 @@ def test_every_draw_is_filled_and_equal_inputs_once(build_model, build_dataset, 
     # Six whole clouds, and an empty one for all samples.
     assert len(files_of(store, 'pts_backbone')) == 7
     assert len(files_of(store, 'img_backbone')) == 6
-    assert any('7 lidar features of 6 samples to compute' in line for line in log)
+    (line,) = (line for line in log if line.startswith('feature cache'))
+    assert '7 lidar and 6 camera features to compute for 6 samples, 0.0' in line
     log.clear()
     fill(model, dataset, store)
-    assert any('0 lidar features of 6 samples to compute' in line for line in log)
+    assert '0 lidar and 0 camera features to compute for 6 samples, 0.000 GB' in '\n'.join(log)
     draw_index = dataset.pipeline.transforms[0]
     for draw in range(6):
         draw_index.set_epoch(draw)

@@ -101,8 +101,9 @@ def test_training_without_features_names_the_command(build_runner, config):
     with pytest.raises(FileNotFoundError) as error:
         build_runner().train()
     assert str(error.value).endswith(
-        f'to fill it: python tools/cache_features.py {config.filename} {config.load_from} --data '
-        f'train --cfg-options feature_cache.directory={config.feature_cache.directory}'
+        f'to fill it: python tools/cache_features.py {config.filename} {config.load_from} '
+        f'--cfg-options feature_cache.directory={config.feature_cache.directory} '
+        'feature_cache.max_gigabytes=10'
     )
 
 

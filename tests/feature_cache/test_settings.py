@@ -100,8 +100,9 @@ def test_the_setting_becomes_pipelines_and_a_hook(read):
             ('camera', training),
         ]
         assert {step.fill_command for step in cached} == {
-            f'python tools/cache_features.py {CONFIG} {cfg.load_from} --data {loader} '
-            '--cfg-options feature_cache.directory=there'
+            f'python tools/cache_features.py {CONFIG} {cfg.load_from} --cfg-options '
+            'feature_cache.directory=there feature_cache.max_gigabytes=10 '
+            'feature_cache.dtype=bfloat16'
         }
 
 

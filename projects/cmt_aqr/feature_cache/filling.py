@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmdet3d.datasets.transforms import Pack3DDetInputs
@@ -20,12 +20,8 @@ from .frozen_features import compute_output, feature_folder
 from .store import Entry, FeatureStore
 from .transform import DATA_KEYS, LoadCachedFeatures
 
-
-class Draw(NamedTuple):
-    """One sample of a dataset under one draw of its failures."""
-
-    index: int
-    number: int
+Draw = tuple[int, int]
+"""Index of a sample in its dataset, and number of the draw of its failures."""
 
 
 def cached_datasets(datasets: Iterable[object]) -> Iterator[Dataset]:
@@ -62,14 +58,15 @@ def select_features(
 def check_filled(dataset: Dataset) -> None:
     """Reads the first and the last features of a dataset.
 
-    :func:`fill` writes entries in this order, so a fill that was interrupted is detected.
+    :func:`fill` writes entries in this order, so the last ones are missing if it was interrupted.
+    Several are read, since draws without a failure share an entry with earlier ones.
 
     Raises:
         FileNotFoundError: they are not in the cache; the message says how to fill it.
         ValueError: they are damaged.
     """
     draws = _draws(dataset)
-    for draw in (draws[0], draws[-1]):
+    for draw in (*draws[:1], *draws[-20:]):
         for transform in _cached_branches(dataset):
             transform(_drawn_sample(dataset, draw))
 
@@ -89,18 +86,18 @@ def fill(model: nn.Module, dataset: Dataset, store: FeatureStore, *, num_workers
         ValueError: the entries would exceed the limit of the store.
     """
     was_training = model.training
-    jobs = _missing(dataset)
-    size = 0
+    jobs, size = _missing(dataset), 0
     for transform, todo in jobs.items():
         model.train(transform.training)
         for key, entry in _computed(model, dataset, transform, todo[:1]):
             # All entries are as large as the first.
             size += len(todo) * store.write(transform.folder, key, entry)
-        print_log(
-            f'feature cache: {len(todo)} {transform.branch} features of {len(dataset)} samples to '
-            f'compute in {store.directory / transform.folder}',
-            logger='current',
-        )
+    counts = ' and '.join(f'{len(todo)} {transform.branch}' for transform, todo in jobs.items())
+    print_log(
+        f'feature cache {store.directory}: {counts} features to compute for {len(dataset)} '
+        f'samples, {size / 1e9:.3f} GB',
+        logger='current',
+    )
     store.check_room(size * get_world_size())
     for transform, todo in jobs.items():
         model.train(transform.training)
@@ -122,16 +119,17 @@ def _draws(dataset: Dataset) -> list[Draw]:
     """All draws of all samples; each sample has one unless a `DrawIndex` gives it more."""
     steps = dataset.pipeline.transforms
     numbers = max((s.variants for s in steps if isinstance(s, DrawIndex)), default=1)
-    return [Draw(index, number) for number in range(numbers) for index in range(len(dataset))]
+    return [(index, number) for number in range(numbers) for index in range(len(dataset))]
 
 
 def _drawn_sample(dataset: Dataset, draw: Draw) -> dict:
     """A sample with its failures as it reaches the first `LoadCachedFeatures`."""
-    results = dataset.get_data_info(draw.index)
+    index, number = draw
+    results = dataset.get_data_info(index)
     for step in dataset.pipeline.transforms:
         if isinstance(step, LoadCachedFeatures):
             break
-        results = {**results, 'draw': draw.number} if isinstance(step, DrawIndex) else step(results)
+        results = {**results, 'draw': number} if isinstance(step, DrawIndex) else step(results)
     return results
 
 

@@ -48,8 +48,8 @@ def fingerprint(*parts: object) -> str:
 def sample_key(branch: str, results: Mapping[str, Any], loading: str) -> str:
     """Hexadecimal digest of what determines the input of a branch, before it is loaded.
 
-    The sample's record and the sizes of its files do, and the failures of the branch's sensor. All
-    empty clouds have the same key.
+    That is the record of the sample, the sizes of its files and the failures of the branch's
+    sensor. All empty clouds have the same key.
 
     Args:
         branch: 'lidar' or 'camera'.

@@ -1,4 +1,4 @@
-"""Which output of a detector's branch is frozen, and the folder of its features."""
+"""The frozen output of a detector's branch, and the folder of its features."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _VERSION = 2
 
 
 def feature_folder(model: nn.Module, branch: str, *, dtype: torch.dtype, training: bool) -> str:
-    """Folder of the features of a branch: ``MODULE/DIGEST``, the digest of all but the sample.
+    """Folder ``MODULE/DIGEST`` of the features of a branch.
 
-    The features are the output of the last module that is frozen together with all before it.
+    They are the output of MODULE, the last one that is frozen together with all before it. DIGEST
+    covers everything that determines the features of a given sample.
 
     A module is frozen if none of its parameters requires a gradient and it stays in evaluation mode
     when the model trains. Without training the backbone always counts as frozen, so that models

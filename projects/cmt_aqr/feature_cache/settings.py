@@ -63,7 +63,7 @@ def use_feature_cache(cfg: Config, datasets: Mapping[str, Iterable[dict]]) -> No
                     branches=branches,
                     directory=settings['directory'],
                     training=loader == 'train_dataloader',
-                    fill_command=_fill_command(cfg, loader, settings['directory']),
+                    fill_command=_fill_command(cfg, settings),
                 )
             except ValueError as error:
                 raise ValueError(f'feature_cache, pipeline of {loader}: {error}') from None
@@ -124,12 +124,12 @@ def _check_settings(settings: Mapping[str, Any], branches: object) -> None:
     FeatureCacheHook(**settings)
 
 
-def _fill_command(cfg: Config, loader: str, directory: str) -> str:
+def _fill_command(cfg: Config, settings: Mapping[str, Any]) -> str:
     checkpoint = [cfg.load_from] if cfg.get('load_from') else []
-    options = ['--data', loader.partition('_')[0], '--cfg-options']
-    options.append(f'feature_cache.directory={directory}')
-    words = ['python', 'tools/cache_features.py', str(cfg.filename), *checkpoint, *options]
-    return shlex.join(words)
+    options = ['--cfg-options', *(f'feature_cache.{k}={v}' for k, v in settings.items())]
+    return shlex.join(
+        ['python', 'tools/cache_features.py', str(cfg.filename), *checkpoint, *options]
+    )
 
 
 def _check_known(step: Mapping, cls: type, branch: str | None, *, drawing: bool) -> None:
