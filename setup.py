@@ -9,8 +9,12 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 
 
+# Tools that work in a checkout only: they need `benchmarks`, `docs` or `requirements`.
+CHECKOUT_TOOLS = ('benchmark.py', 'document_options.py', 'gpu_check.sh', 'setup_env.py')
+
+
 class BuildWithConfigs(build_py):
-    """Also packs configs, tools and the index of models, where OpenMMLab's packages have them.
+    """Also packs configs, tools and the index of models into `.mim`, as OpenMMLab's packages do.
 
     An editable installation finds them in the checkout, see `projects/cmt_aqr/paths.py`.
     """
@@ -22,9 +26,8 @@ class BuildWithConfigs(build_py):
         target = Path(self.build_lib, 'projects', 'cmt_aqr', '.mim')
         shutil.rmtree(target, ignore_errors=True)  # of an earlier build
         for name in ('configs', 'tools'):
-            shutil.copytree(
-                ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__')
-            )
+            ignored = shutil.ignore_patterns('__pycache__', *CHECKOUT_TOOLS)
+            shutil.copytree(ROOT / name, target / name, ignore=ignored)
         shutil.copy(ROOT / 'model-index.yml', target)
 
 

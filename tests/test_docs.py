@@ -13,7 +13,7 @@ from mmengine.optim import build_optim_wrapper
 REPO_ROOT = Path(__file__).resolve().parents[1]
 PAGES = [REPO_ROOT / 'README.md', *sorted((REPO_ROOT / 'docs').glob('*.md'))]
 # Of this project, as they stand in commands, in tables and in the text; {a,b} is a shell's.
-FOLDERS = 'configs|docs|projects|requirements|tests|tools'
+FOLDERS = 'benchmarks|configs|docs|projects|requirements|tests|tools'
 PATH = re.compile(rf'(?<![\w/.<])(?:{FOLDERS})/[\w/.*{{}},-]*[\w}}]')
 SCRIPT = re.compile(r'(?<![\w/])tools/\w+\.(?:py|sh)')
 FLAG = re.compile(r'(?<![\w-])--[a-z][\w-]*')
@@ -26,7 +26,7 @@ HANDED_TO = {
 
 # Modules that define the options of a script's subcommands.
 IMPORTED = {
-    'benchmark.py': 'projects/cmt_aqr/benchmarks/*.py',
+    'benchmark.py': 'benchmarks/*.py',
     'visualize.py': 'projects/cmt_aqr/cli/visualize_*.py',
 }
 

@@ -1,4 +1,4 @@
-"""What an installed package holds, and what the index of models says of it."""
+"""Contents of the installed package, and the index of models."""
 
 import re
 import runpy
@@ -29,9 +29,12 @@ def files(folder: Path) -> set[str]:
 
 
 def test_every_module_config_tool_and_weight_is_packed(package, repo_root):
+    """And no benchmark, nor a tool that needs the checkout."""
     mim = package / '.mim'
-    for name in ('configs', 'tools'):
-        assert files(mim / name) == files(repo_root / name)
+    assert files(mim / 'configs') == files(repo_root / 'configs')
+    checkout_only = {'benchmark.py', 'document_options.py', 'gpu_check.sh', 'setup_env.py'}
+    assert files(mim / 'tools') == files(repo_root / 'tools') - checkout_only
+    assert {path.name for path in mim.iterdir()} == {'configs', 'tools', 'model-index.yml'}
     own = {name for name in files(package) if not name.startswith('.mim')}
     assert own == files(repo_root / 'projects' / 'cmt_aqr')
     assert files(package.parent) == {f'cmt_aqr/{name}' for name in files(package)}

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from projects.cmt_aqr.benchmarks.inputs import random_batch
+from projects.cmt_aqr.doctor.random_sample import random_batch
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 # What the full-size configs of one sensor change, by what they pack.

@@ -1,7 +1,7 @@
-"""Measure the speed and memory of a part of the project: ``python tools/benchmark.py NAME``.
+"""Measure time and memory: ``python tools/benchmark.py NAME``.
 
-Every benchmark compares its sides in one run and prints a Markdown table; for a benchmark's own
-options: ``python tools/benchmark.py NAME --help``.
+Each benchmark compares its sides in one run and prints Markdown tables.
+``python tools/benchmark.py NAME --help`` lists its options.
 """
 
 import argparse
@@ -18,18 +18,17 @@ _startup.prepare(needs='torch')
 
 import torch
 
-from projects.cmt_aqr import benchmarks
-from projects.cmt_aqr.benchmarks.report import OtherWork, machine, machine_line
+import benchmarks
+from benchmarks.report import OtherWork, machine, machine_line
 from projects.cmt_aqr.files import dump_json
 from projects.cmt_aqr.usage_error import UsageError
 
-# Modules of `projects.cmt_aqr.benchmarks`. Only the one that runs is imported, since some need
-# torch alone and others the whole stack.
-BENCHMARKS = ('attention', 'freeze', 'model', 'router', 'training_memory', 'voxels')
+# Modules of `benchmarks`. Only the one that runs is imported: some need torch alone.
+BENCHMARKS = ('attention', 'memory', 'model', 'step', 'voxels')
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of this command, with the options of the benchmark that the arguments name."""
+    """The parser, with the options of the benchmark named by the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,7 +46,7 @@ def _benchmark(name: str) -> ModuleType:
 
 
 def _first_line(name: str) -> str:
-    """First line of the docstring of a benchmark, which is read without importing it."""
+    """First line of a benchmark's docstring, read without importing the module."""
     source = Path(benchmarks.__file__).with_name(f'{name}.py').read_text()
     return ast.get_docstring(ast.parse(source)).splitlines()[0]
 
@@ -58,15 +57,15 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         '--device', type=torch.device, default=torch.device('cuda' if cuda else 'cpu')
     )
     parser.add_argument(
-        '--threads', type=int, default=torch.get_num_threads(), help='of torch on the CPU'
+        '--threads', type=int, default=torch.get_num_threads(), help='CPU threads of torch'
     )
-    parser.add_argument('--rounds', type=int, default=5, help='that count')
-    parser.add_argument('--warmup', type=int, default=1, help='rounds before, which do not')
-    parser.add_argument('--json', type=Path, help='file to write the results to, in full')
+    parser.add_argument('--rounds', type=int, default=5, help='number of rounds that count')
+    parser.add_argument('--warmup', type=int, default=1, help='number of rounds before them')
+    parser.add_argument('--json', type=Path, help='file for the results in full')
 
 
 def main() -> None:
-    """Run one benchmark and print what it found."""
+    """Run one benchmark and print its report."""
     parser = make_parser(sys.argv[1:])
     args = parser.parse_args()
     for name, least in (('threads', 1), ('rounds', 1), ('warmup', 0)):
@@ -82,13 +81,9 @@ def main() -> None:
     print(f'{machine_line(facts, other_work)}\n\n{report.markdown}')
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {
-            'benchmark': args.benchmark,
-            'machine': facts,
-            'cores_of_other_work': round(other_work, 2),
-            **report.data,
-        }
-        dump_json(args.json, result)
+        arguments = {name: str(value) for name, value in vars(args).items()}
+        result = {'machine': facts, 'cores_of_other_work': round(other_work, 2)}
+        dump_json(args.json, {'arguments': arguments, **result, **report.data})
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
-"""Check that this machine computes what it should: ``python tools/doctor.py``.
+"""Check the numerical results of this machine: ``python tools/doctor.py``.
 
-Versions, compiled operators, sparse convolution, voxels, attention, a training step and
-data-parallel training, each against a slow and obvious reference. One line a check; the exit status
-is 1 where one fails. docs/install.md says how to read the table.
+Compares versions, compiled operators, sparse convolution, voxels, attention, a training step and
+data-parallel training with slow and simple references. Prints one line for each check; the exit
+status is 1 if one fails. docs/install.md explains the table.
 """
 
 import argparse
@@ -32,17 +32,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--torch-only',
         action='store_true',
-        help='what needs torch and numpy alone: voxels, attention, decoder, two processes',
+        help='only checks that need no packages but torch and numpy: voxels, attention, decoder, '
+        'two processes',
     )
-    parser.add_argument('--json', type=Path, help='file to write all errors and tracebacks to')
+    parser.add_argument('--json', type=Path, help='file for all errors and tracebacks')
     return parser
 
 
 def import_package(*, torch_only: bool) -> str | None:
-    """Import this project, without the stack if asked to, or where the stack does not import.
+    """Import this project; without mmcv, spconv and others if they are not wanted or do not import.
 
     Returns:
-        the traceback of the import, if it failed.
+        the traceback of a failed import.
     """
     trace = None
     if not torch_only:
@@ -53,7 +54,7 @@ def import_package(*, torch_only: bool) -> str | None:
             for name in [name for name in sys.modules if name.startswith('projects.cmt_aqr')]:
                 del sys.modules[name]
     if torch_only or trace:
-        sys.modules.update(dict.fromkeys(STACK))  # None: importing one of them now fails
+        sys.modules.update(dict.fromkeys(STACK))  # None makes their import fail
     return trace
 
 
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the checks and print their table.
 
     Returns:
-        the exit status: 1 where a check failed.
+        the exit status, 1 if a check failed.
     """
     args = make_parser().parse_args(arguments)
     trace = import_package(torch_only=args.torch_only)

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md: every option that a config can give, from the docstrings.
+"""Write docs/configuration.md, the reference of all options of a config, from the docstrings.
 
 python tools/document_options.py
 """
@@ -16,18 +16,25 @@ from mmdet3d import registry
 from mmengine.registry import Registry
 
 import projects.cmt_aqr
-from projects.cmt_aqr import denoising, freezing, transformer
+from projects.cmt_aqr import aqr, denoising, evaluation, feature_cache, freezing, head, transformer
+from projects.cmt_aqr.aqr.router import AdaptiveQueryRouter
 from projects.cmt_aqr.files import write_text
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = REPO_ROOT / 'docs' / 'configuration.md'
 PACKAGE = projects.cmt_aqr.__name__
-# Of a section, the modules below the package whose classes it holds; the first that fits counts.
+# Sections with the modules of the package that they document; the first match counts.
 SECTIONS = {
     'Detector': ('detector', 'data_preprocessor', 'grid_mask', 'backbones', 'necks'),
+    'Head, decoder and losses': (
+        'head',
+        'task_head',
+        'transformer.decoder',
+        'denoising',
+        'matching',
+    ),
     'Router': ('aqr', 'transformer.routing'),
-    'Head, decoder and losses': ('head', 'task_head', 'transformer', 'denoising', 'matching'),
     'Freezing, optimizer and fast path': ('freezing', 'precision'),
     'Sensor failures': ('datasets.failures',),
     'Data': ('datasets',),
@@ -36,28 +43,51 @@ SECTIONS = {
     'Feature cache': ('feature_cache',),
     'Pre-training of the image branch': ('pretraining',),
 }
-# What a config gives options of without naming the class.
+# Classes whose options a config gives without naming their type, with the place of these options.
 NESTED = {
     transformer.CmtTransformer: '`pts_bbox_head.transformer`',
     denoising.DenoisingGenerator: '`pts_bbox_head.denoising`',
     freezing.FreezePolicy: 'beside the arguments of any part of the detector',
     freezing.FastPath: '`model.fast_path`',
 }
-# Arguments that the code gives, not a config.
-_GIVEN = {freezing.FastPath: ('module', 'name')}
+# Options that this project sets itself, by class; a config does not give them.
+SET_BY = {
+    'the head': {
+        transformer.CmtTransformer: ('embed_dims',),
+        denoising.DenoisingGenerator: ('point_cloud_range', 'num_classes'),
+        AdaptiveQueryRouter: ('embed_dims', 'num_heads', 'point_cloud_range', 'voxel_grid'),
+    },
+    'the router': {
+        aqr.AQRWeightGenerator: ('embed_dims',),
+        transformer.RoutingForm: ('num_heads',),
+    },
+    'the detector': {
+        head.CmtHead: ('voxel_grid', 'float32'),
+        freezing.FastPath: ('module', 'name'),
+    },
+    '`tools/test_robustness.py`': {
+        evaluation.ConditionsLoop: (
+            *('runner', 'dataloader', 'evaluator', 'conditions', 'folder', 'made_of'),
+        )
+    },
+    '`feature_cache`': {
+        feature_cache.CachedFeatures: ('branch', 'transforms', 'directory', 'training')
+    },
+}
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 INTRODUCTION = """\
 # Configuration
 
-Every option of this project's modules, as `type=...` names them, with its default. Configs are
-deltas: the files in `configs/` are the shortest examples. What stands here comes from the
-docstrings, by `python tools/document_options.py`; the options of MMEngine and MMDetection3D are
-documented there.
+All options of this project's modules with their defaults; a module is named by `type=...` in a
+config. Options marked "set by" come from the named part of this project, and a config does not give
+them. The files in `configs/` are short examples, each the difference from another. The options of
+MMEngine and MMDetection3D are documented there. `python tools/document_options.py` writes this page
+from the docstrings.
 
-What a config can set beside its modules: `load_from`, `resume`, `work_dir`, `randomness`,
-`train_cfg`, `optim_wrapper`, `param_scheduler`, `default_hooks`, `custom_hooks`, `auto_scale_lr`,
-`sync_bn`, `activation_checkpointing` and others of MMEngine's Runner; `feature_cache`, see the end
-of this page; and `data_command`, which is shown where the data is missing.
+Beside its modules a config can set `load_from`, `resume`, `work_dir`, `randomness`, `train_cfg`,
+`optim_wrapper`, `param_scheduler`, `default_hooks`, `custom_hooks`, `auto_scale_lr`, `sync_bn`,
+`activation_checkpointing` and other settings of MMEngine's Runner; `feature_cache`, see the end of
+this page; and `data_command`, the command that is shown when data is missing.
 """
 
 
@@ -75,7 +105,7 @@ def main() -> None:
 
 
 def make_page() -> str:
-    """The page as it should be."""
+    """The page as Markdown."""
     sections: dict[str, list[str]] = {title: [] for title in SECTIONS}
     for cls in configurable_classes():
         sections[_section_of(cls)].append(_entry(cls))
@@ -84,7 +114,7 @@ def make_page() -> str:
 
 
 def configurable_classes() -> list[type]:
-    """Those of this package in any registry, and those whose options stand in another's config."""
+    """Classes of this package in any registry, and those in :data:`NESTED`."""
     found = {
         cls
         for value in vars(registry).values()
@@ -96,25 +126,28 @@ def configurable_classes() -> list[type]:
 
 
 def options_of(cls: type) -> list[Option]:
-    """What the constructor takes, unless it is that of another package.
+    """Options of the constructor; none if another package defines it.
 
     Raises:
-        KeyError: an argument has no meaning in the docstring.
+        KeyError: the docstring does not explain an argument.
     """
     if not _has_own_constructor(cls):
         return []
     meanings = {}
     for parent in reversed(cls.__mro__):
         meanings |= _arguments(parent.__doc__ or '')
+    setters = {
+        name: f'set by {setter}' for setter, names in SET_BY.items() for name in names.get(cls, ())
+    }
     options = []
     for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.kind in _REST or name in _GIVEN.get(cls, ()):
+        if parameter.kind in _REST:
             continue
         if re.search(r'\bthe (detector|head|router) gives it', meanings[name]):
             continue
         default = parameter.default
         shown = 'required' if default is parameter.empty else f'`{default!r}`'
-        options.append(Option(name, shown, meanings[name]))
+        options.append(Option(name, setters.get(name, shown), meanings[name]))
     return options
 
 
@@ -127,7 +160,7 @@ def _section_of(cls: type) -> str:
     for title, beginnings in SECTIONS.items():
         if any(module == start or module.startswith(f'{start}.') for start in beginnings):
             return title
-    raise ValueError(f'{cls.__module__}.{cls.__name__} belongs to no section; add its module')
+    raise ValueError(f'{cls.__module__}.{cls.__name__} is in no section; add its module to one')
 
 
 def _entry(cls: type) -> str:
@@ -149,12 +182,12 @@ def _passes_on(cls: type) -> bool:
 
 
 def _summary(cls: type) -> str:
-    """The first paragraph of the docstring."""
+    """First paragraph of the docstring."""
     return _plain(inspect.getdoc(cls).split('\n\n')[0])
 
 
 def _arguments(docstring: str) -> dict[str, str]:
-    """Meanings by name, from the section `Args:`, or of a dataclass `Attributes:`."""
+    """Descriptions by name, from the section `Args:`, or `Attributes:` of a dataclass."""
     text = inspect.cleandoc(docstring)
     match = re.search(r'^(?:Args|Attributes):\n((?:(?: +.*)?\n?)*)', text, flags=re.MULTILINE)
     if match is None:

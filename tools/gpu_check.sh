@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What a machine with a GPU, Python and torch alone can tell, in under ten minutes:
+# Checks a machine with a GPU, Python, torch and numpy alone, in under ten minutes:
 #
 #     tools/gpu_check.sh OUT
 #
-# The doctor without the stack, the time and peak memory of attention in float32 and bfloat16, and
-# those of the voxeliser. A part that fails, or runs out of its time, does not stop the others; the
-# exit status is 1 where one did. All output goes to the folder OUT. It was never run on a GPU.
+# The doctor without the stack, time and peak memory of attention in float32 and bfloat16, and time
+# of the voxelizer. A part that fails or exceeds its time does not stop the others, but makes the
+# exit status 1. All output goes to the folder OUT. It has never been run on a GPU.
 set -uo pipefail
 
 if [ $# -ne 1 ]; then
@@ -18,7 +18,7 @@ python=${PYTHON:-python3}
 mkdir -p "$out"
 failed=0
 
-# part NAME SECONDS COMMAND...: the seconds of all parts add up to less than 600.
+# part NAME SECONDS COMMAND...; the seconds of all parts add up to less than 600.
 part() {
   local name=$1 seconds=$2 status=0 start=$SECONDS
   shift 2

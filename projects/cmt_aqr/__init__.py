@@ -1,8 +1,8 @@
 """Cross Modal Transformer with an Adaptive Query Router, as an MMDetection3D plugin.
 
-``custom_imports = dict(imports=['projects.cmt_aqr'])`` in a config registers every module. Where
-MMDetection3D is not installed, ``geometry``, ``voxelize``, ``transformer``, ``aqr``, ``doctor`` and
-the benchmarks of attention and voxels still import with torch alone.
+``custom_imports = dict(imports=['projects.cmt_aqr'])`` in a config registers every module. Without
+MMDetection3D ``geometry``, ``voxelize``, ``transformer``, ``aqr`` and ``doctor`` still import: they
+need torch alone.
 """
 
 from . import compat  # its patches must be in place before anything else is imported

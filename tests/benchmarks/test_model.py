@@ -1,21 +1,20 @@
 """A model's parameters, operations and latency, and the tables of them."""
 
-import argparse
-from pathlib import Path
-
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from projects.cmt_aqr.benchmarks import model
-from projects.cmt_aqr.benchmarks.inference_step import InferenceStep
-from projects.cmt_aqr.usage_error import UsageError
+from benchmarks import model
+from benchmarks.model import InferenceStep
+from benchmarks.timing import Spread
+from projects.cmt_aqr.transformer import CrossAttention
 
 CPU = torch.device('cpu')
 
 
 @pytest.fixture(scope='module')
 def step(repo_root):
-    """Inference of the tiny CMT by recipe A."""
+    """Inference of the tiny CMT with the recipe `frozen`."""
     config = repo_root / 'configs/cmt/cmt_tiny_synthetic_finetune.py'
     return InferenceStep(config=str(config), options={}, data_root=None, device=CPU)
 
@@ -62,25 +61,26 @@ def test_the_model_finds_the_same_boxes_as_in_one_piece(step):
 
 
 def test_the_tables():
-    seconds = dict.fromkeys((*model.PHASES, 'inference'), (0.5, 0.4, 0.6))
     parts = {
         'img_backbone': dict(trainable=0, frozen=2_000_000, flops=3 * 10**9),
         'pts_bbox_head': dict(trainable=1_000_000, frozen=0, flops=10**9),
     }
-    spreads = {
-        phase: model.summarize([{phase: s} for s in v])[phase] for phase, v in seconds.items()
-    }
-    models = {'cmt': dict(seconds=spreads, peak_memory=10**9, parts=parts)}
-    data = dict(models=models, options={'model.x': 1}, data_root=None, rounds=3, warmup=1)
-    lines = model._markdown(data, CPU).splitlines()
-    assert lines[0].startswith('Inference of one sample of random input, model.x=1, weights random')
-    assert lines[4] == (
+    seconds = dict.fromkeys((*model.PHASES, 'inference'), Spread(0.5, 0.4, 0.6))
+    lines = model._tables(
+        {'cmt': dict(seconds=seconds, peak_memory=10**9, parts=parts)}
+    ).splitlines()
+    assert lines[2] == (
         '| cmt | 500.0 ms | 500.0 ms | 500.0 ms | 500.0 ms | 500.0 ms (400.0 ms–600.0 ms) '
         '| 1.00 GB |'
     )
     assert lines[-1] == '| all | 1.00 M | 2.00 M | 4.0 |'
 
 
-def test_a_config_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r'none\.py does not exist'):
-        model.run(argparse.Namespace(configs=[tmp_path / 'none.py'], frame=Path('x')))
+def test_operations_are_those_worked_out_by_hand():
+    attention = CrossAttention(32, num_heads=4)
+    query, tokens = torch.ones(1, 7, 32), torch.ones(1, 50, 32)
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=model._KERNELS) as counter:
+        attention(query, tokens, tokens)
+    projections = 2 * 32 * 32 * (7 + 50 + 50 + 7)
+    logits_and_output = 2 * 2 * 7 * 50 * 32
+    assert counter.get_total_flops() == projections + logits_and_output

@@ -1,12 +1,12 @@
 """Sides in processes of their own: what they raise, return, and need at most."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
 
-from projects.cmt_aqr.benchmarks.memory import PeakMemory
-from projects.cmt_aqr.benchmarks.processes import SideProcess
+from benchmarks.processes import PeakMemory, SideProcess
 
 CPU = torch.device('cpu')
 MEGABYTES = 10**6
@@ -38,7 +38,7 @@ def start(monkeypatch):
     from test_processes import Hoard
 
     def start(**settings):
-        return SideProcess(Hoard, settings, device=CPU, threads=1)
+        return SideProcess(partial(Hoard, **settings), device=CPU, threads=1)
 
     return start
 
@@ -47,7 +47,7 @@ def start(monkeypatch):
 def test_each_side_lives_and_is_watched_by_itself(start):
     with start(megabytes=400) as large, start(megabytes=100) as small:
         assert [large(), large(), small()] == [{'step': 1.0}, {'step': 2.0}, {'step': 1.0}]
-        facts = [large.get('facts'), small.get('facts')]
+        facts = [large.facts(), small.facts()]
         assert len({os.getpid(), *(pid for pid, *_ in facts)}) == 3
         assert [rest for _, *rest in facts] == [[1, 2], [1, 1]]
         assert 400 * MEGABYTES <= large.peak_memory() < 450 * MEGABYTES

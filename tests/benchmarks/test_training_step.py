@@ -9,7 +9,7 @@ import torch
 from freezable import trainable
 from torch import nn
 
-from projects.cmt_aqr.benchmarks.training_step import BRANCHES, TrainingStep
+from benchmarks.training_step import BRANCHES, CachedTrainingStep, TrainingStep
 
 CPU = torch.device('cpu')
 PARTS = {
@@ -20,6 +20,7 @@ PARTS = {
     'pts_backbone',
     'pts_neck',
 }
+FROZEN = ('img_backbone', 'pts_middle_encoder', 'pts_backbone')
 
 
 @pytest.fixture
@@ -97,17 +98,37 @@ def test_a_step_changes_what_trains_and_nothing_else(make):
     assert gradients(step.model) == {}
 
 
-def test_facts_tell_what_is_frozen_and_what_is_computed_again(make):
-    facts = make('cmt_tiny_synthetic', **{'model.img_backbone.with_cp': True}).facts
-    assert facts['trainable'] == facts['parameters']
+def test_facts_name_what_is_frozen(make):
+    facts = make('cmt_tiny_synthetic').facts
     assert facts['frozen_parts'] == []
-    assert facts['checkpointed_parts'] == ['img_backbone']
+    step = make('cmt_tiny_synthetic_finetune')
+    assert set(step.facts['frozen_parts']) == set(FROZEN)
+    frozen = sum(p.numel() for n in FROZEN for p in step.model.get_submodule(n).parameters())
+    assert step.facts['trainable'] == facts['trainable'] - frozen
 
-    step = make('cmt_tiny_synthetic_finetune', **{'model.img_backbone.with_cp': True})
-    frozen = {'img_backbone', 'pts_middle_encoder', 'pts_backbone'}
-    assert set(step.facts['frozen_parts']) == frozen
-    assert step.facts['checkpointed_parts'] == []
-    numbers = sum(
-        p.numel() for n, p in step.model.named_parameters() if n.split('.')[0] not in frozen
+
+def test_a_cached_step_runs_nothing_that_is_frozen_and_learns_the_same(repo_root, monkeypatch):
+    settings = dict(
+        config=str(repo_root / 'configs/cmt/cmt_tiny_synthetic_finetune.py'),
+        options={'model.fast_path': None},
+        data_root=None,
+        device=CPU,
     )
-    assert step.facts['trainable'] == numbers
+    plain, cached = TrainingStep(**settings), CachedTrainingStep(**settings)
+    for name in FROZEN:
+        part = cached.model.get_submodule(name)
+        monkeypatch.setattr(part, 'forward', lambda *_: pytest.fail('computed'))
+    gradients = []
+    for step in (plain, cached):
+        torch.manual_seed(0)
+        step.differentiate()
+        gradients.append({n: p.grad for n, p in step.model.named_parameters()})
+    assert {n for n, g in gradients[0].items() if g is not None} == {
+        n for n, g in gradients[1].items() if g is not None
+    }
+    name = 'pts_bbox_head.shared_conv.conv.weight'
+    one, other = (found[name] for found in gradients)
+    assert (one - other).norm() < 0.02 * one.norm()
+    times = cached()
+    assert not any(f'part/{name}' in times for name in FROZEN)
+    assert times['step'] > 0

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from projects.cmt_aqr.benchmarks import voxels
-from projects.cmt_aqr.benchmarks.clouds import random_cloud
+from benchmarks import voxels
+from projects.cmt_aqr.doctor.random_sample import random_cloud
 from projects.cmt_aqr.usage_error import UsageError
 
 CPU = torch.device('cpu')

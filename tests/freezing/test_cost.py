@@ -16,7 +16,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from projects.cmt_aqr.benchmarks.inputs import random_batch
+from projects.cmt_aqr.doctor.random_sample import random_batch
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 BACKBONES = {'img_backbone', 'pts_middle_encoder', 'pts_backbone'}

@@ -28,7 +28,7 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from torch import nn
 from toy_runner import make_runner
 
-from projects.cmt_aqr.benchmarks.inputs import random_batch
+from projects.cmt_aqr.doctor.random_sample import random_batch
 from projects.cmt_aqr.freezing import (
     FreezeAuditHook,
     FreezePolicy,

@@ -94,7 +94,6 @@ def test_every_import_of_the_package_that_needs_no_stack(repo_root, tmp_path):
         'geometry',
         'transformer',
         'doctor.checks',
-        'benchmarks.attention',
         'voxelize',
     )
     code = 'import ' + ', '.join(f'projects.cmt_aqr.{name}' for name in modules)

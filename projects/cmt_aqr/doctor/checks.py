@@ -1,4 +1,4 @@
-"""All checks, in the order of the table: what others stand on comes first."""
+"""All checks in the order of the table: a check comes after those that it depends on."""
 
 from functools import partial
 
@@ -21,9 +21,9 @@ def checks_of(device: torch.device, *, torch_only: bool) -> list[Check]:
     """The checks for a device.
 
     Args:
-        device: On a CPU half precision takes minutes at the sizes of released models, and is
-            checked at a small size alone.
-        torch_only: those that need neither mmcv nor spconv.
+        device: device to check. On a CPU half precision would take minutes at the sizes of the
+            released models, and is checked at a small size only.
+        torch_only: leave out checks that need mmcv or spconv.
     """
     versions = check_torch_alone if torch_only else check_versions
     checks = [Check('versions', versions), Check('device', check_device)]

@@ -1,4 +1,4 @@
-"""A training step of decoder and router on random features, against the same in float64.
+"""A training step of decoder and router on random features against the same step in float64.
 
 Shapes: B batch, Q queries, K tokens, C channels.
 """
@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ..aqr import AQRWeightGenerator, TokenLayout, Windows
-from ..benchmarks.attention import SIZES
-from ..benchmarks.attention_step import random_windows
 from ..transformer import BiasRouting, CmtTransformer
+from .decoder_inputs import SIZES, random_windows
 from .errors import norm_error, rounding
 from .result import Comparison, Result
 
 LEARNING_RATE = 1e-3
-# Of the loss, as a scaler has it: float16 has no numbers below 6e-8. A power of two rounds nothing.
+# Scale of the loss, since float16 has no numbers below 6e-8; a power of two adds no rounding.
 LOSS_SCALE = 2.0**12
 
 
@@ -22,11 +21,11 @@ class RoutedDecoder(nn.Module):
     """A router and a decoder of two layers, without dropout.
 
     Args:
-        layout: of the tokens.
+        layout: token layout.
         channels: C.
-        num_heads: of the decoder.
+        num_heads: number of heads of the decoder.
         attention: back end of cross-attention.
-        scope: of the router's bias.
+        scope: scope of the router's bias.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class RoutedDecoder(nn.Module):
         super().__init__()
         self.layout = layout
         self.weight_generator = AQRWeightGenerator(channels)
-        # From zero the router's own layers would have no gradient in the first step.
+        # At zero, their initial value, the layers before them would get no gradient.
         for linear in self.weight_generator.to_weight.values():
             nn.init.normal_(linear.weight, std=0.05)
         self.form = BiasRouting(num_heads=num_heads, scope=scope)
@@ -62,11 +61,11 @@ class RoutedDecoder(nn.Module):
 
 
 def check_decoder(device: torch.device, *, size: str, dtype: torch.dtype) -> Result:
-    """Losses before and after a step of SGD, and the gradients of all parameters.
+    """Check the losses before and after a step of SGD, and the gradients of all parameters.
 
     Args:
-        device: to train on.
-        size: of the tokens, by name.
+        device: device to train on.
+        size: a key of :data:`.decoder_inputs.SIZES`.
         dtype: float32, or the type of automatic mixed precision.
     """
     tokens = SIZES[size]
@@ -120,8 +119,8 @@ def train(
 def allowed(dtype: torch.dtype) -> float:
     """Largest allowed relative error of a loss, or of the gradient of a tensor.
 
-    Each of about eight layers adds a rounding, and a bias's gradient is a sum that cancels: 32
-    roundings in half precision. In float32 also the exponentials of logits round, as in
-    :func:`.attention.allowed`: 512 of its much smaller roundings.
+    In half precision 32 roundings: one for each of about eight layers, and more because terms
+    cancel in the gradient of a bias. In float32 512 of its much smaller roundings, since the
+    exponentials of logits contribute too, see :func:`.attention.allowed`.
     """
     return rounding(dtype) * (512 if dtype == torch.float32 else 32)

@@ -1,22 +1,22 @@
-"""Errors of tensors against a reference, and what the rounding of a data type allows."""
+"""Relative errors of tensors, and the rounding of a data type."""
 
 import torch
 from torch import Tensor
 
 
 def row_error(found: Tensor, expected: Tensor) -> float:
-    """The largest error of a row, as a share of the row's size and the mean size of all rows.
+    """``max_i |found_i - expected_i| / (|expected_i| + rms)`` over the rows (last dimension).
 
-    It is ``max_i |found_i - expected_i| / (|expected_i| + rms)``, with Euclidean norms of the rows
-    (the last dimension) and the root mean square ``rms`` of those of ``expected``. A row that is
-    wrong shows whatever the number of rows, and a row of nearly zero needs no relative precision.
+    ``| |`` is the Euclidean norm of a row and ``rms`` the root mean square of the norms of
+    ``expected``: one wrong row is seen among any number of rows, and a row near zero needs no
+    relative precision.
 
     Args:
-        found: (..., C); not a number gives an error that is not one either.
+        found: (..., C); a NaN gives NaN.
         expected: (..., C).
 
     Raises:
-        ValueError: the shapes differ, so that rows would be missing.
+        ValueError: the shapes differ.
     """
     if found.shape != expected.shape:
         raise ValueError(f'shape {tuple(found.shape)}; expected {tuple(expected.shape)}')
@@ -28,9 +28,9 @@ def row_error(found: Tensor, expected: Tensor) -> float:
 
 
 def norm_error(found: Tensor, expected: Tensor) -> float:
-    """``|found - expected| / |expected|``, with Euclidean norms of the whole tensors.
+    """``|found - expected| / |expected|`` with Euclidean norms of the whole tensors.
 
-    Where all of ``expected`` is zero, so must be all of ``found``.
+    If ``expected`` is all zeros, any other ``found`` gives a huge error.
     """
     expected = expected.double()
     smallest = torch.finfo(torch.float64).tiny
@@ -38,5 +38,5 @@ def norm_error(found: Tensor, expected: Tensor) -> float:
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """Distance from 1 to the next larger number of the type: twice the largest rounding error."""
+    """Distance from 1 to the next larger number of the type, twice the largest rounding error."""
     return torch.finfo(dtype).eps

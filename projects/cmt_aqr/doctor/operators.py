@@ -1,7 +1,6 @@
-"""The compiled operators of mmcv that this project calls, all of them on the CPU.
+"""The compiled operators of mmcv that this project uses, all of them on the CPU.
 
-Data loading asks which points lie in boxes and how much boxes overlap. The model uses no operator
-of mmcv on a GPU.
+Data loading uses points in boxes and overlaps of boxes. The model uses no operator of mmcv.
 """
 
 import numpy as np
@@ -10,12 +9,12 @@ import torch
 from .errors import rounding, row_error
 from .result import Comparison, Result
 
-# A box's corner passes some ten operations, with intermediate values up to twenty times its size.
+# About ten operations for a corner of a box, on values up to twenty times its size.
 ALLOWED = 200 * rounding(torch.float32)
 
 
 def check_points_in_boxes(device: torch.device) -> Result:
-    """``points_in_boxes_cpu`` against a rotation into each box; points at its surface left out."""
+    """Check ``points_in_boxes_cpu`` against a rotation into each box, except near surfaces."""
     from mmcv.ops import points_in_boxes_cpu
 
     random = np.random.default_rng(0)
@@ -25,7 +24,7 @@ def check_points_in_boxes(device: torch.device) -> Result:
     )[0].numpy()
     wrong = 0
     for index, (x, y, z, *size, yaw) in enumerate(boxes):
-        offset = points - [x, y, z + size[2] / 2]  # a box stands on its bottom centre
+        offset = points - [x, y, z + size[2] / 2]  # boxes have their origin at the bottom
         along = offset[:, 0] * np.cos(yaw) + offset[:, 1] * np.sin(yaw)
         across = offset[:, 1] * np.cos(yaw) - offset[:, 0] * np.sin(yaw)
         depth = np.array(size) / 2 - np.abs(np.stack([along, across, offset[:, 2]], axis=1))
@@ -36,7 +35,7 @@ def check_points_in_boxes(device: torch.device) -> Result:
 
 
 def check_box_iou(device: torch.device) -> Result:
-    """``box_iou_rotated`` against shapely's polygons."""
+    """Check ``box_iou_rotated`` against shapely's polygons."""
     from mmcv.ops import box_iou_rotated
     from shapely import affinity
     from shapely.geometry import box

@@ -1,4 +1,4 @@
-"""Data-parallel training: two processes must give the gradients of one."""
+"""Gradients of data-parallel training in two processes against those of one process."""
 
 import tempfile
 import time
@@ -9,21 +9,21 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..benchmarks.attention_step import NUM_CAMERAS, Size, random_windows
 from ..process_group import leave_process_group
 from .decoder import RoutedDecoder
+from .decoder_inputs import NUM_CAMERAS, SMALL, random_windows
 from .errors import norm_error, rounding
 from .result import Comparison, Result
 
-SIZE = Size(bev=(12, 10), image=(4, 6), camera_window=3)
+SIZE = SMALL
 BATCH, QUERIES, CHANNELS = 4, 20, 32
 SECONDS = 240
 
 
 def check_processes(device: torch.device) -> Result:
-    """Gradients of a mean loss: averaged over two processes with half a batch each, and of one.
+    """Check gradients averaged over two processes with half a batch each.
 
-    With two GPUs the processes use NCCL, else gloo on the CPU.
+    With two GPUs the processes use NCCL, otherwise gloo on the CPU.
     """
     backend = 'nccl' if device.type == 'cuda' and torch.cuda.device_count() > 1 else 'gloo'
     expected = gradients(_model(), _batch(torch.device('cpu')))
@@ -33,7 +33,7 @@ def check_processes(device: torch.device) -> Result:
         if fault is not None:
             return Result(what=f'2 processes, {backend}', faults=[fault])
         found = [torch.load(Path(folder, f'{rank}.pth')) for rank in range(2)]
-    # Sums in another order, through a few layers: some tens of roundings.
+    # Sums in another order through a few layers make some tens of roundings.
     comparisons = [
         Comparison(f'{name} of process {rank}', norm_error(grads[name], grad), 512 * eps)
         for eps in [rounding(torch.float32)]
@@ -46,7 +46,7 @@ def check_processes(device: torch.device) -> Result:
 
 
 def gradients(model: nn.Module, batch: list) -> dict[str, Tensor]:
-    """Of all parameters, by name, on the CPU."""
+    """Gradients of all parameters by name, on the CPU."""
     *inputs, target, windows = batch
     (model(*inputs, windows) - target).square().mean().backward()
     return {
@@ -61,7 +61,7 @@ def _model() -> RoutedDecoder:
 
 
 def _batch(device: torch.device, part: slice = slice(None)) -> list:
-    """Queries, tokens, positions and target of a part of the batch, and windows."""
+    """Queries, tokens, positions, target and windows of a part of the batch."""
     torch.manual_seed(1)
     sizes = (QUERIES, SIZE.num_tokens, SIZE.num_tokens)
     inputs = [torch.randn(BATCH, n, CHANNELS) for n in sizes]
@@ -79,7 +79,7 @@ def _batch(device: torch.device, part: slice = slice(None)) -> list:
 
 
 def _work(rank: int, folder: str, backend: str) -> None:
-    """What each process does; a function of a module, for a new process finds it by its name."""
+    """Main function of each process; a spawned process imports it by name."""
     device = torch.device('cuda', rank) if backend == 'nccl' else torch.device('cpu')
     torch.set_num_threads(1)
     if backend == 'nccl':
@@ -96,7 +96,7 @@ def _work(rank: int, folder: str, backend: str) -> None:
 
 
 def _wait(context: mp.ProcessContext) -> str | None:
-    """Wait for the processes to end; the fault if they do not, or end with an error."""
+    """Wait for the processes; returns the fault if they fail or do not end in time."""
     end = time.monotonic() + SECONDS
     try:
         while not context.join(timeout=1):

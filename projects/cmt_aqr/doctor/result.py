@@ -1,4 +1,4 @@
-"""What a check found."""
+"""Result of a check."""
 
 import math
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 
 class Comparison(NamedTuple):
-    """One quantity against its reference."""
+    """Error of one quantity and its limit."""
 
     name: str
     error: float
-    """not a number where the quantity is not"""
+    """NaN if the quantity has NaN"""
     allowed: float
 
     @property
     def holds(self) -> bool:
-        """Whether the error is allowed; an error that is not a number never is."""
+        """Whether the error is within its limit; NaN never is."""
         return self.error <= self.allowed
 
     @property
     def share(self) -> float:
-        """Error as a share of what is allowed; infinite where it is not a number."""
+        """Error as a share of its limit; infinite for NaN."""
         if math.isnan(self.error):
             return math.inf
         if self.allowed == 0:
@@ -31,22 +31,22 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a check found; it passes if all comparisons hold and there is no fault."""
+    """Result of a check, which passes if all comparisons hold and there is no fault."""
 
     what: str
-    """what was checked, for the table"""
+    """sizes and types for the table"""
     comparisons: Sequence[Comparison] = ()
     faults: Sequence[str] = ()
-    """what is wrong and has no number, each with its remedy"""
+    """failures without a number, each with its remedy"""
     skipped: bool = False
-    """whether this machine cannot run the check, for the reason in ``what``"""
+    """whether this machine cannot run the check; ``what`` has the reason"""
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong; a skipped check passes."""
+        """Whether the check passes; a skipped one does."""
         return not self.faults and all(comparison.holds for comparison in self.comparisons)
 
     @property
     def worst(self) -> Comparison | None:
-        """The comparison with the largest share of its allowed error; ``None`` without any."""
+        """The comparison closest to or furthest beyond its limit; ``None`` without comparisons."""
         return max(self.comparisons, key=lambda comparison: comparison.share, default=None)

@@ -1,4 +1,4 @@
-"""Running checks one after another, and their table."""
+"""Running checks, and their table."""
 
 import time
 import traceback
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import torch
 
-from ..benchmarks.report import duration, table
+from ..markdown import duration, table
 from .result import Result
 
 
 class Check(NamedTuple):
-    """A check by its name in the table."""
+    """A check and its name in the table."""
 
     name: str
     run: Callable[[torch.device], Result]
@@ -27,7 +27,7 @@ class Line:
     result: Result
     seconds: float
     traceback: str | None = None
-    """of what the check raised, if it did"""
+    """of the exception that the check raised, if it did"""
 
     @property
     def verdict(self) -> str:
@@ -38,7 +38,7 @@ class Line:
 
 
 def run_check(check: Check, device: torch.device) -> Line:
-    """Run a check; what it raises is a failed line, with the last line of the error."""
+    """Run a check; an exception becomes a failed line with the last line of its message."""
     start, trace = time.perf_counter(), None
     torch.manual_seed(0)
     try:
@@ -51,7 +51,7 @@ def run_check(check: Check, device: torch.device) -> Line:
 
 
 def failed_import(trace: str) -> Line:
-    """The line of a stack that does not import, from the traceback."""
+    """Line of a failed import of this project."""
     result = Result(what='this project with its stack', faults=[_last_line(trace)])
     return Line(check='import', result=result, seconds=0.0, traceback=trace)
 
@@ -61,7 +61,7 @@ def _last_line(trace: str) -> str:
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """One row for each check, then the faults and the comparisons that do not hold."""
+    """One row for each check, then all faults and comparisons beyond their limits."""
     head = ['check', 'what', 'largest error', 'allowed', 'time', '']
     rows = []
     for line in lines:
@@ -73,7 +73,7 @@ def markdown(lines: Sequence[Line]) -> str:
 
 
 def _failures(line: Line) -> str:
-    """What is wrong in a line, in full."""
+    """Faults of a line and its comparisons beyond their limits."""
     wrong = [
         f'{name}: error {error:.2e}, allowed {allowed:.2e}'
         for name, error, allowed in line.result.comparisons
@@ -83,7 +83,7 @@ def _failures(line: Line) -> str:
 
 
 def as_data(line: Line) -> dict:
-    """A line in full, for JSON; errors that are not finite become text."""
+    """A line as JSON; errors that are not finite become text."""
     data = {**asdict(line), 'verdict': line.verdict}
     data['result']['comparisons'] = [
         {'name': name, 'error': error if abs(error) < float('inf') else str(error), 'allowed': most}

@@ -1,4 +1,4 @@
-"""Sparse convolutions against a dense one in float64."""
+"""Sparse convolutions against dense convolution in float64."""
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +12,12 @@ CHANNELS_IN, CHANNELS_OUT = 16, 32
 
 
 def check_sparse(device: torch.device, *, strided: bool, dtype: torch.dtype) -> Result:
-    """Outputs in training mode and in evaluation mode, gradients in training mode.
-
-    In evaluation mode spconv gives no gradient on CUDA, and this project asks for none: the
-    encoder's frozen stages come first.
+    """Check the outputs in training and evaluation mode, and the gradients in training mode.
 
     Args:
-        device: to compute on.
-        strided: a strided convolution; else a submanifold one.
-        dtype: of features and kernel; spconv computes in half precision on CUDA alone.
+        device: device to compute on.
+        strided: strided or submanifold convolution.
+        dtype: type of features and kernel; spconv computes in half precision on CUDA only.
     """
     from spconv.pytorch import SparseConv3d, SparseConvTensor, SubMConv3d
 
@@ -57,7 +54,10 @@ def check_sparse(device: torch.device, *, strided: bool, dtype: torch.dtype) -> 
 
 
 def allowed(dtype: torch.dtype) -> float:
-    """Sums of up to 27 C products in float32, about sqrt(27 C) eps; half precision rounds once."""
+    """Largest allowed error: sums of up to 27 C products make about sqrt(27 C) eps in float32.
+
+    In half precision the sums are float32, and the result is rounded once.
+    """
     return rounding(dtype) * (4 if dtype == torch.float16 else 32)
 
 
@@ -68,7 +68,7 @@ def _error(found: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
 def _dense(
     layer: nn.Module, features: Tensor, indices: Tensor, places: Tensor, grad: Tensor, stride: int
 ) -> list[Tensor]:
-    """Outputs at the places (M, 4), and the gradients of features and kernel."""
+    """Outputs at the indices ``places`` (M, 4), and gradients of features and kernel."""
     features = features.detach().cpu().double().requires_grad_()
     kernel = layer.weight.detach().cpu().double().requires_grad_()  # (out, z, y, x, in)
     sample, z, y, x = indices.unbind(1)
@@ -80,7 +80,7 @@ def _dense(
 
 
 def _in_order(features: Tensor, indices: Tensor, places: Tensor) -> Tensor:
-    """Features in the order of other indices of the same voxels."""
+    """Features reordered from ``indices`` to ``places``, the same voxels in another order."""
     base = torch.tensor([GRID[0] * GRID[1] * GRID[2], GRID[1] * GRID[2], GRID[2], 1])
     own, wanted = ((x * base).sum(dim=1) for x in (indices, places))
     return features[

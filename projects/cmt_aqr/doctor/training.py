@@ -1,7 +1,7 @@
-"""A training step of the shipped tiny CMT on a sample drawn by numpy, against recorded losses.
+"""A training step of the shipped tiny CMT on a random sample, against recorded losses.
 
-The sample, the weights and the order of the queries are the same everywhere, and nothing is drawn
-while the step is taken: what differs between machines is rounding.
+The sample comes from numpy, whose random numbers are the same on all machines, and the step draws
+none: machines differ by rounding only.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ RECORD = Path(__file__).with_name('training_record.json')
 
 
 def check_training(device: torch.device, *, amp: bool) -> Result:
-    """Losses, gradients of each part, and in float32 also the losses after the step.
+    """Check losses, gradients of each part, and in float32 the losses after the step.
 
     Args:
-        device: to train on.
-        amp: mixed precision: bfloat16 on a CPU, float16 with a scaler on a GPU.
+        device: device to train on.
+        amp: use mixed precision, bfloat16 on a CPU and float16 with a loss scaler on a GPU.
     """
     record = json.loads(RECORD.read_text())
     dtype = None
@@ -48,18 +48,18 @@ def take_step(device: torch.device, dtype: torch.dtype | None) -> dict[str, floa
     """One step of the tiny model.
 
     Args:
-        device: to train on.
-        dtype: of mixed precision; ``None`` for float32.
+        device: device to train on.
+        dtype: type of mixed precision; ``None`` for float32.
 
     Returns:
-        losses by name; ``gradient of PART``, the norm of that of each part; and without mixed
-        precision, whose scaler may leave out a first step, ``NAME after the step``.
+        losses by name; ``gradient of PART``, the norm of the gradient of each part; and without
+        mixed precision, whose scaler may skip the first step, ``NAME after the step``.
     """
     from mmengine.optim import build_optim_wrapper
 
     cfg, model, batch = _build(device)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
-    # From a small scale: at the default one a first step often overflows.
+    # A small scale, since the first step often overflows at the default.
     scaler = torch.amp.GradScaler(device.type, init_scale=256.0, enabled=dtype == torch.float16)
     losses, total = _losses(model, batch, device, dtype)
     scaler.scale(total).backward()
@@ -83,9 +83,9 @@ def _build(device: torch.device) -> tuple:
 
     from .. import paths
 
-    MMLogger.get_current_instance().setLevel('WARNING')  # the table is to be read
+    MMLogger.get_current_instance().setLevel('WARNING')  # only the table is printed
     cfg = Config.fromfile(paths.configs() / CONFIG)
-    cfg.model.pts_bbox_head.denoising = None  # its noise is drawn on the device
+    cfg.model.pts_bbox_head.denoising = None  # its noise comes from the device
     init_default_scope('mmdet3d')
     model = MODELS.build(cfg.model)
     weights = str(paths.weights() / WEIGHTS)
@@ -94,8 +94,8 @@ def _build(device: torch.device) -> tuple:
 
 
 def _sample(cfg: object) -> dict:
-    """A batch of one sample, in which all that is drawn comes from numpy."""
-    from ..benchmarks.inputs import random_batch
+    """A batch of one sample with all random numbers from numpy."""
+    from .random_sample import random_batch
 
     random = np.random.default_rng(0)
     batch = random_batch(cfg, num_points=1, num_boxes=20)
@@ -115,7 +115,7 @@ def _sample(cfg: object) -> dict:
 def _losses(
     model: nn.Module, batch: dict, device: torch.device, dtype: torch.dtype | None
 ) -> tuple[dict[str, float], torch.Tensor]:
-    """Each loss, and their sum with its graph."""
+    """Losses by name, and their sum with its graph."""
     mixed = torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
     with mixed:
         losses = model(**model.data_preprocessor(batch, True), mode='loss')
@@ -124,7 +124,7 @@ def _losses(
 
 
 def _gradient_norms(model: nn.Module) -> dict[str, float]:
-    """Of each part that has gradients."""
+    """Norm of the gradient of each part that has one."""
     norms = {}
     for part, module in model.named_children():
         grads = [p.grad.norm() for p in module.parameters() if p.grad is not None]
@@ -134,7 +134,7 @@ def _gradient_norms(model: nn.Module) -> dict[str, float]:
 
 
 def record() -> None:
-    """Write what a CPU finds in float32 to :data:`RECORD`, beside the errors that are allowed."""
+    """Replace the recorded values in :data:`RECORD` by those of a CPU in float32."""
     data = json.loads(RECORD.read_text())
     data |= {'torch': torch.__version__, 'found': take_step(torch.device('cpu'), None)}
     RECORD.write_text(json.dumps(data, indent=2) + '\n')

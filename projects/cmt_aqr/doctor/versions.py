@@ -1,4 +1,4 @@
-"""The versions that are installed against those known to work together."""
+"""Installed versions against those known to work together."""
 
 import platform
 import re
@@ -15,7 +15,7 @@ _OLDEST_TORCH = (2, 6)
 
 
 def check_versions(device: torch.device) -> Result:
-    """The whole stack against the files in ``requirements/``, which name what was tried together.
+    """Check all packages against ``requirements/``, whose versions are tested together.
 
     A GPU needs other builds of torch and spconv than a CPU.
     """
@@ -26,14 +26,14 @@ def check_versions(device: torch.device) -> Result:
         installed = installed_version(name)
         found.append(f'{name} {installed}')
         if installed is None or wanted not in (None, installed):
-            # mmcv is compiled for the torch at hand.
+            # mmcv is compiled for the installed torch.
             remedy = 'make setup' if package == 'mmcv' else f'pip install {name}=={wanted}'
             faults.append(f'{name} is {installed or "absent"}; {wanted} is known to work: {remedy}')
     return Result(what=', '.join(found), faults=faults)
 
 
 def check_torch_alone(device: torch.device) -> Result:
-    """Python, torch and numpy, on a machine without the rest."""
+    """Check Python, torch and numpy on a machine without the other packages."""
     found = [_python(), *(f'{name} {installed_version(name)}' for name in ('torch', 'numpy'))]
     faults = []
     if tuple(map(int, torch.__version__.split('.')[:2])) < _OLDEST_TORCH:
@@ -42,7 +42,7 @@ def check_torch_alone(device: torch.device) -> Result:
 
 
 def check_device(device: torch.device) -> Result:
-    """Names the device; on a GPU its build of torch must have kernels for it."""
+    """Name the device; on a GPU check that this build of torch has kernels for it."""
     if device.type == 'cpu':
         return Result(what=f'CPU, {torch.get_num_threads()} threads')
     properties = torch.cuda.get_device_properties(device)
@@ -58,9 +58,9 @@ def check_device(device: torch.device) -> Result:
 
 
 def read_pins(kind: str) -> dict[str, tuple[str, str]]:
-    """Name and version of each pinned package; spconv's builds count as ``spconv``.
+    """Name and version of each pinned package; all builds of spconv have the key ``spconv``.
 
-    An installed package comes without these files: then nothing is pinned.
+    The installed package has no ``requirements/``, and then nothing is pinned.
 
     Args:
         kind: ``cpu`` or ``cuda``.
@@ -76,7 +76,7 @@ def read_pins(kind: str) -> dict[str, tuple[str, str]]:
 
 
 def installed_version(package: str) -> str | None:
-    """Without the build's suffix, such as ``+cpu``; ``None`` where it is absent."""
+    """Installed version without a suffix such as ``+cpu``; ``None`` if absent."""
     try:
         return version(package).partition('+')[0]
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The voxelizer against a dictionary that is filled point by point."""
+"""The voxelizer against a loop over points."""
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ MAX_POINTS, MAX_VOXELS = 3, 1500
 
 
 def check_voxels(device: torch.device) -> Result:
-    """Full voxels, dropped voxels, points outside of the range and at its limits, an empty cloud.
+    """Check full and dropped voxels, points outside the range and at its limits, an empty cloud.
 
-    Nothing is summed, so the voxels must be equal to the last bit.
+    Voxelization does no arithmetic on the points, so the voxels must be equal bit for bit.
     """
     from ..voxelize import Voxelizer
 
@@ -46,7 +46,7 @@ def _rows(voxels: torch.Tensor) -> torch.Tensor:
 
 
 def reference(clouds: list[np.ndarray]) -> dict[str, torch.Tensor]:
-    """``voxels``, ``num_points`` and ``coors`` of clouds (n, 5), by their definition."""
+    """``voxels``, ``num_points`` and ``coors`` of clouds (n, 5) by definition."""
     low = np.float32(POINT_CLOUD_RANGE[:3])
     size = np.float32(VOXEL_SIZE)
     cells = np.round((np.float32(POINT_CLOUD_RANGE[3:]) - low) / size)
@@ -70,7 +70,7 @@ def reference(clouds: list[np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def _random_cloud(num_points: int) -> np.ndarray:
-    """(num_points, 5), some beyond the range, many at one place, some on the limits of cells."""
+    """(num_points, 5), some outside the range, many close together, some on edges of cells."""
     random = np.random.default_rng(num_points)
     cloud = random.uniform(-1.2, 1.2, (num_points, 5)) * [5, 5, 1, 1, 1]
     cloud[: num_points // 4, :3] *= 0.05

@@ -5,8 +5,8 @@ import io
 import json
 from collections.abc import Sequence
 
-from ..benchmarks.report import table
 from ..datasets.failures.suite import UNSEEN, Row
+from ..markdown import table
 from .bootstrap import Interval
 from .records import Record
 from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult

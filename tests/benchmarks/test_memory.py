@@ -1,15 +1,13 @@
 """The memory of a training step, counted without taking the step."""
 
 import argparse
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from projects.cmt_aqr.benchmarks import training_memory
-from projects.cmt_aqr.benchmarks.training_memory import TrainingMemory, _watch_saved
-from projects.cmt_aqr.usage_error import UsageError
+from benchmarks import memory
+from benchmarks.memory import TrainingMemory, _watch_saved
 
 
 def test_each_storage_counts_once_and_weights_do_not():
@@ -36,7 +34,7 @@ def count(repo_root):
 
 def test_frozen_branches_keep_nothing(count):
     trained = count('cmt_tiny_synthetic')
-    necks = {f'model.{name}.frozen': True for name in ('img_neck', 'pts_neck')}
+    necks = {'model.img_neck.frozen': True, 'model.pts_neck.frozen': True}
     fixed_features = count('cmt_tiny_synthetic_finetune', **necks)
     whole, frozen = trained.kept(amp=False), fixed_features.kept(amp=False)
     assert (frozen['camera'], frozen['lidar']) == (0, 0)
@@ -50,8 +48,8 @@ def test_frozen_branches_keep_nothing(count):
 
 
 def test_mixed_precision_halves_the_image_branch_alone(count):
-    memory = count('cmt_tiny_synthetic')
-    full, half = memory.kept(amp=False), memory.kept(amp=True)
+    counted = count('cmt_tiny_synthetic')
+    full, half = counted.kept(amp=False), counted.kept(amp=True)
     assert 0.45 < half['camera'] / full['camera'] < 0.65
     assert half['lidar'] < full['lidar']
     assert half['head'] < full['head']
@@ -59,29 +57,23 @@ def test_mixed_precision_halves_the_image_branch_alone(count):
 
 def test_the_image_branch_is_counted_as_if_it_were_run(count):
     """Fake tensors stand for the same storages as real ones."""
-    memory = count('cmt_tiny_synthetic')
-    model = memory.step.model
-    inputs = model.data_preprocessor(memory.step.batch, True)['inputs']
+    counted = count('cmt_tiny_synthetic')
+    model = counted.step.model
+    inputs = model.data_preprocessor(counted.step.batch, True)['inputs']
     with _watch_saved(model) as saved:
         model.extract_img_feat(inputs)
-    assert memory.kept(amp=False)['camera'] == saved.bytes
+    assert counted.kept(amp=False)['camera'] == saved.bytes
 
 
 def test_the_table_has_both_precisions(repo_root):
     parser = argparse.ArgumentParser()
-    training_memory.add_arguments(parser)
+    memory.add_arguments(parser)
     config = repo_root / 'configs/cmt/cmt_tiny_synthetic.py'
     args = parser.parse_args([str(config), '--synthetic'])
     args.threads = torch.get_num_threads()
-    report = training_memory.run(args)
+    report = memory.run(args)
     rows = [line for line in report.markdown.splitlines() if line.startswith('| cmt_tiny')]
     assert [row.split('|')[2].strip() for row in rows] == ['float32', '--amp']
     model = report.data['models']['cmt_tiny_synthetic']
     fixed, kept = (sum(part.values()) for part in (model['fixed'], model['kept']['float32']))
     assert f'{(fixed + 2 * kept) / 1e9:.2f} GB' in rows[0]
-
-
-def test_a_missing_config_is_named():
-    args = argparse.Namespace(configs=[Path('none.py')], synthetic=True)
-    with pytest.raises(UsageError, match=r'config none\.py does not exist'):
-        training_memory.run(args)

@@ -1,19 +1,21 @@
-"""Cost of voxelization: this project's voxelizer beside mmcv's operator, by number of points.
+"""Cost of voxelization: this project's voxelizer and mmcv's operator, by number of points.
 
-mmcv's side is left out where mmcv or its compiled operators are not installed; this project's side
-needs torch alone.
+mmcv is left out if it or its compiled operators are not installed; the other side needs torch
+alone.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from ..usage_error import UsageError
-from ..voxelize import Voxelizer
-from .clouds import random_cloud
-from .report import Report, duration, spread, table
+from projects.cmt_aqr.doctor.random_sample import random_cloud
+from projects.cmt_aqr.markdown import duration, table
+from projects.cmt_aqr.usage_error import UsageError
+from projects.cmt_aqr.voxelize import Voxelizer
+
+from .report import Report, procedure, spread
 from .timing import Stopwatch, Times, alternate, summarize, work
 
 _LIMITS = {'max_num_points': 10, 'max_voxels': 160_000}
@@ -26,7 +28,7 @@ OURS, MMCV = 'this project', 'mmcv'
 
 
 class VoxelizeStep:
-    """Voxelizes one cloud; a side of a comparison."""
+    """A side that voxelizes one cloud."""
 
     def __init__(self, voxelize: Callable[[Tensor], object], cloud: Tensor) -> None:
         self.voxelize = voxelize
@@ -42,16 +44,18 @@ class VoxelizeStep:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this benchmark's own arguments."""
+    """Add the options of this benchmark."""
     parser.add_argument('--points', type=int, nargs='+', default=[15_000, 100_000, 300_000])
-    parser.add_argument('--grid', choices=GRIDS, default='r50', help='voxels of this model')
+    parser.add_argument(
+        '--grid', choices=GRIDS, default='r50', help='model whose voxel size is used'
+    )
 
 
 def run(args: argparse.Namespace) -> Report:
-    """Time both sides in turn, for one number of points after another.
+    """Time both sides for each number of points.
 
     Raises:
-        UsageError: fewer than one point.
+        UsageError: a number of points is less than 1.
     """
     if min(args.points) < 1:
         raise UsageError(f'--points must be 1 or more, got {min(args.points)}')
@@ -67,18 +71,16 @@ def run(args: argparse.Namespace) -> Report:
             'voxels': len(sides[OURS](cloud)[0]),
             'seconds': {name: summarize(times) for name, times in runs[count].items()},
         }
-    data = {
-        'grid': args.grid,
-        'rounds': args.rounds,
-        'warmup': args.warmup,
-        'points': results,
-        'runs': runs,
-    }
-    return Report(markdown=_markdown(data, list(sides)), data=data)
+    absent = '' if MMCV in sides else ' mmcv.ops is not installed.'
+    introduction = f'Random clouds on the grid of {args.grid}. {procedure(args)}{absent}'
+    return Report(
+        markdown=f'{introduction}\n\n{_table(results, list(sides))}',
+        data={'points': results, 'runs': runs},
+    )
 
 
 def make_sides(grid: dict, device: torch.device) -> dict[str, Callable[[Tensor], tuple]]:
-    """The voxelizers that are installed; each returns voxels, cells and numbers of points."""
+    """The installed voxelizers; each returns voxels, their cells, and their numbers of points."""
     ours = Voxelizer(**grid).to(device).eval()
 
     def voxelize(cloud: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,19 +94,14 @@ def make_sides(grid: dict, device: torch.device) -> dict[str, Callable[[Tensor],
     return {OURS: voxelize, MMCV: Voxelization(**grid).eval()}
 
 
-def _markdown(data: dict, sides: list[str]) -> str:
+def _table(results: Mapping[int, dict], sides: list[str]) -> str:
     head = ['points', 'voxels']
     for side in sides:
-        head += [side, 'processor time']  # that of the GPU is the time itself
+        head += [side, 'processor time']  # on a GPU equal to the time
     rows = []
-    for count, found in data['points'].items():
+    for count, found in results.items():
         row = [f'{count:,}', f'{found["voxels"]:,}']
         for seconds in found['seconds'].values():
             row += [spread(seconds['voxels']), duration(work(seconds)['voxels'].median)]
         rows.append(row)
-    absent = '' if MMCV in sides else ' mmcv.ops is not installed.'
-    return (
-        f'One cloud of random points on the grid of {data["grid"]}. Medians (lowest–highest) of '
-        f'{data["rounds"]} rounds after {data["warmup"]} to warm up, sides in turn.{absent}\n\n'
-        + table(head, rows)
-    )
+    return table(head, rows)

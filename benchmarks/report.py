@@ -1,46 +1,31 @@
-"""What a benchmark found, to be read and to be kept, and the machine it ran on."""
+"""Report of a benchmark, and the machine that it ran on."""
 
+import argparse
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from projects.cmt_aqr.markdown import duration
+
 from .timing import Spread
 
-_REPO_ROOT = Path(__file__).resolve().parents[3]
+_REPO_ROOT = Path(__file__).resolve().parents[1]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a benchmark found.
-
-    Attributes:
-        markdown: to be read.
-        data: the same in full, to be written as JSON.
-    """
+class Report(NamedTuple):
+    """Results of a benchmark, as text and tables and in full for JSON."""
 
     markdown: str
     data: dict
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
-    rule = ['---'] + ['---:'] * (len(head) - 1)
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (head, rule, *rows))
-
-
-def duration(seconds: float) -> str:
-    """Seconds, or milliseconds below one second."""
-    return f'{seconds:.2f} s' if seconds >= 1 else f'{1000 * seconds:.1f} ms'
-
-
 def spread(seconds: Spread) -> str:
-    """Median with both extremes."""
+    """Median and extremes."""
     return f'{duration(seconds.median)} ({duration(seconds.low)}–{duration(seconds.high)})'
 
 
@@ -49,24 +34,42 @@ def gigabytes(size: float) -> str:
     return f'{size / 1e9:.2f} GB'
 
 
-class OtherWork:
-    """How much of the machine others use while this process and its children work.
+def procedure(args: argparse.Namespace) -> str:
+    """How all benchmarks measure time."""
+    return (
+        f'Medians (lowest–highest) of {args.rounds} rounds after {args.warmup} to warm up; all '
+        'sides in alternation.'
+    )
 
-    Children count once they have ended, as those of :class:`.processes.SideProcess` have when a
-    benchmark is done.
+
+def memory_kind(device: torch.device) -> str:
+    """Definition of peak memory on a device."""
+    if device.type == 'cuda':
+        return 'Peak memory is what torch allocated.'
+    return (
+        'Peak memory is the resident memory above that before the side was built, including freed '
+        'memory that the allocator keeps (little with MALLOC_MMAP_THRESHOLD_=1048576 in the '
+        'environment).'
+    )
+
+
+class OtherWork:
+    """Load on this machine by other processes than this one and its children.
+
+    Children count once they have ended.
     """
 
     def __init__(self) -> None:
         self._start = self._now()
 
     def cores(self) -> float:
-        """Cores that others kept busy since the object was made, on average."""
+        """Mean number of cores that other processes used since the object was created."""
         seconds, busy, own = (b - a for a, b in zip(self._start, self._now(), strict=True))
         return max(0.0, (busy - own) / seconds)
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
-        """Seconds on the clock, of all busy cores, and of those busy for this process."""
+        """Wall-clock seconds, busy seconds of all cores, and those of this process."""
         times = os.times()
         own = times.user + times.system + times.children_user + times.children_system
         # See proc_stat(5): user, nice, system, idle, waiting for a disk, two kinds of interrupt.
@@ -78,7 +81,7 @@ class OtherWork:
 
 
 def machine(device: torch.device, threads: int) -> dict:
-    """Where and with what code a benchmark runs."""
+    """Machine and versions of a benchmark."""
     return {
         'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
         'cpu': _cpu_model(),
@@ -91,10 +94,10 @@ def machine(device: torch.device, threads: int) -> dict:
 
 
 def machine_line(facts: dict, other_work: float) -> str:
-    """The answer of :func:`machine` as a sentence, with that of :class:`OtherWork`."""
+    """A sentence from :func:`machine` and :class:`OtherWork`."""
     return (
-        f'Device {facts["device"]}; {facts["cpu"]}, {facts["cores"]} cores, of which other work '
-        f'took {other_work:.1f} meanwhile; {facts["threads"]} threads; torch {facts["torch"]}; '
+        f'Device {facts["device"]}; {facts["cpu"]}, {facts["cores"]} cores, of which other '
+        f'processes used {other_work:.1f}; {facts["threads"]} threads; torch {facts["torch"]}; '
         f'commit {facts["commit"]}.'
     )
 
@@ -106,7 +109,7 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, with ``-dirty`` where it was changed since."""
+    """Commit of the checkout, with ``-dirty`` if it has changes."""
     command = ['git', '-C', str(_REPO_ROOT), 'describe', '--always', '--dirty', '--exclude=*']
     try:
         answer = subprocess.run(command, capture_output=True, text=True)

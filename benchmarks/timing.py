@@ -1,6 +1,6 @@
-"""Timing the sides of a comparison in one run, in turn, so that other load meets all alike.
+"""Timing of the sides of a comparison in alternation, so that other load affects all of them.
 
-A side is a callable that does its work once and returns the seconds of each of its phases.
+A side is a callable that does its work once and returns the seconds of each phase.
 """
 
 import statistics
@@ -14,10 +14,11 @@ import torch
 
 Times = dict[str, float]
 Side = Callable[[], Times]
+_CPU_PREFIX = 'cpu/'
 
 
 class Spread(NamedTuple):
-    """What several runs gave, in the unit of each."""
+    """Median and extremes of several measurements."""
 
     median: float
     low: float
@@ -25,28 +26,28 @@ class Spread(NamedTuple):
 
 
 class Stopwatch:
-    """Seconds of named laps; on a GPU a lap lasts until its work is done.
+    """Times of named laps; on a GPU a lap ends when its kernels have finished.
 
     Args:
-        device: where the work is done.
+        device: the device that does the work.
 
     Attributes:
-        laps: seconds that passed.
+        laps: wall-clock seconds.
         cpu_laps: seconds of processor time of all threads, which other load disturbs less.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.reset()
+
+    def reset(self) -> None:
+        """Delete all laps."""
         self.laps: Times = {}
         self.cpu_laps: Times = {}
 
-    def reset(self) -> None:
-        """Forget all laps."""
-        self.laps, self.cpu_laps = {}, {}
-
     @contextmanager
     def lap(self, name: str) -> Iterator[None]:
-        """Time what is done inside; laps of the same name add up."""
+        """Time the block; laps of the same name add up."""
         start, cpu_start = self._now()
         yield
         end, cpu_end = self._now()
@@ -54,42 +55,35 @@ class Stopwatch:
         self.cpu_laps[name] = self.cpu_laps.get(name, 0.0) + cpu_end - cpu_start
 
     def times(self, with_sums: Callable[[Times], Times]) -> Times:
-        """The laps and their sums; on a CPU also as ``cpu/...``, in processor time.
+        """The laps and their sums; on a CPU also the processor time of each as ``cpu/...``.
 
         Args:
-            with_sums: adds to laps the sums that are of interest.
+            with_sums: adds the sums of interest to laps.
         """
         times = with_sums(self.laps)
         if self.device.type == 'cpu':
             cpu_times = with_sums(self.cpu_laps)
-            times = times | {f'cpu/{phase}': seconds for phase, seconds in cpu_times.items()}
+            times |= {f'{_CPU_PREFIX}{phase}': seconds for phase, seconds in cpu_times.items()}
         return times
 
     def _now(self) -> tuple[float, float]:
-        """Both clocks once the device has done all it was given."""
+        """Both clocks after all work of the device."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
         return time.perf_counter(), time.process_time()
 
 
 def alternate(sides: Mapping[str, Side], *, rounds: int, warmup: int) -> dict[str, list[Times]]:
-    """Run all sides once a round; every second round in reverse, so that a drift favours none.
+    """Run all sides once a round, every second round in reverse order to cancel a drift.
 
     Args:
         sides: by name.
-        rounds: that count.
-        warmup: rounds before, which do not.
+        rounds: number of rounds that count.
+        warmup: number of rounds before them, which do not count.
 
     Returns:
-        for each side its times in the rounds that count.
-
-    Raises:
-        ValueError: fewer than one round, or a negative warm-up.
+        the times of each side, one entry for every round that counts.
     """
-    if rounds < 1 or warmup < 0:
-        raise ValueError(
-            f'rounds ({rounds}) must be 1 or more, and warmup ({warmup}) not less than 0'
-        )
     times: dict[str, list[Times]] = {name: [] for name in sides}
     for index in range(warmup + rounds):
         names = list(sides) if index % 2 == 0 else list(reversed(sides))
@@ -103,19 +97,19 @@ def alternate(sides: Mapping[str, Side], *, rounds: int, warmup: int) -> dict[st
 
 
 def summarize(runs: Sequence[Times]) -> dict[str, Spread]:
-    """Median and extremes of each phase over several runs of one side."""
+    """Median and extremes of each phase over the rounds of one side."""
+    columns = {phase: [run[phase] for run in runs] for phase in runs[0]}
     return {
-        phase: Spread(
-            statistics.median(run[phase] for run in runs),
-            min(run[phase] for run in runs),
-            max(run[phase] for run in runs),
-        )
-        for phase in runs[0]
+        phase: Spread(statistics.median(seconds), min(seconds), max(seconds))
+        for phase, seconds in columns.items()
     }
 
 
 def work(measured: Mapping[str, Spread]) -> dict[str, Spread]:
-    """Processor time of each phase on a CPU, and the time it took on a GPU."""
-    prefix = 'cpu/'
-    cpu = {k.removeprefix(prefix): v for k, v in measured.items() if k.startswith(prefix)}
+    """Processor time of each phase on a CPU, and wall-clock time on a GPU."""
+    cpu = {
+        phase.removeprefix(_CPU_PREFIX): spread
+        for phase, spread in measured.items()
+        if phase.startswith(_CPU_PREFIX)
+    }
     return cpu or dict(measured)
