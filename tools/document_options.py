@@ -50,7 +50,7 @@ NESTED = {
     freezing.FreezePolicy: 'beside the arguments of any part of the detector',
     freezing.FastPath: '`model.fast_path`',
 }
-# Options that this project sets itself, by class; a config does not give them.
+# Options that this project sets itself, by class and for its subclasses; a config does not.
 SET_BY = {
     'the head': {
         transformer.CmtTransformer: ('embed_dims',),
@@ -137,7 +137,11 @@ def options_of(cls: type) -> list[Option]:
     for parent in reversed(cls.__mro__):
         meanings |= _arguments(parent.__doc__ or '')
     setters = {
-        name: f'set by {setter}' for setter, names in SET_BY.items() for name in names.get(cls, ())
+        name: f'set by {setter}'
+        for setter, classes in SET_BY.items()
+        for base, names in classes.items()
+        if issubclass(cls, base)
+        for name in names
     }
     options = []
     for name, parameter in inspect.signature(cls).parameters.items():
