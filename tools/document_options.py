@@ -71,7 +71,10 @@ SET_BY = {
         )
     },
     '`feature_cache`': {
-        feature_cache.CachedFeatures: ('branch', 'transforms', 'directory', 'training')
+        feature_cache.LoadCachedFeatures: (
+            *('branch', 'transforms', 'directory', 'training', 'fill_command'),
+        ),
+        feature_cache.PackWithFeatures: ('packing',),
     },
 }
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
