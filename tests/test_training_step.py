@@ -56,14 +56,12 @@ def make_detector(repo_root, *, layers=3, tasks=1, routing='GateRouting') -> nn.
 
 def make_sample(boxes: int, views: int = 2) -> Det3DDataSample:
     looks_along_x = [[88.0, -100, 0, 0], [32, 0, -100, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
-    health = dict(lidar=np.ones((4, 4)), camera=np.ones((views, 4, 6)))
     shape = (64, 176)
     sample = Det3DDataSample(
         metainfo=dict(
             lidar2img=np.stack([looks_along_x] * views),
             pad_shape=shape,
             img_shape=shape,
-            health=health,
             box_type_3d=LiDARInstance3DBoxes,
         )
     )
@@ -98,7 +96,11 @@ def run_step(model: nn.Module, boxes: tuple[int, ...], tmp_path) -> dict[str, in
         for hook in hooks[2:]:
             hook.before_train(runner)
         device.waits.clear()
-        data = dict(inputs=dict(imgs=images), data_samples=samples)
+        health = dict(
+            lidar=torch.ones(len(boxes), 8, 8, device=DEVICE),
+            camera=torch.ones(len(boxes), 2, 8, 22, device=DEVICE),
+        )
+        data = dict(inputs=dict(imgs=images, health=health), data_samples=samples)
         outputs = model.train_step(data, wrapper)
         for hook in hooks:
             hook.after_train_iter(runner, 0, data, outputs)

@@ -38,15 +38,16 @@ def test_a_step_waits_for_the_visible_pairs_alone(options, backend, dtype):
     wake(head)
     bev, images, samples = random_batch()
     samples[-1].set_metainfo({'lidar2img': samples[-1].metainfo['lidar2img'][:1]})
-    with_health((bev, images, samples), lidar=0.5)
+    *_, health = with_health((bev, images, samples), lidar=0.5)
     metas = [sample.metainfo for sample in samples]
     with PretendDevice() as device:
         head.to(DEVICE)
         bev, images = bev.to(DEVICE), images.to(DEVICE)
+        health = {sensor: maps.to(DEVICE) for sensor, maps in health.items()}
         device.waits.clear()
         with torch.autocast(DEVICE.type, dtype=dtype, enabled=dtype != torch.float32):
             output = head(bev, images, metas)
-            loss = sum(head.router.loss(output.router, metas).values())
+            loss = sum(head.router.loss(output.router, health).values())
         (loss + sum(x.float().square().mean() for x in output.tasks[0].values())).backward()
         assert all(p.grad is not None for p in head.router.parameters())
     assert device.waits == {'geometry.py:visible_pairs': 2}

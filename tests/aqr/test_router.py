@@ -111,11 +111,11 @@ def test_a_reliability_loss_is_one_more_loss_and_zero_for_new_weights_and_health
 
 @every_grouping
 def test_the_reliability_loss_of_a_new_router_is_the_squared_damage(groups):
-    bev, images, samples = with_health(random_batch(), camera=0.5)
+    bev, images, samples, health = with_health(random_batch(), camera=0.5)
     cameras = batch_cameras([sample.metainfo for sample in samples], images)
     for factor in (1.0, 4.0):
         head = routed_head(weights={'groups': groups}, reliability_weight=factor)
-        loss = head.loss(bev, images, samples)['loss_reliability']
+        loss = head.loss(bev, images, samples, health)['loss_reliability']
         points = unit_to_metres(head.reference(2, None), RANGE)
         seen = project(points, cameras.lidar2img, cameras.image_shape).visible  # (B, V, Q)
         seen = seen.any(dim=1) if groups == 'modality' else seen
@@ -126,13 +126,13 @@ def test_the_reliability_loss_of_a_new_router_is_the_squared_damage(groups):
 
 def test_the_reliability_loss_follows_the_map_at_the_place_of_the_query():
     """All queries in the BEV cell of column 6 and row 2, whose window spans three cells."""
-    health = np.ones((8, 8))
-    health[1:4, 5:8] = [[0.0, 0.5, 1.0]] * 3  # rows run along y, columns along x
+    health = torch.ones(8, 8)
+    health[1:4, 5:8] = torch.tensor([0.0, 0.5, 1.0])  # rows run along y, columns along x
     head = reliable_head()
     with torch.no_grad():
         head.reference_points.weight.copy_(torch.tensor([6.5 / 8, 2.5 / 8, 0.5]))
-    bev, _, samples = with_health(random_batch(), lidar=health)
-    loss = head.loss(bev, None, samples)['loss_reliability']
+    bev, _, samples, health = with_health(random_batch(), lidar=health)
+    loss = head.loss(bev, None, samples, health)['loss_reliability']
     assert loss.item() == pytest.approx(0.25)  # mean health 0.5, target -0.5
 
 
@@ -160,16 +160,16 @@ def test_the_reliability_loss_trains_the_router_and_nothing_else():
 
 
 def test_missing_health_is_named_with_the_remedy():
-    with pytest.raises(ValueError, match=r'has no health of .*aqr\.reliability_weight=0'):
+    with pytest.raises(ValueError, match=r'has no health.*aqr\.reliability_weight=0'):
         reliable_head().loss(*random_batch())
 
 
 @every_sensor_missing
 def test_a_reliability_loss_takes_a_batch_without_a_sensor(missing):
     head = reliable_head(groups='camera', activation='softmax')
-    bev, images, samples = with_health(random_batch(), lidar=0.5, camera=0.0)
+    bev, images, samples, health = with_health(random_batch(), lidar=0.5, camera=0.0)
     inputs = (None, images) if missing == 'lidar' else (bev, None)
-    losses = head.loss(*inputs, samples)
+    losses = head.loss(*inputs, samples, health)
     assert losses['loss_reliability'].item() == pytest.approx(0, abs=1e-7)  # neutral without choice
     sum(losses.values()).backward()
 
