@@ -23,7 +23,6 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 # Half of a cosine over two epochs, since training on both sensors continues at a high rate.
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], T_max=2)]
 train_cfg = dict(max_epochs=1)
-find_unused_parameters = True  # the image branch gets no gradient
 val_dataloader = val_evaluator = val_cfg = None
 
 load_from = 'work_dirs/cmt_tiny_image_pretrain/epoch_2.pth'
