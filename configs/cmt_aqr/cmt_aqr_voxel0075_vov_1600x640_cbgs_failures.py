@@ -1,4 +1,4 @@
-"""Recipe A under sensor failures, with a router: CMT with VoVNet-99 at 1600 x 640.
+"""A router on a frozen CMT with VoVNet-99 at 1600 x 640, trained under sensor failures.
 
 The router learns from the boxes of damaged samples alone. Give the trained CMT as `load_from`; the
 run refuses to start from random frozen weights.

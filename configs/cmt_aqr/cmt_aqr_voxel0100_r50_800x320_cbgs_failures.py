@@ -1,4 +1,4 @@
-"""Recipe A under sensor failures, with a router: CMT with ResNet-50 at 800 x 320.
+"""A router on a frozen CMT with ResNet-50 at 800 x 320, trained under sensor failures.
 
 The router learns from the boxes of damaged samples alone. Give the trained CMT as `load_from`; the
 run refuses to start from random frozen weights.

@@ -137,23 +137,8 @@ class CmtHead(BaseModule):
         self.num_classes = sum(num_classes)
 
         self._build_embeddings(in_channels, num_query)
-        self.transformer = build_freezable(
-            {'type': CmtTransformer, 'embed_dims': hidden_dim, **transformer},
-            MODELS,
-            name='pts_bbox_head.transformer',
-        )
-        if init_local_attention is not None:
-            self._init_local_attention(init_local_attention)
-        self.task_heads = nn.ModuleList(
-            SeparateTaskHead(
-                hidden_dim,
-                branches={**BOX_BRANCHES, CLASS_BRANCH: count},
-                num_layers=len(self.transformer.layers),
-                hidden_channels=branch_channels,
-                final_kernel=final_kernel,
-            )
-            for count in num_classes
-        )
+        self._build_decoder(transformer, init_local_attention)
+        self._build_task_heads(num_classes, branch_channels, final_kernel)
         self.box_coder = TASK_UTILS.build(box_coder)
         self.make_denoising = None
         if denoising is not None:
@@ -171,6 +156,27 @@ class CmtHead(BaseModule):
 
         self.router = None if aqr is None else self._build_router(aqr, voxel_grid)
         self.register_load_state_dict_pre_hook(_rename_router)
+
+    def _build_decoder(self, options: Mapping, local_spread: Mapping[str, float] | None) -> None:
+        self.transformer = build_freezable(
+            {'type': CmtTransformer, 'embed_dims': self.hidden_dim, **options},
+            MODELS,
+            name='pts_bbox_head.transformer',
+        )
+        if local_spread is not None:
+            self._init_local_attention(local_spread)
+
+    def _build_task_heads(self, num_classes: list[int], channels: int, final_kernel: int) -> None:
+        self.task_heads = nn.ModuleList(
+            SeparateTaskHead(
+                self.hidden_dim,
+                branches={**BOX_BRANCHES, CLASS_BRANCH: count},
+                num_layers=len(self.transformer.layers),
+                hidden_channels=channels,
+                final_kernel=final_kernel,
+            )
+            for count in num_classes
+        )
 
     def _build_router(self, options: Mapping, voxel_grid: VoxelGrid | None) -> AdaptiveQueryRouter:
         if set(self.modalities) != set(MODALITIES):
@@ -407,16 +413,11 @@ class CmtHead(BaseModule):
 
     def _ray_code(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
         return ray_code(
-            pixels,
-            img2lidar,
-            depth_num=self.depth_num,
-            point_cloud_range=self.point_cloud_range,
+            pixels, img2lidar, depth_num=self.depth_num, point_cloud_range=self.point_cloud_range
         )
 
     def _check_inputs(self, bev: Tensor | None, images: Tensor | None) -> None:
-        given = [
-            name for name, value in zip(MODALITIES, (bev, images), strict=True) if value is not None
-        ]
+        given = [n for n, x in zip(MODALITIES, (bev, images), strict=True) if x is not None]
         if not given or set(given) - set(self.modalities):
             raise ValueError(
                 f'the head was built for {list(self.modalities)}, but was given {given}'
