@@ -12,6 +12,9 @@ from torch import Tensor
 
 from ..transfer import to_device
 
+# x, y, z, length, width, height, yaw, and velocity along x and y.
+BOX_DIM = 9
+
 
 class GroundTruth(NamedTuple):
     """The N boxes of a batch, ordered by sample.
@@ -41,7 +44,7 @@ class GroundTruth(NamedTuple):
             like: tensor of the target device and type.
 
         Raises:
-            ValueError: a label is out of range.
+            ValueError: a label is out of range, or boxes without a velocity.
         """
         labels = torch.cat([sample.labels_3d for sample in samples])
         host_labels = labels.cpu().numpy()
@@ -51,6 +54,11 @@ class GroundTruth(NamedTuple):
                 "check the dataset's metainfo and the head's tasks"
             )
         boxes = samples[0].bboxes_3d.cat([sample.bboxes_3d for sample in samples])
+        if boxes.box_dim != BOX_DIM:
+            raise ValueError(
+                f'boxes have {boxes.box_dim} numbers; the head learns {BOX_DIM}, the last two a '
+                'velocity: give the boxes of a dataset without velocities zeros there'
+            )
         centred = torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=1).to(like)
         counted = host_labels >= 0
         kept = to_device(np.flatnonzero(counted), like, torch.long)
