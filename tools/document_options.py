@@ -150,8 +150,6 @@ def options_of(cls: type) -> list[Option]:
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in _REST:
             continue
-        if re.search(r'\bthe (detector|head|router) gives it', meanings[name]):
-            continue
         default = parameter.default
         shown = 'required' if default is parameter.empty else f'`{default!r}`'
         options.append(Option(name, setters.get(name, shown), meanings[name]))

@@ -11,9 +11,9 @@ def sample_name(sample: BaseDataElement | Mapping) -> str:
     """Token of a sample, or its index in the dataset where there is no token.
 
     Args:
-        sample: as a pipeline has it, or packed.
+        sample: as a pipeline has it, or packed; anything else is unnamed.
     """
-    meta = getattr(sample, 'metainfo', sample)
+    meta = sample if isinstance(sample, Mapping) else getattr(sample, 'metainfo', {})
     return str(meta.get('token', meta.get('sample_idx', 'unnamed')))
 
 

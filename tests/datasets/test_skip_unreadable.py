@@ -109,7 +109,7 @@ def test_as_a_config_has_it(repo_root, synthetic_root, tmp_path):
         data_root=str(synthetic_root),
         ann_file=str(tmp_path / 'infos.pkl'),
         filter_empty_gt=False,
-        pipeline=[inner.pipeline[0], dict(type='Pack3DDetInputs', keys=['points'])],
+        pipeline=[cfg.load_inputs[0], dict(type='Pack3DDetInputs', keys=['points'])],
     )
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     dataset.full_init()

@@ -79,7 +79,7 @@ def test_scored_are_boxes_with_points_in_the_range_of_their_class(synthetic_root
         ego = nusc.get('ego_pose', lidar['ego_pose_token'])['translation']
         distance = np.linalg.norm(np.subtract(annotation['translation'], ego)[:2])
         name = category_to_detection_name(annotation['category_name'])
-        if distance < config.class_range[name] and annotation['num_lidar_pts']:
+        if name and distance < config.class_range[name] and annotation['num_lidar_pts']:
             expected.add(name)
     assert scored_classes(nusc, 'mini_val', config) == expected
     assert expected

@@ -104,7 +104,7 @@ def test_objects_of_few_points(sampler_config, objects, rewrite, monkeypatch):
     sampler = JointDataBaseSampler(**sampler_config(min_points=5))
     assert numbers(sampler.draw(NO_BOXES, NO_LABELS)) == [2]
     (warning,) = said
-    assert 'has no object with enough points of car: none' in warning
+    assert 'has no object with enough points of car: nothing' in warning
 
 
 def test_an_unknown_class_to_paste(sampler_config):
@@ -151,7 +151,7 @@ def test_files_that_cannot_be_read_are_named(sampler_config, database):
     ):
         sampler.load(far, (), dict(token='t'))
     shard.unlink()
-    with pytest.raises(MissingFileError, match=r'object to paste of .*shard_00000\.bin does not'):
+    with pytest.raises(MissingFileError, match=r'object to paste in .*shard_00000\.bin does not'):
         sampler.load(far, (), dict(token='t'))
 
 
