@@ -6,7 +6,6 @@ status is 1 if one fails. docs/install.md explains the table.
 """
 
 import argparse
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -69,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from projects.cmt_aqr.denormals import flush_denormals
     from projects.cmt_aqr.doctor import checks, running
+    from projects.cmt_aqr.files import dump_json
 
     flush_denormals()
     lines = [] if trace is None else [running.failed_import(trace)]
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(running.markdown(lines))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps([running.as_data(line) for line in lines], indent=2) + '\n')
+        dump_json(args.json, [running.as_data(line) for line in lines])
     return int(any(not line.result.passed for line in lines))
 
 

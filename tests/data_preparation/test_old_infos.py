@@ -48,7 +48,8 @@ def test_boxes_as_they_should_be(tmp_path, names):
 
 def test_boxes_of_before_1_0(tmp_path):
     with pytest.raises(
-        ValueError, match=r'before 1\.0, .*new info files: python tools/create_data\.py ROOT --version v'
+        ValueError,
+        match=r'before 1\.0, .*new info files: python tools/create_data\.py ROOT --version v',
     ):
         check_old(old_infos('w, l'), tmp_path)
 

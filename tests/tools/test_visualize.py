@@ -100,7 +100,7 @@ def test_a_sample_by_its_token(run, synthetic_root, tmp_path):
         (['frame', '/nowhere'], 'make_synthetic_nuscenes.py --out /nowhere'),
         *((['failures', CMT, *options], message) for options, message in WRONG_SAMPLES),
         (
-            ['failures', 'configs/cmt/cmt_lidar_voxel0100_cbgs.py'],
+            ['failures', 'configs/cmt/cmt_lidar_voxel0075_cbgs.py'],
             "the test pipeline has no ['LoadMultiViewImages', 'ComputeLidar2Img']",
         ),
         (['router', ROUTED, 'none.pth'], 'checkpoint none.pth does not exist'),
@@ -108,7 +108,7 @@ def test_a_sample_by_its_token(run, synthetic_root, tmp_path):
         (['router', ROUTED, 'CHECKPOINT', '--token', 'x'], "have no token 'x'"),
         (
             ['router', ROUTED, 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'],
-            'missing keys in source state_dict: pts_bbox_head.aqr_weight_generator',
+            'missing keys in source state_dict: pts_bbox_head.router.aqr_weight_generator',
         ),
     ],
 )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..files import dump_json
 from .result import Comparison, Result
 
 CONFIG = 'cmt/cmt_tiny_synthetic.py'
@@ -137,7 +138,7 @@ def record() -> None:
     """Replace the recorded values in :data:`RECORD` by those of a CPU in float32."""
     data = json.loads(RECORD.read_text())
     data |= {'torch': torch.__version__, 'found': take_step(torch.device('cpu'), None)}
-    RECORD.write_text(json.dumps(data, indent=2) + '\n')
+    dump_json(RECORD, data)
 
 
 if __name__ == '__main__':  # python -m projects.cmt_aqr.doctor.training

@@ -275,7 +275,10 @@ def test_sample_of_another_info_file(infos, ann_file):
 def test_files_not_named_as_in_nuscenes(infos, tmp_path):
     infos[2]['lidar_points']['lidar_path'] = '000003.bin'
     dump(dict(metainfo={}, data_list=infos), tmp_path / 'other.pkl')
-    with pytest.raises(ValueError, match=r'log of sample b@10\.2 is unknown: .*cloud 000003\.bin is not named LOG__'):
+    with pytest.raises(
+        ValueError,
+        match=r'log of sample b@10\.2 is unknown: .*cloud 000003\.bin is not named LOG__',
+    ):
         StaleFrame(ann_file=str(tmp_path / 'other.pkl'))
 
 
