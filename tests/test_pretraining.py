@@ -231,7 +231,7 @@ def test_errors_say_what_to_do():
     model = pretrainer()
     with pytest.raises(NotImplementedError, match='val_cfg'):
         model.predict({}, [])
-    with pytest.raises(ValueError, match='without images'):
+    with pytest.raises(ValueError, match='has no images'):
         model.loss({}, [])
     with pytest.raises(ValueError, match='rays_per_side=0'):
         pretrainer(rays_per_side=0)
