@@ -183,7 +183,9 @@ def test_other_parts_can_be_named(batch, model_config):
 
 @pytest.mark.parametrize('parts', [['img_backbone', 'pts_head'], 'img_neck'])
 def test_a_part_that_is_none_is_refused(model_config, parts):
-    with pytest.raises(ValueError, match=r'float32_parts is .* must be a list of names out of .*neck'):
+    with pytest.raises(
+        ValueError, match=r'float32_parts is .* must be a list of names out of .*neck'
+    ):
         MODELS.build({**model_config, 'float32_parts': parts})
 
 
