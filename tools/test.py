@@ -49,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
     processes.start_process(args.local_rank)
     with arguments.exit_on_usage_error(parser):
-        cfg = arguments.read_config(args)
+        cfg = arguments.read_config(args, cached=['test_dataloader'])
         cfg.load_from, cfg.resume = args.checkpoint, False
         arguments.check_checkpoint(args.checkpoint)
         if args.submission:

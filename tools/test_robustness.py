@@ -98,7 +98,8 @@ def make_runs(args: argparse.Namespace) -> list[ModelRun]:
     folder = work_dir(args)
     runs = []
     for name, config, checkpoint in list_models(args):
-        cfg = arguments.read_config(argparse.Namespace(**{**vars(args), 'config': config}))
+        own_args = argparse.Namespace(**{**vars(args), 'config': config})
+        cfg = arguments.read_config(own_args, cached=['test_dataloader'])
         arguments.check_checkpoint(checkpoint)
         arguments.check_data(cfg, 'test_dataloader')
         run = ModelRun(

@@ -140,3 +140,14 @@ def test_a_failure_can_be_added(read):
     add_failure(cfg, dict(type='BeamReduction'))
     types = [step.type for step in cfg.test_dataloader.dataset.pipeline]
     assert types[:2] == ['BeamReduction', 'LoadCachedFeatures']
+
+
+def test_only_the_loaders_that_a_command_reads_are_cached(repo_root, monkeypatch):
+    """A test may cache its data although the training of the config is random."""
+    monkeypatch.chdir(repo_root)
+    options = ['--cfg-options', 'feature_cache.directory=there']
+    args = make_parser('').parse_args(['configs/cmt/cmt_tiny_synthetic_finetune.py', *options])
+    cfg = read_config(args, cached=['test_dataloader'])
+    types = [step.type for step in cfg.test_dataloader.dataset.pipeline]
+    assert types[0] == 'LoadCachedFeatures'
+    assert 'LoadCachedFeatures' not in [s.type for s in cfg.train_dataloader.dataset.pipeline]

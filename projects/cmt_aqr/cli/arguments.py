@@ -7,7 +7,7 @@ raised as ``UsageError``, whose message says what is wrong and how to mend it.
 import argparse
 import contextlib
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -57,8 +57,12 @@ def exit_on_usage_error(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.exit(2, f'{parser.prog}: {error}\n')
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def read_config(args: argparse.Namespace, cached: Sequence[str] = _DATALOADERS) -> Config:
     """Config with the changes of the command line; its name is the default work dir.
+
+    Args:
+        args: of :func:`make_parser`.
+        cached: data loaders that read features where the config sets ``feature_cache``.
 
     Raises:
         UsageError: the file does not exist, has settings that mmengine would ignore, or caches
@@ -81,7 +85,7 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.deterministic:
         cfg.merge_from_dict({'randomness.deterministic': True})
     try:
-        use_feature_cache(cfg, {name: [*datasets_of(cfg, name)] for name in _DATALOADERS})
+        use_feature_cache(cfg, {name: [*datasets_of(cfg, name)] for name in cached})
     except ValueError as error:
         raise UsageError(f'config {path}: {error}') from None
     return cfg

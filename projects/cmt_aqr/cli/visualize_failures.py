@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         UsageError: the config, its data or the sample do not exist, or the test pipeline does not
             load both sensors with loaders that apply failures.
     """
-    cfg = arguments.read_config(args)
+    cfg = arguments.read_config(args, cached=[])
     arguments.check_data(cfg, 'test_dataloader')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet3d')):
         return [save(draw(cfg, args), args.out)]

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         UsageError: the config has no router or lacks a sensor, a file or the sample does not exist,
             or the checkpoint does not fit the model.
     """
-    cfg = arguments.read_config(args)
+    cfg = arguments.read_config(args, cached=[])
     if not cfg.get('model', {}).get('pts_bbox_head', {}).get('aqr'):
         raise UsageError(
             f'config {args.config} has no router (model.pts_bbox_head.aqr), so no weights to draw; '
