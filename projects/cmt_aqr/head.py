@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from .aqr import TokenLayout, Tokens
-from .aqr.router import AdaptiveQueryRouter, RouterOutput
+from .aqr.router import AdaptiveQueryRouter, RouterOutput, rename_router
 from .cameras import Cameras, batch_cameras
 from .denoising import DenoisingGenerator, DenoisingQueries
 from .freezing import build_freezable
@@ -36,7 +36,15 @@ from .matching import GroundTruth, SetCriterion
 from .matching.matcher import TaskOutput
 from .precision import autocast_dtype, in_float32
 from .task_head import CLASS_BRANCH, SeparateTaskHead
-from .transformer import CmtTransformer, Position, init_local_attention, ray_code, sine_embedding
+from .transformer import (
+    CmtTransformer,
+    DecoderStates,
+    Position,
+    init_local_attention,
+    position_mlp,
+    ray_code,
+    sine_embedding,
+)
 
 MODALITIES = ('lidar', 'camera')
 BOX_BRANCHES = {'center': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
@@ -50,6 +58,8 @@ class HeadOutput(NamedTuple):
     (L, B, Q, channels); ``center`` and ``height`` within the point-cloud range"""
     router: RouterOutput | None
     """``None`` without a router"""
+    states: DecoderStates
+    tokens: Tokens
 
 
 @MODELS.register_module()
@@ -155,7 +165,7 @@ class CmtHead(BaseModule):
         )
 
         self.router = None if aqr is None else self._build_router(aqr, voxel_grid)
-        self.register_load_state_dict_pre_hook(_rename_router)
+        self.register_load_state_dict_pre_hook(rename_router)
 
     def _build_decoder(self, options: Mapping, local_spread: Mapping[str, float] | None) -> None:
         self.transformer = build_freezable(
@@ -200,8 +210,8 @@ class CmtHead(BaseModule):
                 in_channels, channels, kernel_size=3, padding=1, norm_cfg={'type': 'BN2d'}
             )
         if 'camera' in self.modalities:
-            self.rv_embedding = _mlp(3 * self.depth_num, 4 * channels, channels)
-        self.bev_embedding = _mlp(2 * channels, channels, channels)
+            self.rv_embedding = position_mlp(3 * self.depth_num, 4 * channels, channels)
+        self.bev_embedding = position_mlp(2 * channels, channels, channels)
         self.reference_points = nn.Embedding(num_query, 3)
         nn.init.uniform_(self.reference_points.weight)
 
@@ -267,7 +277,7 @@ class CmtHead(BaseModule):
             slots = 0 if denoising is None else denoising.slots
             routed = self.router(query_pos, reference, tokens, cameras, slots)
             tokens, routing = routed.tokens, routed.routing
-        hidden = self.transformer(
+        states = self.transformer.decode(
             query_pos,
             tokens=tokens.features,
             token_pos=tokens.position,
@@ -276,8 +286,8 @@ class CmtHead(BaseModule):
             token_mask=tokens.token_mask,
             kernel_dtype=kernel_dtype,
         )
-        tasks = [self._place(task_head(hidden), reference) for task_head in self.task_heads]
-        return HeadOutput(tasks, routed)
+        tasks = [self._place(head(states.hidden), reference) for head in self.task_heads]
+        return HeadOutput(tasks, routed, states, tokens)
 
     @property
     def num_query(self) -> int:
@@ -383,8 +393,11 @@ class CmtHead(BaseModule):
     ) -> list[InstanceData]:
         """The best boxes of each sample; see :meth:`forward`."""
         metas = [sample.metainfo for sample in batch_data_samples]
-        outputs = self(bev, images, metas).tasks
-        return [self._decode(outputs, i, meta) for i, meta in enumerate(metas)]
+        return self.boxes(self(bev, images, metas), metas)
+
+    def boxes(self, output: HeadOutput, metas: Sequence[Mapping]) -> list[InstanceData]:
+        """The best boxes of each sample, of the last decoder layer."""
+        return [self._decode(output.tasks, i, meta) for i, meta in enumerate(metas)]
 
     def _decode(
         self, outputs: Sequence[Mapping[str, Tensor]], index: int, meta: Mapping
@@ -422,21 +435,6 @@ class CmtHead(BaseModule):
             raise ValueError(
                 f'the head was built for {list(self.modalities)}, but was given {given}'
             )
-
-
-def _rename_router(head: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:
-    """Load checkpoints from before the router was a module of its own."""
-    old = (f'{prefix}aqr_weight_generator.', f'{prefix}attention_bias_generator.')
-    for key in [key for key in state_dict if key.startswith(old)]:
-        state_dict[f'{prefix}router.{key.removeprefix(prefix)}'] = state_dict.pop(key)
-
-
-def _mlp(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(in_features, hidden_features),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden_features, out_features),
-    )
 
 
 def _check_modalities(modalities: Sequence[str], in_channels: int | None) -> None:

@@ -199,3 +199,10 @@ class AdaptiveQueryRouter(nn.Module):
         cell_x, cell_y = self.voxel_grid.cell_size(layout.bev)
         rows, columns = layout.bev
         return rows * cell_y / (y_max - y_min), columns * cell_x / (x_max - x_min)
+
+
+def rename_router(head: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:
+    """Load checkpoints from before the router was a module of its own."""
+    old = (f'{prefix}aqr_weight_generator.', f'{prefix}attention_bias_generator.')
+    for key in [key for key in state_dict if key.startswith(old)]:
+        state_dict[f'{prefix}router.{key.removeprefix(prefix)}'] = state_dict.pop(key)

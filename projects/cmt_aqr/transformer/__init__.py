@@ -1,9 +1,9 @@
 """The decoder and its attention; imports with torch alone."""
 
 from .attention import CrossAttention, MultiheadAttention
-from .decoder import CmtTransformer, DecoderLayer
+from .decoder import CmtTransformer, DecoderLayer, DecoderStates
 from .init_local_attention import Position, init_local_attention
-from .position import ray_code, sine_embedding
+from .position import position_mlp, ray_code, sine_embedding
 from .routing import BiasRouting, GateRouting, MixRouting, Routing, RoutingForm
 from .token_groups import TokenGroups
 
@@ -12,6 +12,7 @@ __all__ = [
     'CmtTransformer',
     'CrossAttention',
     'DecoderLayer',
+    'DecoderStates',
     'GateRouting',
     'MixRouting',
     'MultiheadAttention',
@@ -20,6 +21,7 @@ __all__ = [
     'RoutingForm',
     'TokenGroups',
     'init_local_attention',
+    'position_mlp',
     'ray_code',
     'sine_embedding',
 ]

@@ -4,6 +4,8 @@ Shapes: B batch, Q queries, K tokens, C channels, L layers. Attribute names foll
 state dict.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -82,12 +84,24 @@ class DecoderLayer(nn.Module):
         routing: Routing | None = None,
         token_mask: Tensor | None = None,
         kernel_dtype: torch.dtype | None = None,
+        beside: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Refine the queries; see :meth:`CmtTransformer.forward` for the arguments."""
+        """Refine the queries; see :meth:`CmtTransformer.decode` for the arguments.
+
+        Args:
+            beside: further queries (B, P, C) that these attend to, and their embedding.
+        """
         self_attention, cross_attention = self.attentions
-        positioned = query + query_pos
+        key_query, key_pos = query, query_pos
+        if beside is not None:
+            key_query = torch.cat([beside[0], query], dim=1)
+            key_pos = torch.cat([beside[1], query_pos], dim=1)
         query = self_attention(
-            query, query_pos=query_pos, key=positioned, value=query, attn_mask=self_attn_mask
+            query,
+            query_pos=query_pos,
+            key=key_query + key_pos,
+            value=key_query,
+            attn_mask=self_attn_mask,
         )
         query = self.norms[0](query)
         query = cross_attention(
@@ -101,6 +115,17 @@ class DecoderLayer(nn.Module):
         )
         query = self.norms[1](query)
         return self.norms[2](self.ffns[0](query))
+
+
+class DecoderStates(NamedTuple):
+    """Queries of all decoder layers."""
+
+    query_pos: Tensor
+    """(B, Q, C), query embedding"""
+    inputs: list[Tensor]
+    """L of (B, Q, C): queries that enter each layer"""
+    hidden: Tensor
+    """(L, B, Q, C): normalised output of each layer"""
 
 
 class CmtTransformer(nn.Module):
@@ -152,6 +177,12 @@ class CmtTransformer(nn.Module):
         return self.decoder['layers']
 
     def forward(
+        self, query_pos: Tensor, **options: Tensor | Routing | torch.dtype | None
+    ) -> Tensor:
+        """(L, B, Q, C): ``hidden`` of :meth:`decode`, with its arguments."""
+        return self.decode(query_pos, **options).hidden
+
+    def decode(
         self,
         query_pos: Tensor,
         *,
@@ -161,8 +192,10 @@ class CmtTransformer(nn.Module):
         routing: Routing | None = None,
         token_mask: Tensor | None = None,
         kernel_dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        """Decode queries that start from zero.
+        query: Tensor | None = None,
+        beside: DecoderStates | None = None,
+    ) -> DecoderStates:
+        """Decode queries.
 
         Args:
             query_pos: (B, Q, C), query embedding.
@@ -173,14 +206,18 @@ class CmtTransformer(nn.Module):
             token_mask: (B, K), bool: tokens that a sample has; ``None`` for all.
             kernel_dtype: type in which the kernels of cross-attention compute, see
                 :class:`~projects.cmt_aqr.transformer.attention.CrossAttention`.
-
-        Returns:
-            (L, B, Q, C).
+            query: (B, Q, C), what enters the first layer; ``None`` for zeros.
+            beside: states of other queries, decoded before; these queries attend to them in every
+                layer, and not the other way around.
         """
-        query = torch.zeros_like(query_pos)
+        query = torch.zeros_like(query_pos) if query is None else query
         key = tokens + token_pos
-        outputs = []
-        for layer in self.layers:
+        inputs, outputs = [], []
+        others = [None] * len(self.layers)
+        if beside is not None:
+            others = [(x, beside.query_pos) for x in beside.inputs]
+        for layer, other in zip(self.layers, others, strict=True):
+            inputs.append(query)
             query = layer(
                 query,
                 query_pos=query_pos,
@@ -190,6 +227,7 @@ class CmtTransformer(nn.Module):
                 routing=routing,
                 token_mask=token_mask,
                 kernel_dtype=kernel_dtype,
+                beside=other,
             )
             outputs.append(self.decoder['post_norm'](query))
-        return torch.stack(outputs)
+        return DecoderStates(query_pos, inputs, torch.stack(outputs))

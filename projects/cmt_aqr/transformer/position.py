@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..geometry import depth_bins, lift, metres_to_unit
 
@@ -53,3 +53,12 @@ def ray_code(
     depths = depth_bins(depth_num, point_cloud_range, like=pixels)
     points = lift(pixels, depths, img2lidar)
     return metres_to_unit(points, point_cloud_range).flatten(-2)
+
+
+def position_mlp(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:
+    """Two linear layers that turn a position code into an embedding."""
+    return nn.Sequential(
+        nn.Linear(in_features, hidden_features),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden_features, out_features),
+    )
