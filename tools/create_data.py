@@ -4,6 +4,7 @@ Example:
     python tools/create_data.py data/synthetic_nuscenes
     python tools/create_data.py data/nuscenes --version v1.0-trainval --with-database --workers 16
     python tools/create_data.py /datasets/nuscenes --version v1.0-trainval --out data/nuscenes
+    python tools/create_data.py data/nuscenes --version v1.0-trainval --with-ego-future
     python tools/create_data.py data/nuscenes --update-infos old/nuscenes_infos_train.pkl
 """
 
@@ -17,10 +18,12 @@ import _startup
 
 _startup.prepare()
 
+from projects.cmt_aqr.data_preparation.ego_futures import add_ego_futures
 from projects.cmt_aqr.data_preparation.info_files import (
     INFO_SPLITS,
     create_info_files,
     create_object_database,
+    info_files,
     update_info_file,
 )
 
@@ -40,6 +43,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="also write the training objects' points and image patches, for JointObjectSample; "
         'existing info files are kept, and an interrupted database is completed',
+    )
+    parser.add_argument(
+        '--with-ego-future',
+        action='store_true',
+        help="also add the ego vehicle's next waypoints to the info files, for planning",
     )
     parser.add_argument(
         '--out',
@@ -74,11 +82,16 @@ def create(args: argparse.Namespace) -> list[Path]:
     options = dict(
         version=args.version, prefix=args.extra_tag, max_sweeps=args.max_sweeps, out=args.out
     )
-    if not args.with_database:
-        return create_info_files(args.root, **options)
-    return create_object_database(
-        args.root, **options, workers=args.workers, overwrite=args.overwrite
-    )
+    if args.with_database:
+        made = create_object_database(
+            args.root, **options, workers=args.workers, overwrite=args.overwrite
+        )
+    else:
+        made = create_info_files(args.root, **options)
+    if args.with_ego_future:
+        root = args.out or args.root
+        add_ego_futures(root, info_files(root, args.version, args.extra_tag), version=args.version)
+    return made
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ if compat.is_installed('mmdet3d'):
         hooks,
         matching,
         necks,
+        planning,
         precision,
         pretraining,
     )

@@ -73,16 +73,17 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
                 (V_b, 3, h, w) or None; ``features``, which has the maps of each cached module, each
                 map a list of B; and, from
                 :class:`~projects.cmt_aqr.datasets.failures.PackHealth`, ``health`` with ``lidar``,
-                a list of B (h, w), and ``camera``, a list of B (V_b, h, w). ``data_samples``, a
-                list of B or None.
+                a list of B (h, w), and ``camera``, a list of B (V_b, h, w); from
+                :class:`~projects.cmt_aqr.planning.PackEgoFuture`, ``ego``. ``data_samples``, a list
+                of B or None.
             training: not used; training-time augmentation is done in the pipeline.
 
         Returns:
             ``inputs`` with ``points`` (list of B), ``voxels`` (dict of ``voxels`` (N, P, C),
             ``num_points`` (N,), ``coors`` (N, 4) as sample, z, y, x), ``imgs`` (B, V, 3, H, W),
             ``features`` (lists of (B, ...) float32) and ``health`` with ``lidar`` (B, h, w) and
-            ``camera`` (B, V, h, w), each only if there is such an input; and ``data_samples``, each
-            with the meta ``pad_shape`` (H, W).
+            ``camera`` (B, V, h, w), and ``ego``, each only if there is such an input; and
+            ``data_samples``, each with the meta ``pad_shape`` (H, W).
 
         Raises:
             ValueError: for images that are not (V, 3, h, w), or not one per ``lidar2img``, and for
@@ -93,6 +94,8 @@ class CmtDataPreprocessor(Det3DDataPreprocessor):
         batch = {}
         if 'health' in inputs:
             batch['health'] = _batch_health(inputs['health'])
+        if 'ego' in inputs:
+            batch['ego'] = {name: torch.stack([*values]) for name, values in inputs['ego'].items()}
         if inputs.get('points'):
             batch['points'] = self._finite_points(inputs['points'], samples)
             if self.voxel_layer is not None:

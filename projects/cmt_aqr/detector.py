@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
 from .geometry import VoxelGrid
+from .head import HeadOutput
 from .precision import in_float32
 from .required_hooks import RequiresHooks
 from .samples import sample_names
@@ -49,6 +50,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         grid_mask: config of an augmentation of the normalised images.
         fast_path: settings of a :class:`~projects.cmt_aqr.freezing.FastPath` for every part of the
             branches, used while the part is frozen; ``None`` disables fast paths.
+        planner: config of a :class:`~projects.cmt_aqr.planning.plan_head.PlanHead`, which is then
+            all that trains: everything else must be frozen.
         float32_parts: names of the parts above that compute in float32 under autocast; the others
             compute in half precision. By default, as in the training of the released CMT, image
             branch, BEV backbone, BEV neck and the head's cross-attention kernels use half
@@ -73,6 +76,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         pts_neck: Mapping | None = None,
         grid_mask: Mapping | None = None,
         fast_path: Mapping | None = None,
+        planner: Mapping | None = None,
         float32_parts: Sequence[str] = FLOAT32_PARTS,
         init_cfg: Mapping | None = None,
     ) -> None:
@@ -103,6 +107,18 @@ class CmtDetector(RequiresHooks, Base3DDetector):
                     add_fast_path(part, name=name, **fast_path)
                 self.add_module(name, part)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
+        self.planner = planner and self._build_planner(planner)
+
+    def _build_planner(self, config: Mapping) -> nn.Module:
+        head = self.pts_bbox_head
+        trained = [name for name, p in self.named_parameters() if p.requires_grad]
+        if trained:
+            raise ValueError(
+                f'planner needs a frozen detector, but {trained[0]} and {len(trained) - 1} other '
+                'parameters are trained: set frozen=True in the config of every part'
+            )
+        given = dict(embed_dims=head.hidden_dim, num_layers=len(head.transformer.layers))
+        return MODELS.build({**given, **config})
 
     def train(self, mode: bool = True) -> CmtDetector:
         """Refreshes the fast paths on a change of mode, since EMA may have swapped the weights."""
@@ -199,6 +215,11 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             FloatingPointError: an output is not finite; the message names the batch's samples.
         """
         features = self.extract_feat(batch_inputs_dict)
+        if self.planner is not None:
+            with torch.no_grad():
+                output = self.pts_bbox_head(*features, _metas(batch_data_samples))
+            ego = batch_inputs_dict['ego']
+            return self.planner.loss(self._plan(output, ego), ego)
         try:
             health = batch_inputs_dict.get('health')
             losses = self.pts_bbox_head.loss(*features, batch_data_samples, health=health)
@@ -221,11 +242,22 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         batch_inputs_dict: Mapping,
         batch_data_samples: Sequence[Det3DDataSample],
     ) -> Sequence[Det3DDataSample]:
-        """Fills ``pred_instances_3d`` of each sample: boxes in the LiDAR frame, bottom-centred."""
-        results = self.pts_bbox_head.predict(
-            *self.extract_feat(batch_inputs_dict), batch_data_samples
-        )
-        return self.add_pred_to_datasample(batch_data_samples, results)
+        """Fills ``pred_instances_3d`` of each sample: boxes in the LiDAR frame, bottom-centred.
+
+        With a planner also ``ego_plan`` (T, 3), see :class:`~projects.cmt_aqr.planning.PlanHead`.
+        """
+        head, metas = self.pts_bbox_head, _metas(batch_data_samples)
+        output = head(*self.extract_feat(batch_inputs_dict), metas)
+        samples = self.add_pred_to_datasample(batch_data_samples, head.boxes(output, metas))
+        if self.planner is not None:
+            plans = self._plan(output, batch_inputs_dict.get('ego'))
+            for sample, plan in zip(samples, plans, strict=True):
+                sample.ego_plan = plan
+        return samples
+
+    def _plan(self, output: HeadOutput, ego: Mapping[str, Tensor] | None) -> Tensor:
+        """(B, T, 3): waypoints in the ego frame."""
+        return self.planner(output, self.pts_bbox_head.transformer, ego)
 
     def _forward(
         self,
@@ -233,8 +265,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         batch_data_samples: Sequence[Det3DDataSample],
     ) -> list[dict[str, Tensor]]:
         """Raw outputs of the head."""
-        metas = [sample.metainfo for sample in batch_data_samples]
-        return self.pts_bbox_head(*self.extract_feat(batch_inputs_dict), metas).tasks
+        features = self.extract_feat(batch_inputs_dict)
+        return self.pts_bbox_head(*features, _metas(batch_data_samples)).tasks
 
     def _uses(self, modality: str, branch: Mapping[str, Mapping | None]) -> bool:
         """Whether to build a branch, which must be configured completely or not at all."""
@@ -281,6 +313,10 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         bev = like.new_zeros(batch_size, *bev_shape(self.pts_middle_encoder))
         trained = [p for p in self.pts_middle_encoder.parameters() if p.requires_grad]
         return bev + 0 * sum(parameter.sum() for parameter in trained)
+
+
+def _metas(samples: Sequence[Det3DDataSample]) -> list[Mapping]:
+    return [sample.metainfo for sample in samples]
 
 
 def _check_parts(names: Sequence[str], known: Sequence[str]) -> None:

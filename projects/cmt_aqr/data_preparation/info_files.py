@@ -158,6 +158,15 @@ def update_info_file(
         return (linked / file.name).resolve().rename(target)
 
 
+def info_files(root: str | os.PathLike, version: str, prefix: str = 'nuscenes') -> list[Path]:
+    """Paths of the info files of a data root, whether they exist or not.
+
+    Raises:
+        ValueError: nuScenes does not have the version.
+    """
+    return [Path(root) / name for name in _info_names(version, prefix)]
+
+
 def _info_names(version: str, prefix: str) -> list[str]:
     if version not in INFO_SPLITS:
         raise ValueError(f'version must be one of {", ".join(INFO_SPLITS)}, got {version!r}')

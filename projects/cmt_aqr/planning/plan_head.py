@@ -1,0 +1,106 @@
+"""Base of the heads that plan: status and command as input, waypoints as output, and the L1 loss.
+
+Shapes: B batch, T waypoints, C channels.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from .ego_future import COMMANDS, HORIZON
+
+if TYPE_CHECKING:
+    from ..head import HeadOutput
+    from ..transformer import CmtTransformer
+
+STATUS = 2
+"""speed in m/s and turn rate in rad/s"""
+
+
+class PlanHead(BaseModule):
+    """A head that regresses the ego vehicle's next waypoints.
+
+    Outputs are steps between waypoints, whose sums are the waypoints: so all outputs are of one
+    size. The last layer starts at zero, with which the vehicle stands still.
+
+    Args:
+        embed_dims: C.
+        horizon: T.
+        use_status: whether the ego vehicle's status is an input.
+        use_command: whether the driving command is an input.
+        init_cfg: as in mmengine.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dims: int,
+        horizon: int = HORIZON,
+        use_status: bool = False,
+        use_command: bool = False,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.use_status = use_status
+        self.use_command = use_command
+        self.ego_projector = None
+        if inputs := STATUS * use_status + len(COMMANDS) * use_command:
+            self.ego_projector = nn.Sequential(
+                nn.Linear(inputs, embed_dims),
+                nn.ReLU(inplace=True),
+                nn.Linear(embed_dims, embed_dims),
+            )
+        self.waypoint_queries = nn.Parameter(torch.randn(horizon, embed_dims))
+        self.to_step = nn.Sequential(nn.LayerNorm(embed_dims), nn.Linear(embed_dims, 3))
+        nn.init.zeros_(self.to_step[1].weight)
+        nn.init.zeros_(self.to_step[1].bias)
+
+    @abstractmethod
+    def forward(
+        self, detector: HeadOutput, transformer: CmtTransformer, ego: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        """(B, T, 3): x and y in metres and yaw in radians, in the ego frame.
+
+        Args:
+            detector: output of the detector's head, without denoising queries.
+            transformer: the detector's decoder.
+            ego: ``status`` (B, 2) and ``command`` (B, 3); needed if they are inputs.
+        """
+
+    def queries(self, batch_size: int, ego: Mapping[str, Tensor] | None) -> Tensor:
+        """(B, T, C): queries of the waypoints, which know status and command if they are inputs.
+
+        Raises:
+            ValueError: they are inputs, and the batch has none.
+        """
+        queries = self.waypoint_queries.expand(batch_size, -1, -1)
+        if self.ego_projector is None:
+            return queries
+        if ego is None:
+            raise ValueError(
+                'the planner needs the ego status or command, and the batch has no "ego": pack '
+                'samples by PackEgoFuture'
+            )
+        inputs = [ego['status']] * self.use_status + [ego['command']] * self.use_command
+        return queries + self.ego_projector(torch.cat(inputs, dim=-1))[:, None]
+
+    def waypoints(self, hidden: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, 3)."""
+        return self.to_step(hidden).float().cumsum(dim=1)
+
+    def loss(self, plan: Tensor, ego: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean L1 distance of the waypoints (B, T, 3) that the scene has.
+
+        Args:
+            plan: of :meth:`forward`.
+            ego: ``waypoints`` (B, T, 3) and ``mask`` (B, T).
+        """
+        mask = ego['mask'][..., None]
+        distance = (plan - ego['waypoints']).abs() * mask
+        return {'loss_plan': distance.sum() / (plan.shape[-1] * mask.sum()).clamp(min=1)}

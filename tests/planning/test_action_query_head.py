@@ -1,0 +1,155 @@
+"""A planner on the frozen tiny CMT: what it reads, what it leaves alone, what learns."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+PLANNERS = [
+    dict(type='ActionQueryHead', num_queries=3, num_heads=2, feedforward_channels=32),
+    dict(
+        type='ActionQueryHead',
+        num_queries=3,
+        num_heads=2,
+        feedforward_channels=32,
+        reads='objects',
+        use_status=True,
+        use_command=True,
+    ),
+    dict(type='EgoStatusHead', feedforward_channels=32),
+]
+
+
+@pytest.fixture(scope='module')
+def model_config(repo_root):
+    init_default_scope('mmdet3d')
+    return Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic_plan.py').model
+
+
+def build(model_config, **planner):
+    torch.manual_seed(0)
+    config = {**model_config, 'planner': None}
+    detector = MODELS.build(config)
+    if planner:
+        detector.planner = detector._build_planner(planner)
+    return detector
+
+
+def opened(detector):
+    """Opens the gates and the last layer, which start at zero."""
+    for name, parameter in detector.planner.named_parameters():
+        if name.endswith('_gate') or name.startswith('to_step'):
+            torch.nn.init.normal_(parameter) if parameter.dim() else parameter.data.fill_(0.5)
+    return detector
+
+
+def batch(detector, training=False):
+    matrix = np.array([[88.0, -100, 0, 0], [32, 0, -100, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    limits = torch.tensor([25.0, 25.0, 2.5, 255.0, 0.5])
+    generator = torch.Generator().manual_seed(1)
+    samples = [
+        Det3DDataSample(
+            metainfo=dict(lidar2img=np.stack([matrix] * 2), box_type_3d=LiDARInstance3DBoxes)
+        )
+        for _ in range(2)
+    ]
+    inputs = dict(
+        points=[(torch.rand(500, 5, generator=generator) * 2 - 1) * limits for _ in range(2)],
+        img=[
+            torch.randint(0, 255, (2, 3, 64, 176), dtype=torch.uint8, generator=generator)
+            for _ in range(2)
+        ],
+        ego=dict(
+            waypoints=[torch.rand(6, 3, generator=generator) for _ in range(2)],
+            mask=[torch.ones(6), torch.tensor([1.0, 1, 0, 0, 0, 0])],
+            status=[torch.rand(2, generator=generator) for _ in range(2)],
+            command=[torch.eye(3)[i] for i in range(2)],
+        ),
+    )
+    return detector.data_preprocessor(dict(inputs=inputs, data_samples=samples), training)
+
+
+def predict(detector):
+    detector.eval()
+    with torch.no_grad():
+        return detector(**batch(detector), mode='predict')
+
+
+@pytest.mark.parametrize('planner', PLANNERS)
+def test_boxes_are_those_without_a_planner(model_config, planner):
+    plain = predict(build(model_config))
+    planned = predict(opened(build(model_config, **planner)))
+    for a, b in zip(plain, planned, strict=True):
+        assert b.ego_plan.shape == (6, 3)
+        for name in ('scores_3d', 'labels_3d'):
+            assert torch.equal(a.pred_instances_3d[name], b.pred_instances_3d[name])
+        assert torch.equal(
+            a.pred_instances_3d.bboxes_3d.tensor, b.pred_instances_3d.bboxes_3d.tensor
+        )
+        assert 'ego_plan' not in a
+
+
+@pytest.mark.parametrize('planner', PLANNERS)
+def test_only_the_planner_learns(model_config, planner):
+    detector = opened(build(model_config, **planner)).train()
+    losses = detector(**batch(detector, training=True), mode='loss')
+    assert set(losses) == {'loss_plan'}
+    losses['loss_plan'].backward()
+    learned = {name for name, p in detector.named_parameters() if p.grad is not None}
+    assert learned == {
+        name for name, _ in detector.named_parameters() if name.startswith('planner')
+    }
+
+
+def test_action_queries_start_equal_and_part(model_config):
+    detector = opened(build(model_config, **PLANNERS[0])).train()
+    assert not detector.planner.action_queries.any()
+    detector(**batch(detector, training=True), mode='loss')['loss_plan'].backward()
+    first, second, _ = detector.planner.action_queries.grad
+    assert not torch.allclose(first, second)
+
+
+def test_the_loss_is_the_mean_of_waypoints_that_exist(model_config):
+    detector = build(model_config, **PLANNERS[0]).train()
+    data = batch(detector, training=True)
+    ego = data['inputs']['ego']
+    # The last layer starts at zero, so the plan is to stand still.
+    expected = torch.cat([ego['waypoints'][0], ego['waypoints'][1, :2]]).mean()
+    loss = detector(**data, mode='loss')['loss_plan']
+    assert loss.item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize('reads', ['tokens', 'objects'])
+def test_what_a_plan_gets_of_the_detector(model_config, reads):
+    def plan(perception):
+        options = dict(PLANNERS[0], reads=reads, perception=perception)
+        detector = opened(build(model_config, **options))
+        return torch.stack([sample.ego_plan for sample in predict(detector)])
+
+    zeroed, shuffled, whole = plan('zeroed'), plan('shuffled'), plan('as_is')
+    assert torch.equal(zeroed[0], zeroed[1])
+    torch.testing.assert_close(shuffled, whole.flip(0))
+    assert not torch.allclose(whole[0], whole[1])
+
+
+def test_a_detector_that_trains_is_refused(model_config):
+    config = {**model_config, 'img_neck': {**model_config['img_neck'], 'frozen': False}}
+    with pytest.raises(ValueError, match=r'img_neck\..* other parameters are trained: set frozen'):
+        MODELS.build(config)
+
+
+@pytest.mark.parametrize(('option', 'word'), [('reads', 'boxes'), ('perception', 'none')])
+def test_unknown_words_are_refused(model_config, option, word):
+    with pytest.raises(ValueError, match=f"planner.{option} is '{word}'"):
+        build(model_config, **dict(PLANNERS[0], **{option: word}))
+
+
+def test_missing_status_is_refused(model_config):
+    detector = build(model_config, **PLANNERS[2]).eval()
+    data = batch(detector)
+    data['inputs'].pop('ego')
+    with pytest.raises(ValueError, match='PackEgoFuture'):
+        detector(**data, mode='predict')
