@@ -1,10 +1,8 @@
 """Conversion of published checkpoints to the models of this project."""
 
-from .checkpoint import write_checkpoint
-from .convert import Conversion, convert
-from .errors import ConversionError
+from .convert import Conversion, convert, write_checkpoint
 from .layouts import Layout
-from .source import Source, read_source
+from .source import ConversionError, Source, read_source
 
 __all__ = [
     'Conversion',

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from .errors import ConversionError
+from .source import ConversionError
 
 HEAD = 'pts_bbox_head.'
 BACKBONE = 'img_backbone.'
@@ -91,35 +91,30 @@ def recognise(names: Iterable[str]) -> Layout:
 def find_places(layout: Layout, names: Collection[str], model_names: Collection[str]) -> Places:
     """Map every key to a name in the model, or to a known reason why it is not used.
 
-    Args:
-        layout: layout of the file.
-        names: names of the tensors in the file.
-        model_names: names of the tensors in the model.
-
     Raises:
         ConversionError: a file of an image backbone contains none, or the model has none.
     """
     if layout is Layout.IMAGE_BACKBONE:
         return _places_of_backbone(names, model_names)
-    renamed = {name: _rename(name) if layout is Layout.MOME else name for name in names}
-    left_out = {}
-    for name, target in renamed.items():
-        reason = (layout is Layout.MOME and _by_prefix(_MOME_NO_PLACE, name)) or _lacks_branch(
-            target, model_names
-        )
-        if target not in model_names and reason:
+    is_mome = layout is Layout.MOME
+    targets, left_out = {}, {}
+    for name in names:
+        target = _rename(name) if is_mome else name
+        if target in model_names:
+            targets[name] = target
+            continue
+        reasons = (reason for prefix, reason in _MOME_NO_PLACE.items() if name.startswith(prefix))
+        reason = next(reasons, None) if is_mome else None
+        reason = reason or _lacks_branch(target, model_names)
+        if reason:
             left_out[name] = reason
-    targets = {name: target for name, target in renamed.items() if target in model_names}
     return Places(targets=targets, left_out=left_out)
 
 
 def may_be_missing(layout: Layout, name: str, filled: Collection[str]) -> str | None:
     """Reason why a file may lack a tensor of the model, or ``None`` if it must contain it.
 
-    Args:
-        layout: layout of the file.
-        name: name of the tensor in the model.
-        filled: names in the model that the file contains a tensor for.
+    Both ``name`` and ``filled``, for which the file has a tensor, are names in the model.
     """
     if layout is Layout.IMAGE_BACKBONE and not name.startswith(BACKBONE):
         return 'pre-training fills the image backbone alone'
@@ -147,10 +142,6 @@ def _lacks_branch(name: str, model_names: Collection[str]) -> str | None:
         if name.startswith(prefixes) and not any(n.startswith(prefixes) for n in model_names):
             return f'the config has no {branch}'
     return None
-
-
-def _by_prefix(reasons: Mapping[str, str], name: str) -> str | None:
-    return next((reason for prefix, reason in reasons.items() if name.startswith(prefix)), None)
 
 
 def _places_of_backbone(names: Collection[str], model_names: Collection[str]) -> Places:

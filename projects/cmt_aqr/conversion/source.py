@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from .. import compat  # noqa: F401  (lets torch.load read a run's own checkpoints safely)
-from .errors import ConversionError
 
 _NAMES_OF_WEIGHTS = ('state_dict', 'model')
 _WRAPPER = re.compile(r'^(module\.)+')
 _FORBIDDEN = re.compile(r'GLOBAL (\S+) was not an allowed global')
+
+
+class ConversionError(ValueError):
+    """A file cannot be read or does not fit the model; the message names the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +65,9 @@ def read_source(path: Path) -> Source:
     weights = checkpoint[found_under] if found_under else checkpoint
     state = _tensors(weights, path, found_under)
     unwrapped = {_WRAPPER.sub('', name): value for name, value in state.items()}
+    wrapped = [name for name in state if _WRAPPER.match(name)]
     if len(unwrapped) < len(state):
-        twice = sorted(name for name in state if _WRAPPER.match(name) and _bare(name) in state)
+        twice = sorted(name for name in wrapped if _WRAPPER.sub('', name) in state)
         raise ConversionError(
             f'{path} holds weights with and without "module." under one name: {", ".join(twice)}'
         )
@@ -72,12 +76,8 @@ def read_source(path: Path) -> Source:
         path=path,
         found_under=found_under,
         beside=tuple(str(n) for n in checkpoint if n != found_under) if found_under else (),
-        was_wrapped=any(map(_WRAPPER.match, state)),
+        was_wrapped=bool(wrapped),
     )
-
-
-def _bare(name: str) -> str:
-    return _WRAPPER.sub('', name)
 
 
 def _load(path: Path) -> Any:
@@ -106,7 +106,11 @@ def _load(path: Path) -> Any:
 def _tensors(weights: Mapping, path: Path, found_under: str) -> dict[str, Tensor]:
     """All entries as tensors; detectron2's files contain NumPy arrays."""
     where = f'{path}, entry {found_under!r}' if found_under else str(path)
-    others = {n: type(v).__name__ for n, v in weights.items() if not _is_tensor(v)}
+    others = {
+        name: type(value).__name__
+        for name, value in weights.items()
+        if not isinstance(value, (Tensor, np.ndarray))
+    }
     if others or not weights:
         found = ', '.join(f'{name!r}: {kind}' for name, kind in others.items()) or 'nothing'
         raise ConversionError(
@@ -114,7 +118,3 @@ def _tensors(weights: Mapping, path: Path, found_under: str) -> dict[str, Tensor
             f'{" and ".join(map(repr, _NAMES_OF_WEIGHTS))}, or as the whole file'
         )
     return {str(name): torch.as_tensor(value) for name, value in weights.items()}
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, (Tensor, np.ndarray))
