@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> Report:
         raise UsageError(f'--points must be 1 or more, got {min(args.points)}')
     torch.set_num_threads(args.threads)
     sides = make_sides(GRIDS[args.grid], args.device)
-    limits = torch.tensor(GRIDS[args.grid]['point_cloud_range'])
+    limits = GRIDS[args.grid]['point_cloud_range']
     results, runs = {}, {}
     for count in args.points:
         cloud = random_cloud(count, limits).to(args.device)

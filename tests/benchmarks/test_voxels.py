@@ -1,11 +1,10 @@
 """The table of voxelization, and that it needs torch alone."""
 
 import argparse
-import subprocess
-import sys
 
 import pytest
 import torch
+from torch_alone import run_with_torch_alone
 
 from benchmarks import voxels
 from projects.cmt_aqr.doctor.random_sample import random_cloud
@@ -33,7 +32,7 @@ def test_both_sides_are_timed_for_every_number_of_points():
 
 @pytest.mark.parametrize('grid', voxels.GRIDS)
 def test_both_sides_give_the_same(grid):
-    cloud = random_cloud(3000, torch.tensor(voxels.GRIDS[grid]['point_cloud_range']))
+    cloud = random_cloud(3000, voxels.GRIDS[grid]['point_cloud_range'])
     ours, mmcv = (side(cloud) for side in voxels.make_sides(voxels.GRIDS[grid], CPU).values())
     assert all(torch.equal(a, b) for a, b in zip(ours, mmcv, strict=True))
 
@@ -43,19 +42,12 @@ def test_no_points():
         voxels.run(arguments(points=[5, 0]))
 
 
-def test_the_tool_runs_with_torch_alone(repo_root):
-    code = """
-import importlib.util, runpy, sys
-absent = ('mmcv', 'mmdet', 'mmdet3d', 'mmengine', 'spconv')
-installed = importlib.util.find_spec
-importlib.util.find_spec = lambda name: None if name in absent else installed(name)
-sys.modules.update(dict.fromkeys(absent))  # importing one of them now fails
-sys.argv[1:] = 'voxels --points 50 --rounds 1 --warmup 0 --device cpu --threads 1'.split()
-sys.path.insert(0, 'tools')
-runpy.run_path('tools/benchmark.py', run_name='__main__')
-"""
-    answer = subprocess.run(
-        [sys.executable, '-c', code], check=True, cwd=repo_root, capture_output=True, text=True
+def test_the_tool_runs_with_torch_alone(repo_root, tmp_path):
+    options = [*('--points', 50), *('--rounds', 1), *('--warmup', 0), *('--threads', 1)]
+    answer = run_with_torch_alone(
+        ['tools/benchmark.py', 'voxels', '--device', 'cpu', *options],
+        folder=tmp_path,
+        cwd=repo_root,
     )
     assert 'mmcv.ops is not installed.' in answer.stdout
     assert '| points | voxels | this project | processor time |\n' in answer.stdout

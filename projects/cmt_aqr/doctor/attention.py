@@ -8,8 +8,8 @@ Shapes: B batch, H heads, Q queries, K tokens, D channels of a head, M token gro
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from ..aqr import Windows
 from ..transformer import RoutingForm, TokenGroups
 from ..transformer.backends import BACKENDS, dense_attention
 from .decoder_inputs import NUM_CAMERAS, SIZES, SMALL, RouterVariant, Size, random_windows
-from .errors import norm_error, rounding, row_error
-from .result import Comparison, Result
+from .result import Comparison, Result, name_of, norm_error, rounding, row_error
 
 ALL_SIZES = {'small': SMALL, **SIZES}
 HEADS, WIDTH = 8, 32
@@ -54,18 +53,12 @@ class Problem:
     @torch.no_grad()
     def to(self, dtype: torch.dtype) -> 'Problem':
         """The problem in another type; router weights have at least float32."""
-        kept = dtype if dtype == torch.float64 else torch.float32
+        precise = torch.promote_types(dtype, torch.float32)
         inputs = {
-            name: x.to(kept if name == 'weights' else dtype) for name, x in self.inputs.items()
+            name: x.to(precise if name == 'weights' else dtype) for name, x in self.inputs.items()
         }
-        return Problem(
-            inputs=inputs,
-            grad=self.grad.to(dtype),
-            form=copy.deepcopy(self.form).to(kept),
-            groups=self.groups,
-            windows=self.windows,
-            token_mask=self.token_mask,
-        )
+        form = copy.deepcopy(self.form).to(precise)
+        return replace(self, inputs=inputs, grad=self.grad.to(dtype), form=form)
 
     def solve(self, attend: Callable[..., Tensor]) -> dict[str, Tensor]:
         """Output of a back end and gradients of all inputs, by name."""
@@ -80,13 +73,16 @@ class Problem:
 
 def check_attention(device: torch.device, *, size: str, dtype: torch.dtype) -> Result:
     """Check all forms and back ends at one size in one type."""
-    if device.type == 'cuda' and dtype == torch.bfloat16 and not _has_bfloat16(device):
+    needs_support = device.type == 'cuda' and dtype == torch.bfloat16
+    if needs_support and torch.cuda.get_device_capability(device) < (8, 0):
         return Result(what='this GPU has no bfloat16', skipped=True)
     tokens, num_queries = ALL_SIZES[size], _num_queries(ALL_SIZES[size], device)
     error = row_error if dtype == torch.float32 else norm_error
+    # The case with absent tokens is checked at the small size only.
+    cases = {'': False, ' with absent tokens': True} if size == 'small' else {'': False}
     comparisons = []
     for name, (variant, backends) in FORMS.items():
-        for case, absent in _cases(size):
+        for case, absent in cases.items():
             problem = make_problem(
                 tokens, variant, num_queries=num_queries, absent=absent, device=device
             ).to(dtype)
@@ -101,9 +97,7 @@ def check_attention(device: torch.device, *, size: str, dtype: torch.dtype) -> R
                     )
                     for part, reference in expected.items()
                 ]
-    what = (
-        f'{dtype}'.removeprefix('torch.') + f', {num_queries} queries, {tokens.num_tokens} tokens'
-    )
+    what = f'{name_of(dtype)}, {num_queries} queries, {tokens.num_tokens} tokens'
     return Result(what=what, comparisons=comparisons)
 
 
@@ -111,10 +105,10 @@ def allowed(dtype: torch.dtype, scope: str, num_tokens: int) -> float:
     """Largest allowed error of an output or gradient, from the rounding ``eps`` of the type.
 
     In half precision, kernels sum in float32 and round their results. These roundings are
-    independent, so the error of the whole tensor (:func:`.errors.norm_error`) is about one eps at
+    independent, so the error of the whole tensor (:func:`.result.norm_error`) is about one eps at
     any size; the limit is 4.
 
-    In float32 the error is that of the worst row (:func:`.errors.row_error`). A logit s has an
+    In float32 the error is that of the worst row (:func:`.result.row_error`). A logit s has an
     error of about s eps, which is also the relative error of its exponential: 20 eps for the
     largest logits here. A sum over K tokens adds about sqrt(K) eps. In a window suppressed by e^-5
     the result is a difference of numbers up to e^5 times as large. A gradient is a difference of
@@ -132,12 +126,7 @@ def make_problem(
 ) -> Problem:
     """Random inputs, the same on every device.
 
-    Args:
-        size: sizes of the feature maps.
-        variant: routing form and groups of tokens.
-        num_queries: Q.
-        absent: whether to add a second sample without two of the cameras.
-        device: of the result.
+    With ``absent`` there is a second sample, without two of the cameras.
     """
     random = torch.Generator().manual_seed(0)
     layout, batch = size.layout, 1 + absent
@@ -164,20 +153,9 @@ def make_problem(
     )
 
 
-def _cases(size: str) -> Iterator[tuple[str, bool]]:
-    """Suffix of the name, and whether tokens are absent, which is checked at small size only."""
-    yield '', False
-    if size == 'small':
-        yield ' with absent tokens', True
-
-
 def _num_queries(size: Size, device: torch.device) -> int:
     """Q: on a GPU at most 900, limited by the memory of the reference; on a CPU by its time."""
     if device.type == 'cpu':
         return 32 if size.num_tokens < 30_000 else 12
     numbers = 16 * HEADS * size.num_tokens  # values for each query at the reference's peak
     return min(900, torch.cuda.mem_get_info(device)[0] // (8 * numbers))
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) >= (8, 0)

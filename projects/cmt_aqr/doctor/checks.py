@@ -14,7 +14,7 @@ from .training import check_training
 from .versions import check_device, check_torch_alone, check_versions
 from .voxels import check_voxels
 
-HALVES = (torch.bfloat16, torch.float16)
+FLOAT32, FLOAT16, BFLOAT16 = torch.float32, torch.float16, torch.bfloat16
 
 
 def checks_of(device: torch.device, *, torch_only: bool) -> list[Check]:
@@ -25,45 +25,35 @@ def checks_of(device: torch.device, *, torch_only: bool) -> list[Check]:
             released models, and is checked at a small size only.
         torch_only: leave out checks that need mmcv or spconv.
     """
-    versions = check_torch_alone if torch_only else check_versions
-    checks = [Check('versions', versions), Check('device', check_device)]
-    if not torch_only:
-        checks += [
-            Check('points in boxes', check_points_in_boxes),
-            Check('overlap of boxes', check_box_iou),
-            *_sparse(device),
-        ]
-    checks += [Check('voxels', check_voxels), *_attention(device), *_decoder(device)]
-    if not torch_only:
-        checks += [
-            Check('training step', partial(check_training, amp=amp)) for amp in (False, True)
-        ]
-    return [*checks, Check('processes', check_processes)]
-
-
-def _sparse(device: torch.device) -> list[Check]:
-    dtypes = (torch.float32, torch.float16) if device.type == 'cuda' else (torch.float32,)
-    return [
-        Check('sparse convolution', partial(check_sparse, strided=strided, dtype=dtype))
-        for dtype in dtypes
-        for strided in (False, True)
+    on_gpu = device.type == 'cuda'
+    operators = [
+        Check('points in boxes', check_points_in_boxes),
+        Check('overlap of boxes', check_box_iou),
+        *(
+            Check('sparse convolution', partial(check_sparse, strided=strided, dtype=dtype))
+            for dtype in ((FLOAT32, FLOAT16) if on_gpu else (FLOAT32,))
+            for strided in (False, True)
+        ),
     ]
-
-
-def _attention(device: torch.device) -> list[Check]:
-    return [
+    attention = [
         Check(f'attention, {size}', partial(check_attention, size=size, dtype=dtype))
         for size in ('small', 'r50', 'vov')
-        for dtype in (torch.float32, *HALVES)
-        if size == 'small' or dtype == torch.float32 or device.type == 'cuda'
+        for dtype in (FLOAT32, BFLOAT16, FLOAT16)
+        if size == 'small' or dtype == FLOAT32 or on_gpu
     ]
-
-
-def _decoder(device: torch.device) -> list[Check]:
-    amp = torch.float16 if device.type == 'cuda' else torch.bfloat16
-    sizes = ('r50', 'vov') if device.type == 'cuda' else ('r50',)
-    return [
+    decoder = [
         Check(f'decoder, {size}', partial(check_decoder, size=size, dtype=dtype))
-        for size in sizes
-        for dtype in (torch.float32, amp)
+        for size in (('r50', 'vov') if on_gpu else ('r50',))
+        for dtype in (FLOAT32, FLOAT16 if on_gpu else BFLOAT16)
+    ]
+    training = [Check('training step', partial(check_training, amp=amp)) for amp in (False, True)]
+    return [
+        Check('versions', check_torch_alone if torch_only else check_versions),
+        Check('device', check_device),
+        *([] if torch_only else operators),
+        Check('voxels', check_voxels),
+        *attention,
+        *decoder,
+        *([] if torch_only else training),
+        Check('processes', check_processes),
     ]

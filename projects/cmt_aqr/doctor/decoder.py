@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from ..aqr import AQRWeightGenerator, TokenLayout, Windows
 from ..transformer import BiasRouting, CmtTransformer
 from .decoder_inputs import SIZES, random_windows
-from .errors import norm_error, rounding
-from .result import Comparison, Result
+from .result import Comparison, Result, name_of, norm_error, rounding
 
 LEARNING_RATE = 1e-3
 # Scale of the loss, since float16 has no numbers below 6e-8; a power of two adds no rounding.
@@ -18,15 +17,7 @@ LOSS_SCALE = 2.0**12
 
 
 class RoutedDecoder(nn.Module):
-    """A router and a decoder of two layers, without dropout.
-
-    Args:
-        layout: token layout.
-        channels: C.
-        num_heads: number of heads of the decoder.
-        attention: back end of cross-attention.
-        scope: scope of the router's bias.
-    """
+    """A router and a decoder of two layers, without dropout."""
 
     def __init__(
         self,
@@ -63,10 +54,7 @@ class RoutedDecoder(nn.Module):
 def check_decoder(device: torch.device, *, size: str, dtype: torch.dtype) -> Result:
     """Check the losses before and after a step of SGD, and the gradients of all parameters.
 
-    Args:
-        device: device to train on.
-        size: a key of :data:`.decoder_inputs.SIZES`.
-        dtype: float32, or the type of automatic mixed precision.
+    A ``dtype`` other than float32 is that of automatic mixed precision.
     """
     tokens = SIZES[size]
     num_queries = 16 if device.type == 'cpu' else 300
@@ -88,20 +76,15 @@ def check_decoder(device: torch.device, *, size: str, dtype: torch.dtype) -> Res
     comparisons = [
         Comparison(name, norm_error(found[name], value), most) for name, value in expected.items()
     ]
-    what = f'{dtype}'.removeprefix('torch.') + (
-        f', {num_queries} queries, {tokens.num_tokens} tokens, router and 2 layers'
-    )
+    sizes = f'{num_queries} queries, {tokens.num_tokens} tokens'
+    what = f'{name_of(dtype)}, {sizes}, router and 2 layers'
     return Result(what=what, comparisons=comparisons)
 
 
 def train(
     model: RoutedDecoder, inputs: list[Tensor], windows: list[Windows], target: Tensor
 ) -> dict[str, Tensor]:
-    """Take a step.
-
-    Returns:
-        ``loss`` and ``loss after the step``, and the gradients of all parameters and inputs.
-    """
+    """``loss``, ``loss after the step``, and the gradients of all parameters and inputs."""
     inputs = [x.clone().requires_grad_() for x in inputs]
     loss = (model(*inputs, windows) - target).square().mean()
     (loss * LOSS_SCALE).backward()

@@ -74,14 +74,9 @@ def random_windows(
 ) -> list[Windows]:
     """Windows around random reference points, which see as many cameras as on a real keyframe.
 
-    They are drawn on the CPU, so that a seed gives the same windows on every device.
-
-    Args:
-        size: of the feature maps.
-        device: of the result.
-        num_queries: Q.
-        camera_mask: (B, V), bool, True where the sample has the camera; ``None`` is one sample with
-            all cameras.
+    They are drawn on the CPU, so that a seed gives the same windows on every device. The
+    ``camera_mask`` (B, V), bool, is True where a sample has a camera; ``None`` is one sample with
+    all cameras.
 
     Returns:
         the windows in the BEV map, and those in the cameras.
@@ -98,7 +93,11 @@ def random_windows(
     )
     height, width = size.image
     cells = torch.rand(batch_size, NUM_CAMERAS, num_queries, 2) * torch.tensor([width, height])
-    visible = torch.stack([_random_visibility(num_queries) for _ in range(batch_size)])
+    # A query seen by two cameras is seen by neighbours.
+    shape = (batch_size, 1, num_queries)
+    number = torch.multinomial(torch.tensor(SEEN_BY), batch_size * num_queries, replacement=True)
+    turn = torch.arange(NUM_CAMERAS)[:, None] - torch.randint(NUM_CAMERAS, shape)
+    visible = turn % NUM_CAMERAS < number.view(shape)
     projection = Projection(
         torch.cat([cells, torch.ones_like(cells[..., :1])], dim=-1).to(device),
         torch.ones(batch_size, NUM_CAMERAS, num_queries, device=device),
@@ -112,11 +111,3 @@ def random_windows(
         image_shape=size.image,
     )
     return [bev, cameras]
-
-
-def _random_visibility(num_queries: int) -> Tensor:
-    """(V, Q), bool; a query seen by two cameras is seen by neighbours."""
-    number = torch.multinomial(torch.tensor(SEEN_BY), num_queries, replacement=True)
-    first = torch.randint(NUM_CAMERAS, (num_queries,))
-    turn = (torch.arange(NUM_CAMERAS)[:, None] - first) % NUM_CAMERAS
-    return turn < number

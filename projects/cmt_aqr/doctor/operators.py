@@ -6,8 +6,7 @@ Data loading uses points in boxes and overlaps of boxes. The model uses no opera
 import numpy as np
 import torch
 
-from .errors import rounding, row_error
-from .result import Comparison, Result
+from .result import Comparison, Result, rounding, row_error
 
 # About ten operations for a corner of a box, on values up to twenty times its size.
 ALLOWED = 200 * rounding(torch.float32)

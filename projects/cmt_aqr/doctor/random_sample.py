@@ -1,7 +1,11 @@
-"""A training sample of random points, images and boxes; random clouds need torch alone."""
+"""A training sample of random points, images and boxes; random clouds need torch alone.
+
+The random numbers come from numpy, which draws the same ones on all machines.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def random_batch(cfg: Config, *, num_points: int = 30_000, num_boxes: int = 30) -> dict:
-    """A batch of one random sample in the sizes of a config.
+    """A batch of one random sample in the sizes of a config, always the same.
 
     The density of points falls with distance as for a spinning sensor, but they fill more voxels
     than those on real surfaces. Six cameras look outwards from the origin.
@@ -23,13 +27,25 @@ def random_batch(cfg: Config, *, num_points: int = 30_000, num_boxes: int = 30) 
     Args:
         cfg: gives the range of the points, the image size and the classes.
         num_points: number of points, some of which lie outside the range.
-        num_boxes: number of boxes, all inside the range.
+        num_boxes: number of boxes of a car's size, all inside the range.
     """
     from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
     from mmengine.structures import InstanceData
 
-    limits = torch.tensor(cfg.model.pts_bbox_head.point_cloud_range)
-    height, width = _image_size(cfg)
+    limits = cfg.model.pts_bbox_head.point_cloud_range
+    steps = cfg.test_dataloader.dataset.pipeline
+    height, width = next(step.final_dim for step in steps if step.type == 'ResizeCropFlipImage')
+    cloud = random_cloud(num_points, limits)
+    random = np.random.default_rng(1)
+    boxes = np.hstack(
+        [
+            random.uniform(limits[:3], limits[3:], (num_boxes, 3)),
+            np.tile([4.6, 1.9, 1.7], (num_boxes, 1)),
+            random.uniform(-np.pi, np.pi, (num_boxes, 1)),
+            random.normal(size=(num_boxes, 2)),
+        ]
+    )
+    images = random.integers(0, 255, (NUM_CAMERAS, 3, height, width), dtype=np.uint8)
     sample = Det3DDataSample(
         metainfo={
             'lidar2img': _ring_of_cameras(height, width),
@@ -37,44 +53,27 @@ def random_batch(cfg: Config, *, num_points: int = 30_000, num_boxes: int = 30) 
         }
     )
     sample.gt_instances_3d = InstanceData(
-        bboxes_3d=LiDARInstance3DBoxes(_random_boxes(num_boxes, limits), box_dim=9),
+        bboxes_3d=LiDARInstance3DBoxes(torch.from_numpy(boxes).float(), box_dim=9),
         labels_3d=torch.arange(num_boxes) % len(cfg.class_names),
     )
-    images = torch.randint(0, 255, (NUM_CAMERAS, 3, height, width), dtype=torch.uint8)
-    return {
-        'inputs': {'points': [random_cloud(num_points, limits)], 'img': [images]},
-        'data_samples': [sample],
-    }
+    inputs = {'points': [cloud], 'img': [torch.from_numpy(images)]}
+    return {'inputs': inputs, 'data_samples': [sample]}
 
 
-def random_cloud(num_points: int, limits: Tensor) -> Tensor:
+def random_cloud(num_points: int, limits: Sequence[float]) -> Tensor:
     """(N, 5): x, y, z, intensity and time of points with uniform azimuth, distance and height.
 
     Args:
         num_points: N; some points lie outside the range.
         limits: ``(x_min, y_min, z_min, x_max, y_max, z_max)``, metres.
     """
-    azimuth = torch.rand(num_points) * 2 * torch.pi
-    distance = torch.rand(num_points) * limits[3]
-    height = limits[2] + torch.rand(num_points) * (limits[5] - limits[2])
-    intensity = torch.rand(num_points) * 255
-    x, y = distance * azimuth.cos(), distance * azimuth.sin()
-    return torch.stack([x, y, height, intensity, torch.zeros(num_points)], dim=1)
-
-
-def _image_size(cfg: Config) -> tuple[int, int]:
-    """(height, width) of the images that the test pipeline gives."""
-    steps = cfg.test_dataloader.dataset.pipeline
-    return next(tuple(step.final_dim) for step in steps if step.type == 'ResizeCropFlipImage')
-
-
-def _random_boxes(num_boxes: int, limits: Tensor) -> Tensor:
-    """(num_boxes, 9): boxes of a car's size anywhere in the range."""
-    bottom_centre = limits[:3] + torch.rand(num_boxes, 3) * (limits[3:] - limits[:3])
-    size = torch.tensor([4.6, 1.9, 1.7]).expand(num_boxes, -1)
-    yaw = (torch.rand(num_boxes, 1) * 2 - 1) * torch.pi
-    velocity = torch.randn(num_boxes, 2)
-    return torch.cat([bottom_centre, size, yaw, velocity], dim=1)
+    random = np.random.default_rng(0)
+    azimuth, distance, height, intensity = random.uniform(
+        [0, 0, limits[2], 0], [2 * np.pi, limits[3], limits[5], 255], (num_points, 4)
+    ).T
+    x, y = distance * np.cos(azimuth), distance * np.sin(azimuth)
+    cloud = np.stack([x, y, height, intensity, np.zeros(num_points)], axis=1)
+    return torch.from_numpy(cloud).float()
 
 
 def _ring_of_cameras(height: int, width: int) -> np.ndarray:

@@ -1,9 +1,12 @@
-"""Result of a check."""
+"""Result of a check, and the errors that it compares with their limits."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 
 class Comparison(NamedTuple):
@@ -21,12 +24,10 @@ class Comparison(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Error as a share of its limit; infinite for NaN."""
-        if math.isnan(self.error):
-            return math.inf
-        if self.allowed == 0:
-            return math.inf if self.error else 0.0
-        return self.error / self.allowed
+        """Error as a share of its limit; infinite for NaN, and for any error if the limit is 0."""
+        if self.error == 0:
+            return 0.0
+        return self.error / self.allowed if self.allowed and self.error == self.error else math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +51,42 @@ class Result:
     def worst(self) -> Comparison | None:
         """The comparison closest to or furthest beyond its limit; ``None`` without comparisons."""
         return max(self.comparisons, key=lambda comparison: comparison.share, default=None)
+
+
+def row_error(found: Tensor, expected: Tensor) -> float:
+    """``max_i |found_i - expected_i| / (|expected_i| + rms)`` over the rows (last dimension).
+
+    ``| |`` is the Euclidean norm of a row and ``rms`` the root mean square of the norms of
+    ``expected``: one wrong row is seen among any number of rows, and a row near zero needs no
+    relative precision. A NaN gives NaN.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if found.shape != expected.shape:
+        raise ValueError(f'shape {tuple(found.shape)}; expected {tuple(expected.shape)}')
+    expected = expected.double()
+    sizes = expected.norm(dim=-1)
+    mean_size = sizes.square().mean().sqrt()
+    smallest = torch.finfo(torch.float64).tiny
+    return ((found.double() - expected).norm(dim=-1) / (sizes + mean_size + smallest)).max().item()
+
+
+def norm_error(found: Tensor, expected: Tensor) -> float:
+    """``|found - expected| / |expected|`` with Euclidean norms of the whole tensors.
+
+    If ``expected`` is all zeros, any other ``found`` gives a huge error.
+    """
+    expected = expected.double()
+    smallest = torch.finfo(torch.float64).tiny
+    return ((found.double() - expected).norm() / expected.norm().clamp(min=smallest)).item()
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """Distance from 1 to the next larger number of the type, twice the largest rounding error."""
+    return torch.finfo(dtype).eps
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """'float32' and so on."""
+    return str(dtype).removeprefix('torch.')

@@ -63,23 +63,19 @@ def _last_line(trace: str) -> str:
 def markdown(lines: Sequence[Line]) -> str:
     """One row for each check, then all faults and comparisons beyond their limits."""
     head = ['check', 'what', 'largest error', 'allowed', 'time', '']
-    rows = []
+    rows, failures = [], []
     for line in lines:
         worst = line.result.worst
         numbers = ['', ''] if worst is None else [f'{worst.error:.1e}', f'{worst.allowed:.1e}']
         what = line.result.what if worst is None else f'{line.result.what}; worst: {worst.name}'
         rows.append([line.check, what, *numbers, duration(line.seconds), line.verdict])
-    return '\n\n'.join([table(head, rows), *filter(None, map(_failures, lines))])
-
-
-def _failures(line: Line) -> str:
-    """Faults of a line and its comparisons beyond their limits."""
-    wrong = [
-        f'{name}: error {error:.2e}, allowed {allowed:.2e}'
-        for name, error, allowed in line.result.comparisons
-        if not error <= allowed
-    ]
-    return '\n'.join(f'{line.check}: {reason}' for reason in (*line.result.faults, *wrong))
+        failures += [f'{line.check}: {fault}' for fault in line.result.faults]
+        failures += [
+            f'{line.check}: {found.name}: error {found.error:.2e}, allowed {found.allowed:.2e}'
+            for found in line.result.comparisons
+            if not found.holds
+        ]
+    return '\n\n'.join([table(head, rows), *(['\n'.join(failures)] if failures else [])])
 
 
 def as_data(line: Line) -> dict:

@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import norm_error, rounding, row_error
-from .result import Comparison, Result
+from .result import Comparison, Result, name_of, norm_error, rounding, row_error
 
 GRID = (11, 24, 24)
 CHANNELS_IN, CHANNELS_OUT = 16, 32
@@ -33,21 +32,20 @@ def check_sparse(device: torch.device, *, strided: bool, dtype: torch.dtype) -> 
         return layer(given)
 
     out = run()
-    grad = torch.randn(out.features.shape).to(device, dtype)
-    grads = torch.autograd.grad(out.features, (features, layer.weight), grad)
-    places = out.indices.cpu().long()
-    expected = _dense(layer, features, indices, places, grad, stride)
-    found = [out.features, *grads]
+    grid = _on_grid(out)
+    grad = torch.randn(grid.shape).to(device, dtype)
+    found = [grid, *torch.autograd.grad(grid, (features, layer.weight), grad)]
+    expected = _dense(layer, features, indices, out.indices.cpu().long(), grad, stride)
     with torch.no_grad():
         layer.requires_grad_(False).eval()
-        frozen = run()
-    found.append(_in_order(frozen.features, frozen.indices.cpu().long(), places))
+        found.append(_on_grid(run()))
     names = ('output', 'gradient of features', 'gradient of kernel', 'output when frozen')
-    what = f'{"strided" if strided else "submanifold"}, {len(indices)} voxels, '
+    error = norm_error if dtype == torch.float16 else row_error
+    kind = 'strided' if strided else 'submanifold'
     return Result(
-        what=what + f'{dtype}'.removeprefix('torch.'),
+        what=f'{kind}, {len(indices)} voxels, {name_of(dtype)}',
         comparisons=[
-            Comparison(name, _error(x.cpu(), y, dtype), allowed(dtype))
+            Comparison(name, error(x.cpu(), y), allowed(dtype))
             for name, x, y in zip(names, found, [*expected, expected[0]], strict=True)
         ],
     )
@@ -61,28 +59,20 @@ def allowed(dtype: torch.dtype) -> float:
     return rounding(dtype) * (4 if dtype == torch.float16 else 32)
 
 
-def _error(found: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
-    return (norm_error if dtype == torch.float16 else row_error)(found, expected)
+def _on_grid(out: 'SparseConvTensor') -> Tensor:  # noqa: F821
+    """(2, z, y, x, C), zero at sites without a voxel."""
+    return out.dense().movedim(1, -1)
 
 
 def _dense(
-    layer: nn.Module, features: Tensor, indices: Tensor, places: Tensor, grad: Tensor, stride: int
+    layer: nn.Module, features: Tensor, indices: Tensor, sites: Tensor, grad: Tensor, stride: int
 ) -> list[Tensor]:
-    """Outputs at the indices ``places`` (M, 4), and gradients of features and kernel."""
+    """Output on the grid at the ``sites`` (M, 4), and gradients of features and kernel."""
     features = features.detach().cpu().double().requires_grad_()
     kernel = layer.weight.detach().cpu().double().requires_grad_()  # (out, z, y, x, in)
-    sample, z, y, x = indices.unbind(1)
-    grid = features.new_zeros(2, *GRID, CHANNELS_IN).index_put((sample, z, y, x), features)
+    grid = features.new_zeros(2, *GRID, CHANNELS_IN).index_put(indices.unbind(1), features)
     grid = F.conv3d(grid.movedim(-1, 1), kernel.movedim(-1, 1), stride=stride, padding=1)
-    sample, z, y, x = places.unbind(1)
-    out = grid.movedim(1, -1)[sample, z, y, x]
+    grid = grid.movedim(1, -1)
+    occupied = grid.new_zeros(grid.shape[:-1]).index_put(sites.unbind(1), grid.new_ones(()))
+    out = grid * occupied[..., None]
     return [out.detach(), *torch.autograd.grad(out, (features, kernel), grad.cpu().double())]
-
-
-def _in_order(features: Tensor, indices: Tensor, places: Tensor) -> Tensor:
-    """Features reordered from ``indices`` to ``places``, the same voxels in another order."""
-    base = torch.tensor([GRID[0] * GRID[1] * GRID[2], GRID[1] * GRID[2], GRID[2], 1])
-    own, wanted = ((x * base).sum(dim=1) for x in (indices, places))
-    return features[
-        own.argsort()[torch.searchsorted(own.sort().values, wanted)].to(features.device)
-    ]

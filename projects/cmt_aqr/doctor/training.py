@@ -1,19 +1,18 @@
 """A training step of the shipped tiny CMT on a random sample, against recorded losses.
 
-The sample comes from numpy, whose random numbers are the same on all machines, and the step draws
-none: machines differ by rounding only.
+The sample is the same on all machines, and the step draws no random numbers: machines differ by
+rounding only.
 """
 
 import contextlib
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from ..files import dump_json
-from .result import Comparison, Result
+from .result import Comparison, Result, name_of
 
 CONFIG = 'cmt/cmt_tiny_synthetic.py'
 WEIGHTS = 'cmt_tiny_synthetic.pth'
@@ -23,34 +22,29 @@ RECORD = Path(__file__).with_name('training_record.json')
 def check_training(device: torch.device, *, amp: bool) -> Result:
     """Check losses, gradients of each part, and in float32 the losses after the step.
 
-    Args:
-        device: device to train on.
-        amp: use mixed precision, bfloat16 on a CPU and float16 with a loss scaler on a GPU.
+    Mixed precision is bfloat16 on a CPU, and float16 with a loss scaler on a GPU.
     """
     record = json.loads(RECORD.read_text())
-    dtype = None
-    if amp:
-        dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
-    found = take_step(device, dtype)
+    half = torch.float16 if device.type == 'cuda' else torch.bfloat16
+    found = take_step(device, half if amp else None)
     most = record['allowed']['mixed' if amp else 'float32']
-    most = {name: most['gradient' if 'gradient' in name else 'loss'] for name in record['found']}
     expected = {name: x for name, x in record['found'].items() if name in found}
     faults = [f'{name} was not recorded' for name in found if name not in expected]
     comparisons = [
-        Comparison(name, abs(found[name] - value) / abs(value), most[name])
+        Comparison(
+            name,
+            abs(found[name] - value) / abs(value),
+            most['gradient' if 'gradient' in name else 'loss'],
+        )
         for name, value in expected.items()
     ]
-    kind = 'float32' if dtype is None else f'mixed {dtype}'.replace('torch.', '')
+    kind = f'mixed {name_of(half)}' if amp else 'float32'
     what = f'{kind}, tiny CMT, losses and gradients as recorded with torch {record["torch"]}'
     return Result(what=what, comparisons=comparisons, faults=faults)
 
 
 def take_step(device: torch.device, dtype: torch.dtype | None) -> dict[str, float]:
-    """One step of the tiny model.
-
-    Args:
-        device: device to train on.
-        dtype: type of mixed precision; ``None`` for float32.
+    """One step of the tiny model, in mixed precision unless ``dtype`` is ``None``.
 
     Returns:
         losses by name; ``gradient of PART``, the norm of the gradient of each part; and without
@@ -83,6 +77,7 @@ def _build(device: torch.device) -> tuple:
     from mmengine.runner import load_checkpoint
 
     from .. import paths
+    from .random_sample import random_batch
 
     MMLogger.get_current_instance().setLevel('WARNING')  # only the table is printed
     cfg = Config.fromfile(paths.configs() / CONFIG)
@@ -91,26 +86,7 @@ def _build(device: torch.device) -> tuple:
     model = MODELS.build(cfg.model)
     weights = str(paths.weights() / WEIGHTS)
     load_checkpoint(model, weights, map_location='cpu', strict=True, logger='silent')
-    return cfg, model.to(device).train(), _sample(cfg)
-
-
-def _sample(cfg: object) -> dict:
-    """A batch of one sample with all random numbers from numpy."""
-    from .random_sample import random_batch
-
-    random = np.random.default_rng(0)
-    batch = random_batch(cfg, num_points=1, num_boxes=20)
-    (images,), (sample,) = batch['inputs']['img'], batch['data_samples']
-    limits = np.array(cfg.point_cloud_range)
-    cloud = random.uniform([*limits[:3], 0, 0], [*limits[3:], 255, 0.1], (20_000, 5))
-    boxes = sample.gt_instances_3d.bboxes_3d.tensor
-    boxes[:, :3] = torch.from_numpy(random.uniform(limits[:3], limits[3:], (20, 3)))
-    boxes[:, 6:] = torch.from_numpy(random.uniform(-3, 3, (20, 3)))
-    batch['inputs'] = {
-        'points': [torch.from_numpy(cloud).float()],
-        'img': [torch.from_numpy(random.integers(0, 255, images.shape, dtype=np.uint8))],
-    }
-    return batch
+    return cfg, model.to(device).train(), random_batch(cfg)
 
 
 def _losses(

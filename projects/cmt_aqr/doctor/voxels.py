@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from .errors import row_error
-from .result import Comparison, Result
+from .result import Comparison, Result, row_error
 
 VOXEL_SIZE = (0.1, 0.1, 0.2)
 POINT_CLOUD_RANGE = (-5.0, -5.0, -1.0, 5.0, 5.0, 1.0)
@@ -32,17 +31,12 @@ def check_voxels(device: torch.device) -> Result:
     if len(found['coors']) != len(expected['coors']):
         return Result(what=what, faults=[f'{len(found["coors"])} voxels were made'])
     comparisons = [
-        Comparison(name, row_error(_rows(found[name]), _rows(tensor)), 0.0)
+        Comparison(name, row_error(*(x.reshape(len(x), -1) for x in (found[name], tensor))), 0.0)
         for name, tensor in expected.items()
     ]
     alone = voxelizer([torch.from_numpy(clouds[1]).to(device)])
     faults = [] if len(alone['coors']) == 0 else ['an empty cloud alone has voxels']
     return Result(what=what, comparisons=comparisons, faults=faults)
-
-
-def _rows(voxels: torch.Tensor) -> torch.Tensor:
-    """(N, ...) -> (N, numbers of a voxel)."""
-    return voxels.reshape(len(voxels), -1)
 
 
 def reference(clouds: list[np.ndarray]) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from projects.cmt_aqr.doctor.errors import norm_error, row_error
+from projects.cmt_aqr.doctor.result import norm_error, row_error
 
 
 def test_one_wrong_row_shows_whatever_the_number_of_rows():
