@@ -13,18 +13,18 @@ from projects.cmt_aqr.transformer import CmtTransformer
 VIT = dict(hidden_size=2, num_attention_heads=1, num_hidden_layers=12, image_size=28)
 
 
-def dinov2() -> nn.Module:
+def dinov2(**changes) -> nn.Module:
     """Twelve layers; `transformers` takes seconds to import, so only where it is used."""
     from transformers import Dinov2Config, Dinov2Model
 
-    return Dinov2Model(Dinov2Config(**VIT, mlp_ratio=1))
+    return Dinov2Model(Dinov2Config(**{**VIT, 'mlp_ratio': 1, **changes}))
 
 
-def siglip() -> nn.Module:
+def siglip(**changes) -> nn.Module:
     """Twelve layers."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    return SiglipVisionModel(SiglipVisionConfig(**VIT, intermediate_size=2))
+    return SiglipVisionModel(SiglipVisionConfig(**{**VIT, 'intermediate_size': 2, **changes}))
 
 
 def resnet(**kwargs) -> ResNet:

@@ -6,15 +6,14 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 
-def note_running(model: nn.Module, hook: str) -> None:
-    """Record on ``model`` that a hook runs.
+def unwrap(model: nn.Module) -> nn.Module:
+    """A Runner's model without its wrapper for distributed training, if it has one."""
+    return model.module if is_model_wrapper(model) else model
 
-    Args:
-        model: the Runner's model, possibly wrapped for distributed training.
-        hook: name of the registered class.
-    """
-    if is_model_wrapper(model):
-        model = model.module
+
+def note_running(model: nn.Module, hook: str) -> None:
+    """Record on a Runner's model that the registered class ``hook`` runs."""
+    model = unwrap(model)
     model.running_hooks = running_hooks(model) | {hook}
 
 

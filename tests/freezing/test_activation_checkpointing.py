@@ -10,28 +10,14 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from freezable import VIT, names_below, resnet, trainable
+from freezable import dinov2, names_below, resnet, siglip, trainable
 from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from projects.cmt_aqr.freezing import FreezePolicy, freeze
 
 NON_REENTRANT = dict(use_reentrant=False)
-WIDE_VIT = {**VIT, 'hidden_size': 8, 'num_attention_heads': 2, 'patch_size': 14}
-
-
-def dinov2() -> nn.Module:
-    """Twelve layers; `transformers` takes seconds to import, so only where it is used."""
-    from transformers import Dinov2Config, Dinov2Model
-
-    return Dinov2Model(Dinov2Config(**WIDE_VIT, mlp_ratio=1))
-
-
-def siglip() -> nn.Module:
-    """Twelve layers."""
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    return SiglipVisionModel(SiglipVisionConfig(**WIDE_VIT, intermediate_size=8))
+WIDE = dict(hidden_size=8, num_attention_heads=2, patch_size=14)
 
 
 @contextmanager
@@ -87,7 +73,7 @@ def test_resnet(monkeypatch, layers):
 @pytest.mark.parametrize('build', [dinov2, siglip])
 @pytest.mark.parametrize('layers', [1, 3, 12])
 def test_vision_transformers(monkeypatch, build, layers):
-    module = freeze(build(), FreezePolicy(unfreeze_layers=range(-layers, 0)))
+    module = freeze(build(**WIDE), FreezePolicy(unfreeze_layers=range(-layers, 0)))
     image = torch.randn(1, 3, 28, 28)
     due = gradients(module, image)
     with counted(monkeypatch) as calls:
@@ -100,7 +86,7 @@ def test_vision_transformers(monkeypatch, build, layers):
 
 def test_vision_transformers_are_not_re_entrant_unless_told_so(monkeypatch):
     with counted(monkeypatch) as calls:
-        module = freeze(dinov2(), FreezePolicy(unfreeze_layers=[-1]))
+        module = freeze(dinov2(**WIDE), FreezePolicy(unfreeze_layers=[-1]))
         module.gradient_checkpointing_enable()
         gradients(module, torch.randn(1, 3, 28, 28))
     assert calls
@@ -108,7 +94,7 @@ def test_vision_transformers_are_not_re_entrant_unless_told_so(monkeypatch):
 
 
 def test_re_entrant_checkpoints_would_cut_off_all_layers():
-    module = freeze(dinov2(), FreezePolicy(unfreeze_layers=[-1, -2]))
+    module = freeze(dinov2(**WIDE), FreezePolicy(unfreeze_layers=[-1, -2]))
     re_entrant = dict(use_reentrant=True)
     module.gradient_checkpointing_enable(gradient_checkpointing_kwargs=re_entrant)
     found = gradients(module, torch.randn(1, 3, 28, 28))

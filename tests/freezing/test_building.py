@@ -56,13 +56,6 @@ def test_a_preview_equals_freezing_and_changes_nothing(policy):
     assert {name for name in everything if names.covers(name)} == everything - trainable(module)
 
 
-def test_a_preview_refuses_what_freezing_refuses():
-    module = resnet(frozen_stages=2)
-    for call in (preview, freeze):
-        with pytest.raises(ValueError, match='was built with its own frozen_stages 2'):
-            call(module, FreezePolicy(frozen_stages=1))
-
-
 @pytest.mark.parametrize('mode', [True, False])
 def test_an_unfrozen_module_takes_the_last_requested_mode(mode):
     module = freeze(second().train(not mode), FreezePolicy(frozen=True)).train(mode)
@@ -150,30 +143,3 @@ def test_unknown_types_and_arguments_are_the_registrys_errors():
         build_freezable(dict(type='Nothing', frozen=True), MODELS, name='part')
     with pytest.raises(TypeError, match='frozen_stage'):
         build_freezable({**SECOND_CONFIG, 'frozen_stage': 1}, MODELS, name='part')
-
-
-# A ResNet that was built with its own frozen_stages.
-
-
-def test_own_frozen_stages_count_where_the_policy_freezes_nothing():
-    module = freeze(resnet(frozen_stages=1), FreezePolicy(norm_eval=True))
-    assert {'conv1', 'bn1', 'layer1.0.conv1'} <= set(frozen_modules(module))
-    assert trainable(module) == names_below(module, 'layer2', 'layer3', 'layer4')
-
-
-def test_a_policy_may_freeze_more_than_the_own_frozen_stages():
-    module = freeze(resnet(frozen_stages=1), FreezePolicy(freeze_ratio=0.5))
-    assert trainable(module.train()) == names_below(module, 'layer3', 'layer4')
-
-
-@pytest.mark.parametrize(
-    'settings',
-    [
-        dict(unfreeze_layers=[0]),
-        dict(frozen_stages=0),
-        dict(frozen=True, always_trainable=['layer1.0.bn1']),
-    ],
-)
-def test_own_frozen_stages_cannot_be_let_train(settings):
-    with pytest.raises(ValueError, match=r'ResNet was built with its own frozen_stages 1, .*=-1$'):
-        freeze(resnet(frozen_stages=1), FreezePolicy(**settings))

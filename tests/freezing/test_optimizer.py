@@ -8,7 +8,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
-from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 from toy_runner import make_runner
 
@@ -334,28 +334,29 @@ class TestErrors:
             build(model, {'img_neck': {option: value}})
         assert f'{option} is {value!r}; it must be a finite number, 0 or' in str(error.value)
 
-    def test_unknown_options(self, model):
-        with pytest.raises(
-            ValueError, match=r"unknown options \['lr'\]; allowed: lr_mult, decay_m"
-        ):
-            build(model, {'img_neck': dict(lr=0.1)})
-        with pytest.raises(ValueError, match=r"\['norm_decay_mult'\]; allowed: custom_keys"):
-            build(model, paramwise_cfg=dict(norm_decay_mult=0.0))
-
-    @pytest.mark.parametrize('paramwise_cfg', [dict(custom_keys=['img_neck']), ['img_neck']])
-    def test_not_a_dict(self, model, paramwise_cfg):
-        with pytest.raises(ValueError, match=r"is \['img_neck'\]; it must be a dict"):
-            build(model, paramwise_cfg=paramwise_cfg)
-
-    def test_options_of_a_key_are_no_dict(self, model):
-        with pytest.raises(
-            ValueError, match=r"custom_keys\['img_neck'\] is 0.1; it must be a dict"
-        ):
-            build(model, {'img_neck': 0.1})
-
-    def test_name_of_the_default_group(self, model):
-        with pytest.raises(ValueError, match="'default' is the name of the group"):
-            build(model, {'default': dict(lr_mult=0.1)})
+    @pytest.mark.parametrize(
+        ('config', 'message'),
+        [
+            (dict(norm_decay_mult=0.0), r"\['norm_decay_mult'\]; allowed: custom_keys"),
+            (['img_neck'], r"paramwise_cfg is \['img_neck'\]; it must be a dict"),
+            (dict(custom_keys=['img_neck']), r"custom_keys is \['img_neck'\]; it must be a dict"),
+            (
+                dict(custom_keys={'img_neck': 0.1}),
+                r"custom_keys\['img_neck'\] is 0.1; it must be a dict",
+            ),
+            (
+                dict(custom_keys={'img_neck': dict(lr=0.1)}),
+                r"unknown options \['lr'\]; allowed: lr_mult, decay_m",
+            ),
+            (
+                dict(custom_keys={'default': dict(lr_mult=0.1)}),
+                "'default' is the name of the group",
+            ),
+        ],
+    )
+    def test_invalid_settings(self, model, config, message):
+        with pytest.raises(ValueError, match=message):
+            build(model, paramwise_cfg=config)
 
     @pytest.mark.parametrize('lr', [None, 0.0, -1.0, float('nan')])
     def test_base_rate(self, model, lr):
@@ -368,17 +369,6 @@ class TestErrors:
 
 
 class TestInUse:
-    def test_options_of_the_wrapper(self, model):
-        wrapper = build(model, clip_grad=dict(max_norm=3), accumulative_counts=2)
-        assert type(wrapper) is OptimWrapper
-        assert wrapper.clip_grad_kwargs == dict(max_norm=3)
-        assert wrapper._accumulative_counts == 2
-
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason='mmengine has AMP on GPUs only')
-    def test_mixed_precision(self, model):
-        wrapper = build(model.to('cuda'), type='AmpOptimWrapper', dtype='bfloat16')
-        assert type(wrapper) is AmpOptimWrapper
-
     def test_optimizer_without_weight_decay_keeps_its_default(self, model):
         wrapper = build(model, {'img_neck': {}}, optimizer=dict(type='AdamW', lr=0.1))
         assert rates(wrapper) == {'default': (0.1, 0.01), 'img_neck': (0.1, 0.01)}

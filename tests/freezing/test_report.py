@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from projects.cmt_aqr.freezing.report import PartRates, format_table, make_table
+from projects.cmt_aqr.freezing.report import format_table, make_table
 from projects.cmt_aqr.freezing.schedule import RateSummary
 
 
@@ -38,8 +38,8 @@ def lines_of(table) -> list[str]:
 
 def test_rows_count_every_part_of_the_model(model, rates):
     table = {row.part: row for row in make_table(model, rates)}
-    neck = PartRates(start=(0.1, 0.1), highest=(0.5, 0.5), end=(0.2, 0.2))
-    transformer = PartRates(start=(0.5, 1.0), highest=(1.5, 3.0), end=(1.0, 2.0))
+    neck = dict(start=(0.1, 0.1), highest=(0.5, 0.5), end=(0.2, 0.2))
+    transformer = dict(start=(0.5, 1.0), highest=(1.5, 3.0), end=(1.0, 2.0))
     assert {part: (row.frozen, row.trainable, row.rate) for part, row in table.items()} == {
         'img_backbone': (8, 0, None),
         'img_neck': (0, 6, neck),

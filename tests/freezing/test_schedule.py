@@ -1,26 +1,21 @@
 """Simulated rates are those of a real run, and schedules that override multipliers are caught."""
 
-import time
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 from toy_runner import make_runner
 
+from projects.cmt_aqr.freezing import schedule
 from projects.cmt_aqr.freezing.optimizer import StrictOptimWrapperConstructor  # noqa: F401
 from projects.cmt_aqr.freezing.schedule import (
     BASE,
-    RateSummary,
     RunLength,
     check_schedule,
-    plan_of_start,
     plan_rates,
     simulate,
 )
@@ -58,7 +53,6 @@ SCHEDULES = {
     'converted': dict(type='CosineAnnealingLR', convert_to_iter_based=True, eta_min_ratio=0.1),
     'absolute': dict(type='CosineAnnealingLR', convert_to_iter_based=True, eta_min=0.02),
     'one cycle': dict(type='OneCycleLR', by_epoch=False, eta_max=0.3, total_steps=10),
-    'one cycle by group': dict(type='OneCycleLR', by_epoch=False, eta_max=[1.0, 0.5, 1.0]),
     'restarts': dict(
         type='CosineRestartLR',
         by_epoch=False,
@@ -128,9 +122,7 @@ def test_own_schedules_keep_every_multiplier(repo_root, name):
 
 def test_cmt_20e_at_full_length(repo_root):
     config = own_schedule(repo_root, 'cmt_20e')
-    start = time.perf_counter()
     rates, _ = check_schedule(recipe(1.4e-4), config.param_scheduler, CMT_LENGTH)
-    assert time.perf_counter() - start < 10
     assert len(rates['0.05']) == 20 * 3517
     assert rates['0.05'][0] == pytest.approx(7e-6)
     assert rates['0.05'].max() == pytest.approx(4.2e-5, rel=1e-4)
@@ -163,12 +155,7 @@ class TestCheck:
         [
             (cosine(eta_min=0.01), 'use eta_min_ratio=0.1 instead of eta_min=0.01'),
             (
-                dict(
-                    type='CosineRestartLR',
-                    by_epoch=False,
-                    periods=[40],
-                    eta_min=0.01,
-                ),
+                dict(type='CosineRestartLR', by_epoch=False, periods=[40], eta_min=0.01),
                 'use eta_min_ratio=0.1 instead of eta_min=0.01',
             ),
             (
@@ -210,7 +197,6 @@ class TestCheck:
             dict(type='LinearLR', by_epoch=False, start_factor=0.001, end=10),
             dict(type='ConstantLR', factor=0.5, end=2),
             dict(type='ReduceOnPlateauLR', patience=0),
-            dict(type='OneCycleLR', by_epoch=False, eta_max=[0.3, 0.015, 0.3]),  # and the base's
             dict(type='CosineAnnealingMomentum', by_epoch=False, T_max=40, eta_min=0.85),
         ],
     )
@@ -245,92 +231,41 @@ class TestCheck:
         assert groups == GROUPS
         assert config == cosine(eta_min_ratio=0.1)
 
-    def test_it_warns_of_nothing(self):
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', UserWarning)
-            check_schedule(GROUPS, [cosine(), dict(type='StepLR', step_size=1)], LENGTH)
 
-
-def test_hundreds_of_groups_cost_no_more_than_their_different_rates(repo_root):
+def test_groups_of_the_same_rate_are_simulated_once(monkeypatch):
     """mmengine's own constructor makes a group of every parameter."""
-    config = own_schedule(repo_root, 'cmt_20e')
-    groups = [dict(lr=1.4e-4 * (1.0, 0.01, 0.1)[index % 3]) for index in range(600)]
-    start = time.perf_counter()
-    rates, _ = check_schedule(groups, config.param_scheduler, CMT_LENGTH)
-    assert time.perf_counter() - start < 10
+    stand_in, built = schedule._stand_in, []
+    monkeypatch.setattr(schedule, '_stand_in', lambda *args: built.append(args) or stand_in(*args))
+    groups = [dict(lr=0.1 * (1.0, 0.01, 0.1)[index % 3]) for index in range(600)]
+    rates, _ = check_schedule(groups, cosine(eta_min_ratio=0.1), LENGTH)
     assert len(rates) == 601
     np.testing.assert_allclose(rates['group 598'], 0.01 * rates[BASE], rtol=1e-6)
+    assert [len(distinct) for distinct, _ in built] == [3]
 
 
-class TestPlan:
-    @pytest.fixture
-    def lines(self) -> dict[str, nn.Linear]:
-        return {name: nn.Linear(1, 1) for name in ('fast', 'slow')}
-
-    def wrapper(self, line: nn.Linear, lr: float) -> OptimWrapper:
-        groups = [
-            dict(params=[line.weight], name='weight', lr=lr, lr_mult=1.0),
-            dict(params=[line.bias], name='bias', lr=lr / 2, lr_mult=0.5),
-        ]
-        return OptimWrapper(torch.optim.SGD(groups, lr=lr))
-
-    def test_every_parameter_gets_the_rates_of_its_group(self, lines):
-        wrapper = self.wrapper(lines['fast'], 0.1)
-        rates, faults = plan_rates(wrapper, cosine(eta_min_ratio=0.1), LENGTH)
-        assert set(rates) == {id(lines['fast'].weight), id(lines['fast'].bias)}
-        assert rates[id(lines['fast'].bias)].start == pytest.approx(0.05)
-        assert rates[id(lines['fast'].bias)].end == pytest.approx(0.005, rel=0.05)
-        assert faults == []
-
-    def test_a_schedule_for_each_of_several_optimizers(self, lines):
-        wrappers = OptimWrapperDict(
-            fast=self.wrapper(lines['fast'], 0.1), slow=self.wrapper(lines['slow'], 0.01)
-        )
-        config = dict(fast=cosine(eta_min_ratio=0.5), slow=[cosine(eta_min=0.004)])
-        rates, (fault,) = plan_rates(wrappers, config, LENGTH)
-        assert rates[id(lines['fast'].weight)].highest == pytest.approx(0.1)
-        assert rates[id(lines['slow'].weight)].highest == pytest.approx(0.01)
-        assert "group 'bias' should get 0.5 times" in fault
-        assert 'eta_min_ratio=0.4' in fault
-
-    def test_one_schedule_for_several_optimizers(self, lines):
-        wrappers = OptimWrapperDict(
-            fast=self.wrapper(lines['fast'], 0.1), slow=self.wrapper(lines['slow'], 0.01)
-        )
-        rates, faults = plan_rates(wrappers, cosine(eta_min_ratio=0.5), LENGTH)
-        assert (len(rates), faults) == (4, [])
-        _, faults = plan_rates(wrappers, cosine(eta_min=0.004), LENGTH)
-        assert len(faults) == 2
-
-    def test_only_the_start_is_known_without_a_schedule(self, lines):
-        rates, faults = plan_of_start(self.wrapper(lines['fast'], 0.1))
-        assert rates[id(lines['fast'].weight)] == RateSummary(0.1, None, None)
-        assert rates[id(lines['fast'].bias)] == RateSummary(0.05)
-        assert (len(rates), faults) == (2, [])
+def test_every_parameter_gets_the_rates_of_its_group():
+    weight, bias = nn.Linear(1, 1).parameters()
+    groups = [
+        dict(params=[weight], name='weight', lr=0.1, lr_mult=1.0),
+        dict(params=[bias], name='bias', lr=0.05, lr_mult=0.5),
+    ]
+    rates, fault = plan_rates(groups, cosine(eta_min_ratio=0.1), LENGTH)
+    assert set(rates) == {id(weight), id(bias)}
+    assert rates[id(bias)].start == pytest.approx(0.05)
+    assert rates[id(bias)].end == pytest.approx(0.005, rel=0.05)
+    assert fault is None
 
 
-class TestArguments:
-    @pytest.mark.parametrize(
-        ('length', 'message'),
-        [
-            (dict(epoch_length=1), 'give one of them'),
-            (dict(epoch_length=1, max_epochs=1, max_iters=1), 'give one of them'),
-            (dict(epoch_length=0, max_epochs=1), 'epoch_length is 0; it must be 1'),
-            (dict(epoch_length=1, max_iters=-1), 'max_iters is -1; it must be 1'),
-        ],
-    )
-    def test_lengths(self, length, message):
-        with pytest.raises(ValueError, match=message):
-            RunLength(**length)
+def test_names_must_differ():
+    with pytest.raises(ValueError, match=r"duplicated: \['neck'\]"):
+        simulate([*GROUPS, group('neck', 0.5)], None, LENGTH)
 
-    def test_names_must_differ(self):
-        with pytest.raises(ValueError, match=r"duplicated: \['neck'\]"):
-            simulate([*GROUPS, group('neck', 0.5)], None, LENGTH)
 
-    def test_built_schedulers_cannot_be_simulated(self):
-        with pytest.raises(TypeError, match='give the config of a scheduler'):
-            simulate(GROUPS, [object()], LENGTH)
+def test_built_schedulers_cannot_be_simulated():
+    with pytest.raises(TypeError, match='give the config of a scheduler'):
+        simulate(GROUPS, [object()], LENGTH)
 
-    def test_no_base_rate(self):
-        with pytest.raises(ValueError, match='every parameter group has a learning rate of 0'):
-            simulate([group('still', 0.0)], None, LENGTH)
+
+def test_no_base_rate():
+    with pytest.raises(ValueError, match='every parameter group has a learning rate of 0'):
+        simulate([group('still', 0.0)], None, LENGTH)

@@ -95,7 +95,7 @@ def test_a_run_that_counts_no_epochs_is_refused(tmp_path):
         collate_fn=dict(type='default_collate'),
     )
     runner._train_loop = IterBasedTrainLoop(runner, runner._train_dataloader, max_iters=2)
-    with pytest.raises(ValueError, match='counts epochs, and IterBasedTrainLoop does not'):
+    with pytest.raises(ValueError, match='by the epoch, which IterBasedTrainLoop does not count'):
         runner.train()
 
 

@@ -38,14 +38,7 @@ def select_features(
 ) -> list[str]:
     """Selects the features of a model's weights in the pipeline of a dataset, by their folders.
 
-    Args:
-        model: a detector with its weights.
-        dataset: see :func:`cached_datasets`.
-        store: of the features.
-        training: whether the model is going to be trained on cached features.
-
-    Raises:
-        ValueError: see :func:`.frozen_features.feature_folder`.
+    Arguments and errors are those of :func:`.frozen_features.feature_folder`.
     """
     transforms = _cached_branches(dataset)
     for transform in transforms:
@@ -74,13 +67,8 @@ def check_filled(dataset: Dataset) -> None:
 def fill(model: nn.Module, dataset: Dataset, store: FeatureStore, *, num_workers: int = 0) -> None:
     """Computes and writes the missing features of a dataset, under all draws of its failures.
 
-    Several processes share the work. The log says how many features are missing.
-
-    Args:
-        model: a detector with its weights.
-        dataset: after :func:`select_features`.
-        store: to be filled.
-        num_workers: processes that load samples.
+    It comes after :func:`select_features`. Several processes share the work, each with
+    ``num_workers`` that load samples. The log says how many features are missing.
 
     Raises:
         ValueError: the entries would exceed the limit of the store.
@@ -153,15 +141,13 @@ class _Inputs(Dataset):
     """Inputs of a branch for the draws that are missing in the cache."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        transform: LoadCachedFeatures,
-        jobs: Sequence[tuple[str, Draw]],
+        self, dataset: Dataset, transform: LoadCachedFeatures, jobs: Sequence[tuple[str, Draw]]
     ) -> None:
         self.dataset = dataset
         self.transform = transform
         self.jobs = jobs
-        self.pack = Pack3DDetInputs(keys=(DATA_KEYS[transform.branch],), meta_keys=())
+        self.data_key = DATA_KEYS[transform.branch]
+        self.pack = Pack3DDetInputs(keys=(self.data_key,), meta_keys=())
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -169,7 +155,7 @@ class _Inputs(Dataset):
     def __getitem__(self, index: int) -> tuple[str, dict, dict[str, Any]]:
         key, draw = self.jobs[index]
         data, facts = self.transform.load(_drawn_sample(self.dataset, draw))
-        return key, self.pack({DATA_KEYS[self.transform.branch]: data})['inputs'], facts
+        return key, self.pack({self.data_key: data})['inputs'], facts
 
 
 def _computed(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def fingerprint_modules(modules: Mapping[str, nn.Module]) -> str:
     for prefix, module in modules.items():
         for name, part in module.named_modules(prefix=prefix):
             digest.update(repr((name, type(part).__qualname__, _settings(part))).encode())
-        for name, tensor in _tensors(module, prefix):
+        tensors = (module.named_parameters(prefix=prefix), module.named_buffers(prefix=prefix))
+        for name, tensor in chain(*tensors):
             digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
             content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(content.numpy())
@@ -49,14 +51,18 @@ def sample_key(branch: str, results: Mapping[str, Any], loading: str) -> str:
     """Hexadecimal digest of what determines the input of a branch, before it is loaded.
 
     That is the record of the sample, the sizes of its files and the failures of the branch's
-    sensor. All empty clouds have the same key.
-
-    Args:
-        branch: 'lidar' or 'camera'.
-        results: a sample with its drawn failures.
-        loading: digest of the transforms that load and prepare the input.
+    sensor. All empty clouds have the same key. ``loading`` is the digest of the transforms that
+    load and prepare the input.
     """
-    drawn = [f for f in results.get('failures', ()) if _acts_on(branch, f)]
+    # Those whose class overrides a method that changes the branch's input.
+    drawn = [
+        failure
+        for failure in results.get('failures', ())
+        if any(
+            getattr(type(failure), method) is not getattr(DrawnFailure, method)
+            for method in _DAMAGE[branch]
+        )
+    ]
     failures = [failure.key for failure in drawn]
     match drawn:
         case [DrawnLidarDrop(mode='empty')]:
@@ -64,13 +70,6 @@ def sample_key(branch: str, results: Mapping[str, Any], loading: str) -> str:
     record = [results.get(key) for key in _RECORD_KEYS[branch]]
     sizes = [_file_size(file) for file in _files(branch, results)]
     return fingerprint(branch, loading, failures, record, sizes)
-
-
-def _acts_on(branch: str, failure: DrawnFailure) -> bool:
-    """Whether the failure's class overrides a method that changes the branch's input."""
-    return any(
-        getattr(type(failure), name) is not getattr(DrawnFailure, name) for name in _DAMAGE[branch]
-    )
 
 
 def _files(branch: str, results: Mapping[str, Any]) -> Iterator[str | None]:
@@ -89,11 +88,6 @@ def _file_size(file: str | None) -> int | None:
         return Path(file).stat().st_size if file else None
     except OSError:
         return None
-
-
-def _tensors(module: nn.Module, prefix: str) -> Iterable[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters(prefix=prefix)
-    yield from module.named_buffers(prefix=prefix)
 
 
 def _settings(module: nn.Module) -> list[tuple[str, Any]]:

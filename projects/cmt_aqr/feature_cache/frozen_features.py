@@ -56,7 +56,12 @@ def feature_folder(model: nn.Module, branch: str, *, dtype: torch.dtype, trainin
             'cannot be cached: set model.grid_mask=None'
         )
     names = first if moving or _first_trained(model, [neck]) else [*first, neck]
-    return f'{names[-1]}/{_digest(model, names, dtype)}'
+    modules = {name: model.get_submodule(name) for name in names}
+    # A fast path in the model's own precision gives the same features.
+    precisions = [getattr(fast_path_of(module), 'dtype', None) for module in modules.values()]
+    lower = [str(precision) for precision in precisions if precision is not None]
+    weights = fingerprint_modules({**modules, 'data_preprocessor': model.data_preprocessor})
+    return f'{names[-1]}/{fingerprint(_VERSION, str(dtype), weights, lower)[:32]}'
 
 
 def compute_output(model: nn.Module, module: str, inputs: Mapping) -> list[Tensor]:
@@ -83,13 +88,3 @@ def _first_trained(model: nn.Module, names: list[str]) -> str | None:
     finally:
         model.train(was_training)
     return None
-
-
-def _digest(model: nn.Module, names: list[str], dtype: torch.dtype) -> str:
-    """Digest of everything that determines the features of a given sample."""
-    modules = {name: model.get_submodule(name) for name in names}
-    # A fast path in the model's own precision gives the same features.
-    precisions = [getattr(fast_path_of(module), 'dtype', None) for module in modules.values()]
-    lower = [str(precision) for precision in precisions if precision is not None]
-    weights = fingerprint_modules({**modules, 'data_preprocessor': model.data_preprocessor})
-    return fingerprint(_VERSION, str(dtype), weights, lower)[:32]

@@ -6,12 +6,11 @@ import os
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 from ..freezing import UnfreezeScheduleHook
+from ..running_hooks import unwrap
 from .filling import cached_datasets, check_filled, fill, select_features
 from .frozen_features import BRANCHES
 from .store import FeatureStore
@@ -61,13 +60,13 @@ class FeatureCacheHook(Hook):
         loops = [runner.train_loop, *([runner.val_loop] if runner.val_loop else [])]
         datasets = [*cached_datasets(loop.dataloader.dataset for loop in loops)]
         for dataset in datasets:
-            for folder in select_features(_detector(runner), dataset, self.store, training=True):
+            for folder in select_features(unwrap(runner.model), dataset, self.store, training=True):
                 _check_schedules(runner, folder.partition('/')[0])
         for dataset in datasets:
             check_filled(dataset)
 
     def after_train(self, runner: Runner) -> None:
-        """Lets later tests fill the cache."""
+        """Lets later validations fill the cache."""
         self._training = False
 
     def before_val(self, runner: Runner) -> None:
@@ -80,14 +79,10 @@ class FeatureCacheHook(Hook):
         self._fill(runner, runner.test_loop.dataloader)
 
     def _fill(self, runner: Runner, loader: DataLoader) -> None:
-        model = _detector(runner)
+        model = unwrap(runner.model)
         for dataset in cached_datasets([loader.dataset]):
             select_features(model, dataset, self.store, training=False)
             fill(model, dataset, self.store, num_workers=loader.num_workers)
-
-
-def _detector(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _check_schedules(runner: Runner, module: str) -> None:

@@ -26,16 +26,13 @@ DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16, 'float32': torch
 
 
 class Entry(NamedTuple):
-    """Features of one sample.
-
-    Attributes:
-        maps: feature maps of one module, without the batch dimension.
-        facts: what loading added to the sample except points and images, such as ``lidar2img``:
-            arrays, plain values, and lists, tuples and dicts of plain values.
-    """
+    """Features of one sample."""
 
     maps: list[Tensor]
+    """feature maps of one module, without the batch dimension"""
     facts: dict[str, Any]
+    """what loading added to the sample except points and images, such as ``lidar2img``: arrays,
+    plain values, and lists, tuples and dicts of plain values"""
 
 
 class FeatureStore:

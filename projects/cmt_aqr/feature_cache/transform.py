@@ -35,7 +35,8 @@ class LoadCachedFeatures(BaseTransform):
         fill_command: the command that fills the cache, for the error on a missing entry.
 
     Raises:
-        ValueError: for another branch.
+        ValueError: for another branch, or, while loading, a damaged entry.
+        FileNotFoundError: while loading, the sample is not in the cache.
     """
 
     def __init__(
@@ -73,13 +74,7 @@ class LoadCachedFeatures(BaseTransform):
         return sample_key(self.branch, results, self._loading)
 
     def transform(self, results: dict) -> dict:
-        """Adds the maps to ``features``, by the name of the module that computed them.
-
-        Raises:
-            RuntimeError: no folder has been set.
-            FileNotFoundError: the sample is not in the cache; the message says how to fill it.
-            ValueError: its entry is damaged.
-        """
+        """Adds the maps to ``features``, by the name of the module that computed them."""
         folder = self.folder
         if not folder:
             raise RuntimeError(
@@ -110,12 +105,6 @@ class LoadCachedFeatures(BaseTransform):
         }
         return results[data_key], facts
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(branch={self.branch!r}, transforms={self.transforms}, '
-            f'directory={str(self.store.directory)!r}, training={self.training})'
-        )
-
 
 @TRANSFORMS.register_module()
 class PackWithFeatures(BaseTransform):
@@ -134,9 +123,6 @@ class PackWithFeatures(BaseTransform):
         packed = self.packing(results)
         packed['inputs']['features'] = features
         return packed
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(packing={self.packing})'
 
 
 def _plain(config: Any) -> Any:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -69,19 +69,15 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Violation:
-    """Tensors or modules with the same fault.
-
-    Attributes:
-        kind: the fault.
-        names: full dotted names.
-        details: description of the names; empty for the first 20 names and the number of others.
-        ranks: the processes that found it, if there are several.
-    """
+    """Tensors or modules with the same fault."""
 
     kind: Kind
     names: tuple[str, ...]
+    """full dotted names"""
     details: str = ''
+    """description of the names; if empty, the first 20 of them"""
     ranks: tuple[int, ...] = ()
+    """the processes that found it, if there are several"""
 
     def __str__(self) -> str:
         found = f' (found by rank {", ".join(map(str, self.ranks))})' if self.ranks else ''
@@ -191,22 +187,13 @@ def find_frozen(model: nn.Module) -> Frozen:
 
 def _without_trainable_parameters(model: nn.Module) -> dict[str, nn.Module]:
     """Modules with frozen parameters only, and everything below them."""
-    frozen, trainable = set(), set()
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        (trainable if parameter.requires_grad else frozen).update(_owners(name))
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():  # parents come before their children
         inside = name != '' and name.rpartition('.')[0] in found
-        if inside or (name in frozen and name not in trainable):
+        trains = [parameter.requires_grad for parameter in module.parameters()]
+        if inside or (trains and not any(trains)):
             found[name] = module
     return found
-
-
-def _owners(name: str) -> Iterator[str]:
-    """'a.b.weight' -> 'a.b', 'a', ''."""
-    while name:
-        name = name.rpartition('.')[0]
-        yield name
 
 
 def _depends_on_mode(module: nn.Module) -> bool:
@@ -224,14 +211,7 @@ def _depends_on_mode(module: nn.Module) -> bool:
 def check_filled(
     model: nn.Module, frozen: Frozen, filled: Collection[str], allowed: tuple[str, ...] = ()
 ) -> list[Violation]:
-    """Find frozen tensors that no checkpoint filled.
-
-    Args:
-        model: without a wrapper for distributed training.
-        frozen: its frozen parts.
-        filled: names of the filled tensors.
-        allowed: names of the modules whose tensors may keep their initial values.
-    """
+    """Find frozen tensors that no checkpoint filled, outside of the ``allowed`` modules."""
     names = [n for n in frozen.loadable if n not in filled and not is_within(n, allowed)]
     if not names:
         return []
@@ -246,12 +226,10 @@ def check_filled(
     return [Violation(Kind.UNFILLED, tuple(names), _indented(lines))]
 
 
-def check_parameters(
-    frozen: Frozen, optim_wrapper: OptimWrapper | OptimWrapperDict
-) -> list[Violation]:
+def check_parameters(frozen: Frozen, optim_wrapper: OptimWrapper) -> list[Violation]:
     """Find frozen parameters that take part in training."""
     parameters, names = frozen.parameters.items(), frozen.names_by_id
-    optimized = [p for group in param_groups(optim_wrapper) for p in group['params']]
+    optimized = [p for group in optim_wrapper.optimizer.param_groups for p in group['params']]
     return _violations(
         {
             Kind.REQUIRES_GRAD: [name for name, p in parameters if p.requires_grad],
@@ -267,19 +245,12 @@ def check_modes(frozen: Frozen) -> list[Violation]:
     return _violations({Kind.IN_TRAINING_MODE: training})
 
 
-def check_rates(faults: Sequence[str]) -> list[Violation]:
-    """Violation for the ``faults`` found by :func:`.schedule.plan_rates`."""
-    if not faults:
+def check_rates(fault: str | None) -> list[Violation]:
+    """Violation for the fault found by :func:`.schedule.check_schedule`."""
+    if fault is None:
         return []
-    lines = [line for fault in faults for line in fault.splitlines()]
-    return [Violation(Kind.RATES_OVERRIDDEN, ('param_scheduler',), _indented(lines))]
-
-
-def param_groups(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[dict]:
-    """The parameter groups of one or several optimizers."""
-    is_dict = isinstance(optim_wrapper, OptimWrapperDict)
-    wrappers = optim_wrapper.values() if is_dict else [optim_wrapper]
-    return [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
+    details = _indented(fault.splitlines())
+    return [Violation(Kind.RATES_OVERRIDDEN, ('param_scheduler',), details)]
 
 
 def _violations(found: Mapping[Kind, Sequence[str]]) -> list[Violation]:
@@ -294,10 +265,7 @@ def _indented(lines: Sequence[str]) -> str:
 
 
 def digest(tensor: Tensor) -> str:
-    """Hash of type, shape and bytes, independent of the memory format.
-
-    A tensor on another device is copied to the CPU for the computation.
-    """
+    """Hash of type, shape and bytes, independent of the memory format and computed on the CPU."""
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     hashed = hashlib.blake2b(f'{tensor.dtype}{tuple(tensor.shape)}'.encode(), digest_size=16)
     hashed.update(data.numpy())

@@ -11,31 +11,32 @@ from mmdet3d.registry import HOOKS
 from mmengine.dist import all_gather_object, all_reduce, master_only
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
 
 from ..files import dump_json
-from ..running_hooks import note_running
+from ..running_hooks import note_running, unwrap
 from . import audit
 from .audit import FreezeViolation, Frozen, Kind, Violation
 from .load_watch import LoadWatch
 from .names import matching_submodules
 from .report import describe, format_table, make_table
-from .schedule import RatePlan, RunLength, plan_of_start, plan_rates
+from .schedule import RateSummary, RunLength, plan_rates
 
 
 @HOOKS.register_module()
 class FreezeAuditHook(Hook):
     """Checks that frozen parts stay frozen, without changing anything.
 
-    Before training: a checkpoint filled every frozen tensor, no frozen parameter is in the
-    optimizer, and no scheduler overrides the rates of single modules. The log gets a table of every
-    module's parameters and of its learning rates over the run. After each step: frozen parameters
-    have no gradient and are in no optimizer, and frozen modules are in evaluation mode. After each
-    epoch, before a checkpoint is saved by iteration or by score, and at the end: frozen parameters
-    and buffers, including those of an averaged model (mmengine's ``EMAHook``), equal their initial
-    values bit for bit. :func:`~projects.cmt_aqr.freezing.audit.find_frozen` defines what is frozen.
+    - Before training: a checkpoint filled every frozen tensor, no frozen parameter is in the
+      optimizer, and no scheduler overrides the rates of single modules. A table of the parameters
+      and learning rates of every module is logged.
+    - After each step: frozen parameters have no gradient and are in no optimizer, and frozen
+      modules are in evaluation mode.
+    - After each epoch, before a checkpoint is saved by iteration or by score, and at the end:
+      frozen parameters and buffers, including those of an averaged model (mmengine's ``EMAHook``),
+      equal their initial values bit for bit.
+
+    :func:`~projects.cmt_aqr.freezing.audit.find_frozen` defines what is frozen.
 
     All processes check together, and a violation in one stops all of them, before the checkpoint of
     that step, epoch or score is saved. The findings are also written to
@@ -77,7 +78,7 @@ class FreezeAuditHook(Hook):
             return
         if self._watch is not None:
             self._watch.close()
-        self._watch = LoadWatch(_model(runner), source='init_cfg')
+        self._watch = LoadWatch(unwrap(runner.model), source='init_cfg')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Set the source of the tensors that are loaded next."""
@@ -86,7 +87,7 @@ class FreezeAuditHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Log the table, run all checks that need no step and start the report."""
-        model = _model(runner)
+        model = unwrap(runner.model)
         note_running(model, FreezeAuditHook.__name__)
         self._watch.close()
         self._filled = self._watch.filled(model)
@@ -144,27 +145,25 @@ class FreezeAuditHook(Hook):
 
     def _set_base(self, runner: Runner) -> list[Violation]:
         """Record the frozen parts and their values, log the table, and check the rates."""
-        model = _model(runner)
+        model = unwrap(runner.model)
         self._frozen = audit.find_frozen(model)
         self._expected = audit.digests(self._frozen.tensors)
-        rates, faults = _plan(runner)
+        rates, fault = _plan(runner)
         table = make_table(model, rates)
         print_log(f'parameters by module:\n{format_table(table)}', logger='current')
         self._info |= describe(self._frozen, self._filled, table)
         self._info['digest'] = audit.total_digest(self._expected)
-        return audit.check_rates(faults)
+        return audit.check_rates(fault)
 
     def _check_values(self, runner: Runner, *, averages_in_place: bool = False) -> list[Violation]:
         """Compare with the recorded values.
 
-        Args:
-            runner: the run.
-            averages_in_place: whether a validation has swapped averages into the model.
+        ``averages_in_place`` means that a validation has swapped averages into the model.
         """
         averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
         never_trained = {n: d for n, d in self._expected.items() if n not in self._trained}
         expected = never_trained if averages and averages_in_place else self._expected
-        found = audit.check_values(_model(runner), expected)
+        found = audit.check_values(unwrap(runner.model), expected)
         # Averages do not include tensors that are not in the state dict.
         loadable = {n: never_trained[n] for n in self._frozen.loadable if n in never_trained}
         for average in averages:
@@ -173,9 +172,8 @@ class FreezeAuditHook(Hook):
 
     def _stop_together(self, runner: Runner, found: list[Violation]) -> None:
         """Stop all processes if any of them found a violation; all must call this."""
-        # Every step reduces a single number; violations are exchanged only if there are any.
-        # Between two CPU processes (gloo) this takes 0.2 ms, and all_gather_object 0.8 ms. On a GPU
-        # the host waits for it, as it already does for the norm of the gradient.
+        # Every step reduces a single number, which takes 0.2 ms between two CPU processes, and
+        # all_gather_object 0.8 ms. A GPU waits for it, as for the norm of the gradient.
         anything = torch.tensor(len(found))
         all_reduce(anything, op='max')
         if not anything:
@@ -193,9 +191,10 @@ class FreezeAuditHook(Hook):
         dump_json(Path(runner.log_dir) / 'freeze_audit.json', report)
 
 
-def _plan(runner: Runner) -> RatePlan:
+def _plan(runner: Runner) -> tuple[dict[int, RateSummary], str | None]:
     """The rates over the run, or only the initial ones if its config lacks the schedulers."""
     config = runner.cfg.get('param_scheduler')
+    groups = runner.optim_wrapper.optimizer.param_groups
     if runner.param_schedulers and not config:
         print_log(
             'the schedulers of this run were passed as objects and cannot be simulated: only the '
@@ -203,12 +202,11 @@ def _plan(runner: Runner) -> RatePlan:
             logger='current',
             level=logging.WARNING,
         )
-        return plan_of_start(runner.optim_wrapper)
+        return {id(p): RateSummary(group['lr']) for group in groups for p in group['params']}, None
     loop = runner.train_loop
     by_iteration = isinstance(loop, IterBasedTrainLoop)
     length = dict(max_iters=loop.max_iters) if by_iteration else dict(max_epochs=loop.max_epochs)
-    length = RunLength(epoch_length=len(loop.dataloader), **length)
-    return plan_rates(runner.optim_wrapper, config, length)
+    return plan_rates(groups, config, RunLength(epoch_length=len(loop.dataloader), **length))
 
 
 def _saves_now(hook: Hook, runner: Runner) -> bool:
@@ -221,7 +219,3 @@ def _saves_now(hook: Hook, runner: Runner) -> bool:
 
 def _saves_best(hook: Hook) -> bool:
     return isinstance(hook, CheckpointHook) and hook.save_best is not None
-
-
-def _model(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

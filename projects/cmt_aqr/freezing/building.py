@@ -22,15 +22,13 @@ def build_freezable(config: Mapping, registry: Registry, *, name: str) -> nn.Mod
     class. Only `frozen_stages` always belongs to the policy if the layers of the class are known:
     it then has the same meaning for every class and can be changed later.
 
-    Args:
-        config: ``type``, arguments of the class and settings of the policy.
-        registry: the registry of the class.
-        name: name of the module in messages.
-
     Raises:
-        ValueError: the policy does not fit the module.
+        ValueError: the policy does not fit the module, which the message calls ``name``.
     """
-    cls = _class_of(config, registry)
+    cls = config.get('type')
+    if isinstance(cls, str):
+        with registry.switch_scope_and_registry(config.get('_scope_')) as scoped:
+            cls = scoped.get(cls)
     settings = {
         field.name: config[field.name]
         for field in dataclasses.fields(FreezePolicy)
@@ -38,14 +36,6 @@ def build_freezable(config: Mapping, registry: Registry, *, name: str) -> nn.Mod
     }
     module = registry.build({key: value for key, value in config.items() if key not in settings})
     return freeze(module, FreezePolicy(**settings), name=name) if settings else module
-
-
-def _class_of(config: Mapping, registry: Registry) -> Any:
-    """The class that the registry will build; ``None`` if the registry will raise."""
-    if not isinstance(config.get('type'), str):
-        return config.get('type')
-    with registry.switch_scope_and_registry(config.get('_scope_')) as scoped:
-        return scoped.get(config['type'])
 
 
 def _accepts(cls: Any, setting: str) -> bool:

@@ -46,10 +46,9 @@ class FastPath:
     At every renewal the output of the folded copy is compared with that of the module; if they
     differ by more than rounding can explain, the copy is abandoned with a warning.
 
-    Memory: the copy has its own folded kernels and biases, and its own version of other parameters
-    whose layout or precision differs; the rest is shared with the module, which keeps its weights.
-    The size is logged. The copy keeps no activations. Deep copies and pickles of the module start
-    without a copy.
+    The copy has its own folded kernels and biases, and its own version of parameters whose layout
+    or precision differs; it shares the rest with the module. Their size is logged. Deep copies and
+    pickles of the module start without a copy.
 
     Args:
         module: its inputs and outputs are tensors, or lists, tuples and dicts of them. A module
@@ -81,10 +80,14 @@ class FastPath:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The output of ``module.forward``."""
-        if not _is_frozen(self.module):
+        trains = any(parameter.requires_grad for parameter in self.module.parameters())
+        backward = torch.is_grad_enabled() and any(t.requires_grad for t in _floats((args, kwargs)))
+        if trains or any(module.training for module in self.module.modules()):
             self.drop()
-        elif not self.abandoned and not _requires_grad((args, kwargs)):
-            state = _state(self.module)
+        elif not self.abandoned and not backward:
+            # It changes if a tensor of the module is written to, replaced or moved.
+            tensors = _tensors(self.module)
+            state = [(t.data_ptr(), t._version, t.device, t.dtype) for t in tensors]
             if state != self._state:
                 self._renew(args, kwargs)
                 self._state = state
@@ -137,7 +140,11 @@ class FastPath:
 
     @torch.no_grad()
     def _renew(self, args: tuple, kwargs: dict) -> None:
-        made = _copy_of(self.module)
+        # The copy has its own parameter objects, which share the module's values.
+        shared = {id(p): nn.Parameter(p.detach(), False) for p in self.module.parameters()}
+        made = copy.deepcopy(self.module, shared)
+        for replaced in ('forward', 'train'):
+            vars(made).pop(replaced, None)
         folded = fold_norms(made)
         change = self._change(made.forward, args, kwargs) if folded else 0.0
         if change > _LARGEST_CHANGE and change > _LARGEST_MAGNIFICATION * self._rounding(
@@ -197,25 +204,15 @@ class FastPath:
             return t + t * digits * (8 * torch.finfo(t.dtype).eps)
 
         def compute(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = apply_to((args, kwargs), _is_float, rounded)
-            return self._compute_plainly(args, kwargs)
+            return self._compute_plainly(*apply_to((args, kwargs), _is_float, rounded))
 
         return self._change(compute, args, kwargs)
 
 
 def add_fast_path(module: nn.Module, *, name: str, **settings: Any) -> nn.Module:
-    """Let a :class:`FastPath` replace ``module.forward`` while ``module`` is frozen.
+    """Let a :class:`FastPath` replace ``module.forward`` while frozen; returns ``module``.
 
-    Args:
-        module: changed in place, unless it has no parameters.
-        name: name of the module in the log.
-        settings: further arguments of :class:`FastPath`.
-
-    Returns:
-        ``module``.
-
-    Raises:
-        ValueError: unknown `dtype`.
+    A module without parameters is left unchanged. ``settings`` are arguments of the path.
     """
     path = FastPath(module, name=name, **settings)
     if next(module.parameters(), None) is not None:
@@ -236,29 +233,6 @@ def renew_fast_paths(model: nn.Module) -> None:
         path = fast_path_of(module)
         if path is not None:
             path.renew()
-
-
-def _copy_of(module: nn.Module) -> nn.Module:
-    """A copy with its own parameter objects, which share the module's values."""
-    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
-    made = copy.deepcopy(module, shared)
-    for replaced in ('forward', 'train'):
-        vars(made).pop(replaced, None)
-    return made
-
-
-def _state(module: nn.Module) -> list[tuple]:
-    """A value that changes if a tensor of ``module`` is written to, replaced or moved."""
-    return [(t.data_ptr(), t._version, t.device, t.dtype) for t in _tensors(module)]
-
-
-def _is_frozen(module: nn.Module) -> bool:
-    trains = any(parameter.requires_grad for parameter in module.parameters())
-    return not trains and not any(m.training for m in module.modules())
-
-
-def _requires_grad(data: Any) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _floats(data))
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

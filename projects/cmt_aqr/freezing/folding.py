@@ -29,8 +29,7 @@ def fold_norms(module: nn.Module) -> int:
     compare the outputs with those of the original. mmcv's ``fuse_conv_bn`` assumes the same, but
     folds into ``Conv2d`` only, and past other modules in between.
 
-    Args:
-        module: in evaluation mode; changed in place. Folded norms become ``nn.Identity``.
+    The module, in evaluation mode, is changed in place: folded norms become ``nn.Identity``.
 
     Returns:
         The number of folded norms.

@@ -7,23 +7,19 @@ the former.
 
 from __future__ import annotations
 
-import dataclasses
-
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from .layers import find_layers
 from .names import join
 from .policy import FreezePolicy, FrozenNames, resolve
 
 
 def freeze(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) -> nn.Module:
-    """Apply ``policy`` to ``module``, replacing an earlier policy.
+    """Apply ``policy`` to ``module``, replacing an earlier policy; returns ``module``.
 
     Parameters that the earlier policy froze become trainable unless the new one freezes them, too;
-    parameters frozen by other means stay frozen. A module's own ``norm_eval`` remains in force, and
-    so does its own ``frozen_stages``, which also applies if the policy selects no layers.
+    parameters frozen by other means stay frozen. A module's own ``norm_eval`` remains in force.
 
     The policy acts through a ``train`` attribute of the module. It therefore survives a parent's
     ``train()``, deep copies and pickling. ``train()`` restores modes only: a parameter whose
@@ -33,9 +29,6 @@ def freeze(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) 
         module: changed in place.
         policy: the settings.
         name: name of the module in messages.
-
-    Returns:
-        ``module``.
 
     Raises:
         ValueError: the policy does not fit the module, which is left unchanged.
@@ -52,21 +45,8 @@ def freeze(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) 
 
 def preview(module: nn.Module, policy: FreezePolicy, *, name: str | None = None) -> FrozenNames:
     """The names that :func:`freeze` would freeze, with the same arguments and errors."""
-    label = f'{name} ({type(module).__name__})' if name else type(module).__name__
-    own_stages = _own_frozen_stages(module)
-    if own_stages is None:
-        return resolve(policy, module, label=label)
-    own_policy = FreezePolicy(frozen_stages=own_stages)
-    if not policy.selection():
-        policy = dataclasses.replace(policy, frozen_stages=own_stages)
-    names = resolve(policy, module, label=label)
-    own_names = resolve(own_policy, module, label=label)
-    if any(own_names.covers(n) and not names.covers(n) for n, _ in module.named_parameters()):
-        raise ValueError(
-            f'{label} was built with its own frozen_stages {own_stages}, which it freezes again in '
-            'every train(); to make any of these layers trainable, build it with frozen_stages=-1'
-        )
-    return names
+    kind = type(module).__name__
+    return resolve(policy, module, label=f'{name} ({kind})' if name else kind)
 
 
 def frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -85,18 +65,14 @@ def frozen_modules(model: nn.Module) -> dict[str, nn.Module]:
 def eval_norms(model: nn.Module) -> dict[str, nn.Module]:
     """Norms that a `norm_eval` keeps in evaluation mode, by full dotted name.
 
-    Includes the ``norm_eval`` of classes that implement it themselves, such as mmdet's ResNet.
-    Norms that are frozen without `norm_eval` are not listed.
+    It may be that of a policy, or of a class that implements it itself, such as mmdet's ResNet.
     """
-    owners = {
-        prefix: handle.module for prefix, handle in _handles(model).items() if handle.norm_eval
-    }
-    for prefix, module in model.named_modules():
-        if getattr(module, 'norm_eval', False) is True:
-            owners[prefix] = module
+    handles = _handles(model)
     return {
         join(prefix, name): norm
-        for prefix, module in owners.items()
+        for prefix, module in model.named_modules()
+        if getattr(module, 'norm_eval', False) is True
+        or (prefix in handles and handles[prefix].norm_eval)
         for name, norm in _norms(module).items()
     }
 
@@ -107,11 +83,6 @@ class FreezeHandle:
     It stores names rather than submodules, since submodules may be replaced later, for instance by
     the conversion to synchronised norms. As a plain attribute it is copied and pickled with its
     module.
-
-    Args:
-        module: the module to keep frozen.
-        names: the frozen names within it.
-        norm_eval: whether all norms with running statistics stay in evaluation mode.
     """
 
     def __init__(self, module: nn.Module, names: FrozenNames, *, norm_eval: bool) -> None:
@@ -165,12 +136,6 @@ def _handles(model: nn.Module) -> dict[str, FreezeHandle]:
     """All handles within ``model``, by the dotted names of their modules."""
     found = {name: handle_of(module) for name, module in model.named_modules()}
     return {name: handle for name, handle in found.items() if handle is not None}
-
-
-def _own_frozen_stages(module: nn.Module) -> int | None:
-    """The ``frozen_stages`` that the class implements itself; ``None`` if it freezes nothing."""
-    own = getattr(module, 'frozen_stages', None)
-    return own if isinstance(own, int) and own >= 0 and find_layers(module) is not None else None
 
 
 def _norms(module: nn.Module) -> dict[str, nn.Module]:

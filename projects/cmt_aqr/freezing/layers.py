@@ -17,17 +17,14 @@ from .names import is_within
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """Names of a module's submodules and parameters, sorted by layer.
-
-    Attributes:
-        layers: names of each layer; layer 0 is nearest the input.
-        stem: names before layer 0, such as a patch embedding.
-        rest: names after the last layer, such as a final norm.
-    """
+    """Names of a module's submodules and parameters, sorted by layer."""
 
     layers: tuple[tuple[str, ...], ...]
+    """names of each layer; layer 0 is nearest the input"""
     stem: tuple[str, ...] = ()
+    """names before layer 0, such as a patch embedding"""
     rest: tuple[str, ...] = ()
+    """names after the last layer, such as a final norm"""
 
 
 Finder = Callable[[nn.Module], Layers | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -11,15 +11,12 @@ from .names import join
 
 
 class LoadWatch:
-    """Records which tensors of a model are filled while checkpoints are loaded.
+    """Records which tensors of a model are filled while checkpoints are loaded, until closed.
 
     It observes every module's own loading, after names have been converted and kernels permuted.
     It therefore covers ``load_from``, resumed runs and ``init_cfg`` of type `Pretrained`, and does
     not count tensors that are missing or have the wrong shape, for which mmengine only warns.
-
-    Args:
-        model: without a wrapper for distributed training; watched until :meth:`close`.
-        source: origin of the tensors of the next load; may be reassigned.
+    ``source`` is the origin of the tensors of the next load, and may be reassigned.
     """
 
     def __init__(self, model: nn.Module, source: str = 'checkpoint') -> None:
@@ -59,7 +56,9 @@ class LoadWatch:
             state_dict, prefix, errors = loading.pop(module)
             for name in _own_tensors(module):
                 key = prefix + name
-                if key in state_dict and not _is_rejected(key, errors):
+                # Messages of torch and spconv about a tensor that was not copied.
+                rejected = any(f'mismatch for {key}:' in e or f'"{key}"' in e for e in errors)
+                if key in state_dict and not rejected:
                     self._filled[module, name] = self.source
 
         for module in watched:
@@ -70,8 +69,3 @@ class LoadWatch:
 def _own_tensors(module: nn.Module) -> Iterator[str]:
     for tensors in (module._parameters, module._buffers):
         yield from (name for name, tensor in tensors.items() if tensor is not None)
-
-
-def _is_rejected(key: str, errors: Iterable[str]) -> bool:
-    """Whether an error message of torch or spconv says that this tensor was not copied."""
-    return any(f'mismatch for {key}:' in error or f'"{key}"' in error for error in errors)

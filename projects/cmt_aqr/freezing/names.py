@@ -23,14 +23,11 @@ def matching_submodules(
 ) -> tuple[str, ...]:
     """Names of the submodules that match any pattern.
 
-    Args:
-        module: the root; not matched itself.
-        patterns: `fnmatch` patterns for the whole dotted name or its end: 'norm1',
-            'layer4.*.conv3'.
-        option: name of the setting that holds the patterns, for the error message.
+    Patterns have the syntax of `fnmatch` and are compared with the whole dotted name and with its
+    end: 'norm1', 'layer4.*.conv3'.
 
     Raises:
-        ValueError: a pattern matches no submodule.
+        ValueError: a pattern matches no submodule; ``option`` names the setting that holds it.
     """
     names = [name for name, _ in module.named_modules() if name]
     matches = []

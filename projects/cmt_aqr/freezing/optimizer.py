@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from numbers import Real
@@ -27,24 +27,16 @@ _CONFUSIONS = {'query_embed': ('bev_embedding', 'rv_embedding')}
 
 @dataclass(frozen=True, kw_only=True)
 class KeyOptions:
-    """Options of one entry of ``custom_keys``.
-
-    Attributes:
-        lr_mult: factor of the optimizer's ``lr``.
-        decay_mult: factor of the optimizer's ``weight_decay``.
-        layer_decay: factor between the rates of successive layers, for a key that names a module
-            with ordered layers: the last layer and whatever follows it get ``lr_mult``, every other
-            layer gets ``layer_decay`` times the rate of the next one, and so does the stem (Clark
-            et al., ELECTRA, ICLR 2020).
-
-    Raises:
-        ValueError: a multiplier is negative or not a finite number, or ``layer_decay`` is not
-            greater than 0 and at most 1.
-    """
+    """Options of one entry of ``custom_keys``."""
 
     lr_mult: float = 1.0
+    """factor of the optimizer's ``lr``"""
     decay_mult: float = 1.0
+    """factor of the optimizer's ``weight_decay``"""
     layer_decay: float | None = None
+    """factor between the rates of successive layers, for a key that names a module with ordered
+    layers: the last layer and whatever follows it get ``lr_mult``, every other layer and the stem
+    ``layer_decay`` times the rate of the next one (Clark et al., ELECTRA, ICLR 2020)"""
 
     def __post_init__(self) -> None:
         for name in ('lr_mult', 'decay_mult'):
@@ -59,7 +51,7 @@ class KeyOptions:
 
 
 class Setting(NamedTuple):
-    """The group of a parameter and its multipliers."""
+    """The key and group of a parameter, and its multipliers."""
 
     key: str
     group: str
@@ -95,7 +87,8 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: ``custom_keys`` and nothing else.
 
     Raises:
-        ValueError: unknown option, or value out of range.
+        ValueError: an option is unknown or out of range; or, for a model, no parameter is
+            trainable, a key has no effect, or a trainable parameter has a multiplier of 0.
     """
 
     def _validate_cfg(self) -> None:
@@ -112,12 +105,7 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self.paramwise_cfg = {'custom_keys': custom_keys}
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the wrapper and log a table of its groups.
-
-        Raises:
-            ValueError: no parameter is trainable, a key has no effect, or a trainable parameter has
-                a multiplier of 0.
-        """
+        """Build the wrapper and log a table of its groups."""
         optim_wrapper = super().__call__(model)
         print_log(_table(optim_wrapper.optimizer.param_groups), logger='current')
         return optim_wrapper
@@ -139,7 +127,8 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(
                 f'every parameter of {type(module).__name__} is frozen: there is nothing to train'
             )
-        for setting in sorted(members, key=_order):
+        # The default group, then by key, from the stem to the last layer.
+        for setting in sorted(members, key=lambda s: (s.key != DEFAULT_GROUP, s.key, s.lr_mult)):
             params.append(self._group(setting, members[setting]))
 
     def settings(self, model: nn.Module) -> dict[str, Setting]:
@@ -148,8 +137,13 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         A parameter shared by several modules is listed and trained once, under its first name; a
         key may match any of its names.
         """
-        aliases = _aliases(model)
-        keys = {names[0]: self._matching_keys(names) for names in aliases.values()}
+        aliases: dict[nn.Parameter, list[str]] = defaultdict(list)
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            aliases[parameter].append(name)
+        keys = {
+            names[0]: [key for key in self.custom_keys if any(_contains(n, key) for n in names)]
+            for names in aliases.values()
+        }
         _check_keys_apply(self.custom_keys, keys, model)
         trainable = {names[0] for parameter, names in aliases.items() if parameter.requires_grad}
         _check_keys_train(self.custom_keys, keys, trainable)
@@ -161,10 +155,6 @@ class StrictOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return {
             names[0]: self._setting(names, keys[names[0]], encoders) for names in aliases.values()
         }
-
-    def _matching_keys(self, names: Sequence[str]) -> list[str]:
-        """Keys that match a name of a parameter, by precedence."""
-        return [key for key in self.custom_keys if any(_contains(name, key) for name in names)]
 
     def _setting(
         self, names: Sequence[str], matching: Sequence[str], encoders: Mapping[str, _Encoder]
@@ -226,11 +216,6 @@ def _find_encoder(key: str, model: nn.Module) -> _Encoder:
     return _Encoder(path, layers)
 
 
-def _order(setting: Setting) -> tuple:
-    """Sort key of groups: the default group, then by key, from the stem to the last layer."""
-    return setting.key != DEFAULT_GROUP, setting.key, setting.lr_mult, setting.group
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -273,14 +258,6 @@ def _read_custom_keys(custom_keys: object, *, has_decay: bool) -> dict[str, KeyO
 # Matching keys with parameters.
 
 
-def _aliases(model: nn.Module) -> dict[nn.Parameter, list[str]]:
-    """All names of each parameter."""
-    aliases = defaultdict(list)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        aliases[parameter].append(name)
-    return aliases
-
-
 def _contains(name: str, key: str) -> bool:
     """Whether all components of ``key`` occur consecutively in a dotted name."""
     return f'.{key}.' in f'.{name}.'
@@ -291,10 +268,7 @@ def _check_keys_apply(
 ) -> None:
     """Every key must apply to a parameter, to a module without any, or be refined by longer keys.
 
-    Args:
-        options: options of each key.
-        keys: matching keys of each parameter, by precedence.
-        model: the model.
+    ``keys`` are the matching keys of each parameter, by precedence.
     """
     known = [name for name, _ in model.named_modules()] + _possible_parameters(model)
     unmatched = []
@@ -357,40 +331,38 @@ def _raise_unmatched(unmatched: Sequence[str], model: nn.Module) -> None:
 
 def _near_misses(key: str, names: Sequence[str]) -> list[str]:
     """Parts of the model's names with as many components as ``key`` that may have been meant."""
-    components = {component for name in names for component in name.split('.')}
+    components = [name.split('.') for name in names]
     known = _CONFUSIONS.get(key.rpartition('.')[2], ())
-    if components & {*known}:
-        return [name for name in known if name in components]
-    parts = sorted({part for name in names for part in _windows(name, size=key.count('.') + 1)})
+    found = [name for name in known if any(name in parts for parts in components)]
+    if found:
+        return found
+    size = key.count('.') + 1
+    parts = sorted(
+        {
+            '.'.join(split[start : start + size])
+            for split in components
+            for start in range(len(split) - size + 1)
+        }
+    )
     # mmengine's keys are substrings, so a part that contains the key was probably meant.
     containing = [part for part in parts if key and key in part]
     return list(dict.fromkeys([*get_close_matches(key, parts, n=3), *containing]))[:5]
-
-
-def _windows(name: str, *, size: int) -> Iterator[str]:
-    """All sequences of ``size`` components of a dotted name."""
-    components = name.split('.')
-    for start in range(len(components) - size + 1):
-        yield '.'.join(components[start : start + size])
 
 
 def _check_keys_train(
     options: Mapping[str, KeyOptions], keys: Mapping[str, Sequence[str]], trainable: set[str]
 ) -> None:
     """Log keys of frozen parameters, and reject a multiplier of 0 for trainable ones."""
-    members = defaultdict(list)
-    for name, matching in keys.items():
-        if matching:
-            members[matching[0]].append(name)
-    for key, names in members.items():
+    for key in options:
+        names = [name for name, matching in keys.items() if matching[:1] == [key]]
         training = [name for name in names if name in trainable]
-        if not training:
+        if names and not training:
             print_log(
                 f'custom_keys: {key!r} has no effect yet, all its {len(names)} parameters are '
                 'frozen',
                 logger='current',
             )
-        elif options[key].lr_mult == 0:
+        elif training and options[key].lr_mult == 0:
             raise ValueError(
                 f'custom_keys[{key!r}]: lr_mult is 0, but {len(training)} of its parameters are '
                 f'not frozen, for example {training[0]}: they would look frozen, but still compute '

@@ -56,15 +56,12 @@ _LAYER_SETTINGS = ('unfreeze_layers', 'freeze_layers', 'freeze_ratio', 'frozen_s
 
 
 class FrozenNames(NamedTuple):
-    """Dotted names within a module; each includes everything below it, and '' is the module.
-
-    Attributes:
-        frozen: frozen submodules and parameters.
-        trainable: submodules exempt from freezing.
-    """
+    """Dotted names within a module; each includes everything below it, and '' is the module."""
 
     frozen: tuple[str, ...]
+    """frozen submodules and parameters"""
     trainable: tuple[str, ...]
+    """submodules exempt from freezing"""
 
     def covers(self, name: str) -> bool:
         """Whether the submodule or parameter ``name`` is frozen."""
@@ -74,14 +71,9 @@ class FrozenNames(NamedTuple):
 def resolve(policy: FreezePolicy, module: nn.Module, *, label: str) -> FrozenNames:
     """The names that ``policy`` freezes in ``module``, which is left unchanged.
 
-    Args:
-        policy: the settings.
-        module: the module to freeze.
-        label: name of the module in messages.
-
     Raises:
         ValueError: a setting has the wrong type, is out of range for the module or contradicts
-            another one.
+            another one; the message calls the module ``label``.
     """
     try:
         _check_types(policy)
@@ -121,11 +113,10 @@ def _frozen_names(selection: Mapping[str, Any], module: nn.Module, label: str) -
         _warn(f'{label}: freeze_ratio {value!r} of {len(layers.layers)} layers freezes none')
     if len(frozen) == len(layers.layers):
         return ('',)
-    freezes_stem = (
-        frozen or setting == 'unfreeze_layers' or (setting, value) == ('frozen_stages', 0)
-    )
-    stem = layers.stem if freezes_stem else ()
-    return (*stem, *(name for index in sorted(frozen) for name in layers.layers[index]))
+    frozen_layers = [name for index in sorted(frozen) for name in layers.layers[index]]
+    if frozen or setting == 'unfreeze_layers' or (setting, value) == ('frozen_stages', 0):
+        return (*layers.stem, *frozen_layers)
+    return ()
 
 
 def _frozen_indices(setting: str, value: Any, layers: Layers) -> set[int]:

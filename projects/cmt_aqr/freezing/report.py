@@ -12,55 +12,38 @@ from .audit import Frozen
 from .names import by_part, part_names
 from .schedule import RateSummary
 
-_HEAD = ('module', 'frozen', 'trainable', 'frozen MB', 'trainable MB')
+_HEAD = (
+    'module',
+    'frozen',
+    'trainable',
+    'frozen MB',
+    'trainable MB',
+    'rate: start',
+    'highest',
+    'end',
+)
 _MOMENTS = ('start', 'highest', 'end')
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartRates:
-    """Learning rates of a part over a run, as (lowest, highest) among its parameters.
-
-    Attributes:
-        start: rates in the first iteration.
-        highest: rates at the peak of the schedule; ``None`` if the schedule is unknown.
-        end: rates in the last iteration; ``None`` if the schedule is unknown.
-    """
-
-    start: tuple[float, float]
-    highest: tuple[float, float] | None
-    end: tuple[float, float] | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Row:
-    """Parameters of one part of the model.
-
-    Attributes:
-        part: name of the part.
-        frozen: number of frozen values.
-        trainable: number of trainable values.
-        frozen_mb: size of the frozen parameters in megabytes (10^6 bytes).
-        trainable_mb: size of the trainable parameters in megabytes.
-        rate: learning rates of the trainable parameters; ``None`` if no optimizer has any of them.
-        without_rate: names of trainable parameters that no optimizer has.
-    """
+    """Parameters of one part of the model: numbers of values, and sizes in 10^6 bytes."""
 
     part: str
     frozen: int
     trainable: int
     frozen_mb: float
     trainable_mb: float
-    rate: PartRates | None
+    rate: dict[str, tuple[float, float] | None] | None
+    """lowest and highest rate among the trainable parameters at the ``start``, the ``highest``
+    point and the ``end`` of the schedule, of which the last two are ``None`` if it is unknown;
+    ``None`` if the optimizer has no parameter of the part"""
     without_rate: tuple[str, ...]
+    """names of trainable parameters that the optimizer lacks"""
 
 
 def make_table(model: nn.Module, rates: Mapping[int, RateSummary]) -> list[Row]:
-    """One row for each part of the model.
-
-    Args:
-        model: without a wrapper for distributed training.
-        rates: learning rates of each parameter by its ``id``, see :func:`.schedule.plan_rates`.
-    """
+    """One row for each part of the model; ``rates`` are those of :func:`.schedule.plan_rates`."""
     parameters = dict(model.named_parameters())
     parts = part_names(model)
     members = {**{part: [] for part in parts}, **by_part(parameters, parts)}
@@ -71,11 +54,10 @@ def format_table(table: Sequence[Row]) -> str:
     """The rows and their sum as aligned text."""
     numbers = [(row.frozen, row.trainable, row.frozen_mb, row.trainable_mb) for row in table]
     sums = [sum(column) for column in zip(*numbers, strict=True)] or [0, 0, 0.0, 0.0]
-    head = (*_HEAD, *(f'rate: {moment}' if moment == 'start' else moment for moment in _MOMENTS))
     cells = [
         (row.part, *_sizes(*sizes), *_rate(row)) for row, sizes in zip(table, numbers, strict=True)
     ]
-    return align([head, *cells, ('total', *_sizes(*sums), *('' for _ in _MOMENTS))])
+    return align([_HEAD, *cells, ('total', *_sizes(*sums), '', '', '')])
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:
@@ -91,13 +73,7 @@ def align(lines: Sequence[Sequence[str]]) -> str:
 
 
 def describe(frozen: Frozen, filled: Mapping[str, str], table: Sequence[Row]) -> dict:
-    """Plain data about the frozen parts, for a JSON report.
-
-    Args:
-        frozen: the frozen parts of the model.
-        filled: source of each tensor that a checkpoint filled, by name.
-        table: see :func:`make_table`.
-    """
+    """Plain data for a JSON report; ``filled`` has the source of each tensor from a checkpoint."""
     return {
         'modules': [asdict(row) for row in table],
         'frozen_parameters': len(frozen.parameters),
@@ -120,7 +96,7 @@ def _row(
         trainable=sum(p.numel() for p in trainable.values()),
         frozen_mb=_megabytes(frozen),
         trainable_mb=_megabytes(trainable.values()),
-        rate=PartRates(**{m: _span(found, m) for m in _MOMENTS}) if found else None,
+        rate={moment: _span(found, moment) for moment in _MOMENTS} if found else None,
         without_rate=tuple(name for name, p in trainable.items() if id(p) not in rates),
     )
 
@@ -142,7 +118,7 @@ def _rate(row: Row) -> tuple[str, ...]:
     lacking = f'{len(row.without_rate)} without' if row.without_rate else ''
     if row.rate is None:
         return (lacking or '-', *('' if lacking else '-' for _ in _MOMENTS[1:]))
-    start, *others = (_range(getattr(row.rate, moment)) for moment in _MOMENTS)
+    start, *others = map(_range, row.rate.values())
     return (f'{start}, {lacking}' if lacking else start, *others)
 
 

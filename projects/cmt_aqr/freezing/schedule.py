@@ -6,13 +6,12 @@ from the first step on. Such schedulers are recognised by their rates, not by th
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
+from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
@@ -24,40 +23,18 @@ BASE = '(base)'
 _RELATIVE_TOLERANCE = 1e-3
 _ABSOLUTE_TOLERANCE = 1e-9
 
-# Options of OneCycleLR and ReduceOnPlateauLR that may be lists with a value for each group.
-_OPTIONS_BY_GROUP = ('eta_max', 'min_value')
-
 Schedule = Mapping | Sequence[Mapping] | None
 """``param_scheduler`` of a config."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunLength:
-    """Length of a run, either by epochs or by iterations.
-
-    Attributes:
-        epoch_length: iterations per epoch.
-        max_epochs: length of a run by epochs.
-        max_iters: length of a run by iterations, in which mmengine steps no scheduler by epoch.
-
-    Raises:
-        ValueError: not exactly one of ``max_epochs`` and ``max_iters`` is given, or a length is
-            below 1.
-    """
+class RunLength(NamedTuple):
+    """Length of a run, either by epochs or by iterations."""
 
     epoch_length: int
+    """iterations per epoch"""
     max_epochs: int | None = None
     max_iters: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.max_epochs is None) == (self.max_iters is None):
-            raise ValueError(
-                f'max_epochs is {self.max_epochs} and max_iters is {self.max_iters}; give one of '
-                'them'
-            )
-        for name, length in vars(self).items():
-            if length is not None and length < 1:
-                raise ValueError(f'{name} is {length}; it must be 1 or greater')
+    """in a run by iterations, mmengine steps no scheduler by epoch"""
 
     @property
     def iterations(self) -> int:
@@ -73,26 +50,14 @@ class RateSummary(NamedTuple):
     end: float | None = None
 
 
-class RatePlan(NamedTuple):
-    """Learning rates of a run.
-
-    Attributes:
-        rates: rates of each parameter by its ``id``.
-        faults: messages of :func:`check_schedule`.
-    """
-
-    rates: dict[int, RateSummary]
-    faults: list[str]
-
-
 def simulate(
     param_groups: Sequence[Mapping], param_scheduler: Schedule, length: RunLength
 ) -> dict[str, np.ndarray]:
     """Learning rate of every group in every iteration of a run.
 
-    mmengine's schedulers are built and stepped as by its Runner, for all groups at once; 70,000
-    iterations take about a second, even with a group for every parameter. ``ReduceOnPlateauLR``
-    sees a constant score every ``epoch_length`` iterations.
+    mmengine's schedulers are built and stepped as by its Runner, once for all groups of the same
+    rate; 70,000 iterations take about a second. ``ReduceOnPlateauLR`` sees a constant score every
+    ``epoch_length`` iterations.
 
     Args:
         param_groups: groups of the optimizer, before or after schedulers were built on it. Read are
@@ -109,10 +74,8 @@ def simulate(
         ValueError: two groups have the same name, or all have a rate of 0.
     """
     configs = _as_list(param_scheduler)
-    names = _names(param_groups)
-    leaders = _leaders(param_groups, configs)
-    distinct = sorted(set(leaders))
-    optim_wrapper = _stand_in([param_groups[i] for i in distinct], _base_lr(param_groups))
+    distinct = [*dict.fromkeys(map(_start, param_groups))]
+    optim_wrapper = _stand_in(distinct, _base_lr(param_groups))
     schedulers = [_build(config, optim_wrapper, length) for config in configs]
     optim_wrapper.step()  # schedulers warn about an optimizer that never stepped
 
@@ -132,8 +95,9 @@ def simulate(
             for scheduler in by_score:
                 scheduler.step({scheduler.monitor: 0.0})
     *columns, base = rates.T
-    by_leader = dict(zip(distinct, columns, strict=True))
-    return {**dict(zip(names, map(by_leader.get, leaders), strict=True)), BASE: base}
+    by_start = dict(zip(distinct, columns, strict=True))
+    named = zip(_names(param_groups), param_groups, strict=True)
+    return {**{name: by_start[_start(group)] for name, group in named}, BASE: base}
 
 
 def check_schedule(
@@ -142,8 +106,7 @@ def check_schedule(
     """Simulated rates, and a message if a group does not keep ``lr_mult`` times the base rate.
 
     The message names every scheduler at fault, a group that it overrides, and the remedy.
-    Schedulers of other quantities than the learning rate are not checked. Arguments and errors are
-    those of :func:`simulate`.
+    Arguments and errors are those of :func:`simulate`.
     """
     rates = simulate(param_groups, param_scheduler, length)
     multipliers = _multipliers(param_groups)
@@ -161,47 +124,16 @@ def check_schedule(
 
 
 def plan_rates(
-    optim_wrapper: OptimWrapper | OptimWrapperDict, param_scheduler: Schedule, length: RunLength
-) -> RatePlan:
-    """Simulate and check the schedules of one or several optimizers.
-
-    Args:
-        optim_wrapper: before or after schedulers were built on it.
-        param_scheduler: the schedulers of a config; for several optimizers, shared or a dict by
-            optimizer name.
-        length: length of the run.
-
-    Raises:
-        TypeError, ValueError: see :func:`simulate`.
-    """
-    plan = RatePlan({}, [])
-    for groups, config in _by_optimizer(optim_wrapper, param_scheduler):
-        rates, fault = check_schedule(groups, config, length)
-        plan.faults.extend([fault] if fault else [])
-        for name, group in zip(_names(groups), groups, strict=True):
-            rate = rates[name]
-            summary = RateSummary(float(rate[0]), float(rate.max()), float(rate[-1]))
-            plan.rates.update((id(parameter), summary) for parameter in group['params'])
-    return plan
-
-
-def plan_of_start(optim_wrapper: OptimWrapper | OptimWrapperDict) -> RatePlan:
-    """The initial rates of a run whose schedulers cannot be simulated."""
-    groups = [group for groups, _ in _by_optimizer(optim_wrapper, None) for group in groups]
-    return RatePlan({id(p): RateSummary(g['lr']) for g in groups for p in g['params']}, [])
-
-
-def _by_optimizer(
-    optim_wrapper: OptimWrapper | OptimWrapperDict, param_scheduler: Schedule
-) -> Iterator[tuple[list[dict], Schedule]]:
-    """Groups and schedule of each optimizer, assigned as in ``Runner.build_param_scheduler``."""
-    if not isinstance(optim_wrapper, OptimWrapperDict):
-        yield optim_wrapper.optimizer.param_groups, param_scheduler
-        return
-    by_name = isinstance(param_scheduler, Mapping) and 'type' not in param_scheduler
-    for name, wrapper in optim_wrapper.items():
-        config = param_scheduler[name] if by_name else param_scheduler
-        yield wrapper.optimizer.param_groups, config
+    param_groups: Sequence[Mapping], param_scheduler: Schedule, length: RunLength
+) -> tuple[dict[int, RateSummary], str | None]:
+    """Rates of each parameter by its ``id``, and the message of :func:`check_schedule`."""
+    rates, fault = check_schedule(param_groups, param_scheduler, length)
+    summaries = {}
+    for name, group in zip(_names(param_groups), param_groups, strict=True):
+        rate = rates[name]
+        summary = RateSummary(float(rate[0]), float(rate.max()), float(rate[-1]))
+        summaries.update((id(parameter), summary) for parameter in group['params'])
+    return summaries, fault
 
 
 def _deviation(rates: Mapping[str, np.ndarray], multipliers: Mapping[str, float]) -> str | None:
@@ -283,22 +215,9 @@ def _multipliers(param_groups: Sequence[Mapping]) -> dict[str, float]:
     return dict(zip(_names(param_groups), multipliers, strict=True))
 
 
-def _leaders(param_groups: Sequence[Mapping], configs: Sequence[Mapping]) -> list[int]:
-    """For each group, the index of the first group with the same rates.
-
-    mmengine's own constructor makes a group of every parameter.
-    """
-    if any(isinstance(c.get(k), Sequence) for c in configs for k in _OPTIONS_BY_GROUP):
-        return [*range(len(param_groups))]
-    first: dict[float, int] = {}
-    return [first.setdefault(_start(group), i) for i, group in enumerate(param_groups)]
-
-
-def _stand_in(param_groups: Sequence[Mapping], base_lr: float) -> OptimWrapper:
-    """An optimizer wrapper with the rates of ``param_groups`` and placeholder parameters."""
-    groups = [
-        {'params': [nn.Parameter(torch.zeros(1))], 'lr': _start(group)} for group in param_groups
-    ]
+def _stand_in(rates: Sequence[float], base_lr: float) -> OptimWrapper:
+    """An optimizer wrapper with a group of each rate and placeholder parameters."""
+    groups = [{'params': [nn.Parameter(torch.zeros(1))], 'lr': rate} for rate in rates]
     optim_wrapper = OptimWrapper(torch.optim.AdamW(groups, lr=base_lr))
     # mmengine schedules a base rate beside the groups, but only if there are several groups.
     if optim_wrapper.base_param_settings is None:

@@ -15,6 +15,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..running_hooks import unwrap
 from .audit_hook import FreezeAuditHook
 from .freeze_handle import freeze, handle_of, preview
 from .names import is_within
@@ -28,14 +29,10 @@ class UnfreezeScheduleHook(Hook):
 
     The model's config must not freeze anything that the schedule trains later. The optimizer then
     has the groups of all phases, each with the rate of its key, and a parameter is in its group
-    while it trains, see :mod:`~projects.cmt_aqr.freezing.optimizer_membership`. Schedulers need no
-    change, newly trainable parameters start with fresh optimizer state, refrozen ones leave the
-    optimizer, and a checkpoint of any phase resumes in the phase that is due. A module without a
-    key in ``custom_keys`` learns at the base rate, which is high for a trained backbone.
-
-    A model wrapped for distributed training is wrapped again at each phase, because the reducer
-    handles only the parameters that were trainable when it was built. A :class:`FreezeAuditHook` of
-    the run is informed.
+    while it trains, see :mod:`~projects.cmt_aqr.freezing.optimizer_membership`. A checkpoint of any
+    phase resumes in the phase that is due. A module without a key in ``custom_keys`` learns at the
+    base rate, which is high for a trained backbone. A :class:`FreezeAuditHook` of the run is
+    informed.
 
     The following trains the last layer from epoch 3, the last two from epoch 10, and everything
     including the stem from epoch 15, in a config whose base freezes the module::
@@ -119,14 +116,13 @@ class UnfreezeScheduleHook(Hook):
 
     def _trained_before(self, epoch: int, module: nn.Module) -> Iterator[str]:
         """Names of the tensors trained in earlier phases, including those before a resumed run."""
-        for start, frozen in self._frozen.items():
-            if start < epoch:
-                for name in module.state_dict():
-                    if not frozen.covers(name):
-                        yield f'{self.module}.{name}'
+        earlier = [frozen for start, frozen in self._frozen.items() if start < epoch]
+        for name in module.state_dict():
+            if not all(frozen.covers(name) for frozen in earlier):
+                yield f'{self.module}.{name}'
 
     def _find_module(self, runner: Runner) -> nn.Module:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         try:
             return model.get_submodule(self.module)
         except AttributeError:
@@ -161,13 +157,17 @@ class UnfreezeScheduleHook(Hook):
     def _check_phases(self, optim_wrapper: OptimWrapper, module: nn.Module) -> None:
         """Resolve every phase, so that none fails in the middle of the run."""
         optimized = {id(parameter) for parameter in members(optim_wrapper.optimizer)}
+        handle = handle_of(module)
+        own = handle.frozen_parameters if handle is not None else []
+        # Trainable apart from the module's own policy.
+        candidates = [n for n, p in module.named_parameters() if p.requires_grad or n in own]
         trained = set()
         for epoch, policy in self.policies.items():
             try:
                 self._frozen[epoch] = frozen = preview(module, policy, name=self.module)
             except ValueError as error:
                 raise ValueError(f'UnfreezeScheduleHook, epoch {epoch}: {error}') from None
-            trains = [name for name in _not_frozen_otherwise(module) if not frozen.covers(name)]
+            trains = [name for name in candidates if not frozen.covers(name)]
             missing = [name for name in trains if id(module.get_parameter(name)) not in optimized]
             if missing:
                 raise ValueError(
@@ -182,13 +182,6 @@ class UnfreezeScheduleHook(Hook):
                 f'UnfreezeScheduleHook: no phase trains any part of {self.module}: it has no '
                 'parameters, or they are frozen by other means than its own policy'
             )
-
-
-def _not_frozen_otherwise(module: nn.Module) -> list[str]:
-    """Names of the parameters that are trainable apart from the module's own policy."""
-    handle = handle_of(module)
-    by_policy = handle.frozen_parameters if handle is not None else []
-    return [n for n, p in module.named_parameters() if p.requires_grad or n in by_policy]
 
 
 def _read_schedule(schedule: object, module: str) -> dict[int, FreezePolicy]:
@@ -227,7 +220,7 @@ def _audits(runner: Runner) -> list[FreezeAuditHook]:
 
 
 def _wrap_again(runner: Runner) -> None:
-    """Replace the wrapper for distributed training by one that handles what is trainable now."""
+    """Renew the wrapper for distributed training, which handles what was trainable when built."""
     if isinstance(runner.model, DistributedDataParallel):
         wrapper = runner.cfg.get('model_wrapper_cfg')
         runner.model = runner.wrap_model(wrapper, runner.model.module)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mmdet3d.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import nn
@@ -29,24 +29,20 @@ _MIXED_PRECISION_OPTIONS = ('type', 'dtype', 'loss_scale', 'use_fsdp')
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Findings of :func:`verify`.
-
-    Attributes:
-        model: the model in training mode.
-        frozen: its frozen parts.
-        filled: source of each tensor that a checkpoint filled.
-        table: parameters and learning rates over the run, by module.
-        optimizer: number of ``groups``, of ``trainable`` and ``frozen`` tensors in them, and of
-            trainable tensors ``left_out``.
-        violations: the violations that would stop the run.
-    """
+    """Findings of :func:`verify`."""
 
     model: nn.Module
+    """in training mode"""
     frozen: Frozen
     filled: Mapping[str, str]
+    """source of each tensor that a checkpoint filled"""
     table: list[Row]
+    """parameters and learning rates over the run, by module"""
     optimizer: Mapping[str, int]
+    """number of ``groups``, of ``trainable`` and ``frozen`` tensors in them, and of trainable
+    tensors ``left_out``"""
     violations: list[Violation]
+    """the violations that would stop the run"""
 
     def describe(self) -> dict:
         """Plain data, with the keys of a run's report."""
@@ -89,15 +85,18 @@ def verify(cfg: Config, *, epoch_length: int) -> Verification:
         epoch_length: iterations per epoch.
 
     Raises:
-        ValueError: a freezing policy, a key of ``custom_keys`` or the length of the run is invalid.
+        ValueError: a freezing policy or a key of ``custom_keys`` is invalid.
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = MODELS.build(cfg.model)
         filled = _fill(model, cfg.get('load_from'))
         optim_wrapper = build_optim_wrapper(model, _in_full_precision(cfg.optim_wrapper))
         # Before groups change: afterwards a rate would be missing for what a hook freezes.
-        rates, faults = plan_rates(
-            optim_wrapper, cfg.get('param_scheduler'), _length(cfg, epoch_length)
+        groups = optim_wrapper.optimizer.param_groups
+        names = ('max_epochs', 'max_iters')
+        length = {name: cfg.train_cfg[name] for name in names if name in cfg.train_cfg}
+        rates, fault = plan_rates(
+            groups, cfg.get('param_scheduler'), RunLength(epoch_length=epoch_length, **length)
         )
         hooks = _freezing_hooks(cfg)
     patterns = []
@@ -114,12 +113,12 @@ def verify(cfg: Config, *, epoch_length: int) -> Verification:
         frozen=frozen,
         filled=filled,
         table=make_table(model, rates),
-        optimizer=_count(model, frozen, optim_wrapper),
+        optimizer=_count(model, frozen, groups),
         violations=[
             *audit.check_filled(model, frozen, filled, allowed),
             *audit.check_parameters(frozen, optim_wrapper),
             *audit.check_modes(frozen),
-            *audit.check_rates(faults),
+            *audit.check_rates(fault),
         ],
     )
 
@@ -155,23 +154,14 @@ def _in_full_precision(config: Mapping) -> Mapping:
     return {name: value for name, value in config.items() if name not in _MIXED_PRECISION_OPTIONS}
 
 
-def _length(cfg: Config, epoch_length: int) -> RunLength:
-    names = ('max_epochs', 'max_iters')
-    length = {name: cfg.train_cfg[name] for name in names if name in cfg.train_cfg}
-    return RunLength(epoch_length=epoch_length, **length)
-
-
 def _freezing_hooks(cfg: Config) -> list[FreezeAuditHook | UnfreezeScheduleHook]:
     wanted = {FreezeAuditHook.__name__, UnfreezeScheduleHook.__name__}
     configs = cfg.get('custom_hooks') or []
     return [HOOKS.build(c) for c in configs if str(c['type']).rsplit('.', 1)[-1] in wanted]
 
 
-def _count(
-    model: nn.Module, frozen: Frozen, optim_wrapper: OptimWrapper | OptimWrapperDict
-) -> dict[str, int]:
+def _count(model: nn.Module, frozen: Frozen, groups: Sequence[Mapping]) -> dict[str, int]:
     """Number of groups, and of tensors inside and outside of them."""
-    groups = audit.param_groups(optim_wrapper)
     optimized = {id(parameter) for group in groups for parameter in group['params']}
     trainable = {id(p) for p in model.parameters()} - frozen.names_by_id.keys()
     return {

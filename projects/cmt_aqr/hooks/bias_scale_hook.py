@@ -1,4 +1,4 @@
-"""Keep the learned scales of routing forms in their range."""
+"""Hook that keeps the learned scales of routing forms in their range."""
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook

@@ -28,7 +28,7 @@ def stop(
     samples: Sequence[str],
     gradients: Mapping[str, float] | None = None,
 ) -> NoReturn:
-    """End the run and write the content of the error to ``<log_dir>/not_finite_rank<R>.json``.
+    """Raise a FloatingPointError and write its content to ``<log_dir>/not_finite_rank<R>.json``.
 
     Args:
         runner: the run.
@@ -36,9 +36,6 @@ def stop(
         losses: parts of the loss in the last iteration.
         samples: names of this process's samples in the step.
         gradients: largest absolute gradient by part of the model.
-
-    Raises:
-        FloatingPointError: always.
     """
     facts = dict(epoch=runner.epoch + 1, iteration=runner.iter + 1, samples=[*samples])
     facts |= dict(what=what, losses={**losses}, gradients={**(gradients or {})})

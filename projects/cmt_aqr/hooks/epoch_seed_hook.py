@@ -14,10 +14,10 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import HOOKS
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from torch.utils.data import get_worker_info
 
-from .pipelines import pipelines_of
+from .pipelines import check_epochs, pipelines_of
 
 # Consumers of random numbers; above zero, which numpy's SeedSequence treats like no number.
 _LOADING, _TRAINING, _FIRST_WORKER = 1, 2, 3
@@ -31,22 +31,17 @@ class EpochSeedHook(Hook):
     different numbers, so ``diff_rank_seed`` is not needed, and a run resumed with the same number
     of processes and workers equals an uninterrupted one bit for bit. A transform is prepended to
     the pipeline of each dataset, which seeds a worker at its first sample of an epoch.
+
+    Raises:
+        ValueError: before training, the run does not count epochs.
     """
 
     def __init__(self) -> None:
         self._epoch = torch.full((1,), -1, dtype=torch.int64)
 
     def before_train(self, runner: Runner) -> None:
-        """Prepend the transform, before any worker starts.
-
-        Raises:
-            ValueError: the run has no epochs.
-        """
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ValueError(
-                f'EpochSeedHook seeds by the epoch, which {type(runner.train_loop).__name__} does '
-                "not count; leave it out, or train with train_cfg=dict(type='EpochBasedTrainLoop')"
-            )
+        """Prepend the transform, before any worker starts."""
+        check_epochs(runner, 'EpochSeedHook seeds', 'leave it out')
         self._epoch.share_memory_()
         seeding = _SeedWorker(seed=runner.seed, rank=get_rank(), epoch=self._epoch)
         for pipeline in pipelines_of(runner.train_dataloader.dataset):

@@ -9,12 +9,11 @@ from collections.abc import Callable
 import torch
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.utils import get_total_norm
 
+from ..running_hooks import unwrap
 from ..samples import sample_names
 from .divergence import loss_parts, stop
 
@@ -39,6 +38,7 @@ class FiniteGradientHook(Hook):
 
     Raises:
         ValueError: `max_skipped` is negative.
+        FloatingPointError: after an iteration, its gradient is not finite.
     """
 
     priority = 'VERY_HIGH'
@@ -51,20 +51,18 @@ class FiniteGradientHook(Hook):
         self._gradients: dict[str, float] = {}  # of a step that must end the run
         self._skipped = 0
         self._has_ended = False
-        self._steps: list[tuple[OptimWrapper, Callable]] = []
+        self._step_of_wrapper: Callable | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Inspect gradients between backward and clipping, where mmengine has no hook."""
-        self._steps = [(wrapper, wrapper.step) for wrapper in _wrappers(runner)]
-        for wrapper, step in self._steps:
-            checked = functools.partial(self._step, runner, wrapper, step)
-            # Keeps the attributes by which mmengine's schedulers count steps.
-            wrapper.step = functools.update_wrapper(checked, step)
+        self._step_of_wrapper = runner.optim_wrapper.step
+        checked = functools.partial(self._step, runner)
+        # Keeps the attributes by which mmengine's schedulers count steps.
+        runner.optim_wrapper.step = functools.update_wrapper(checked, self._step_of_wrapper)
 
     def after_train(self, runner: Runner) -> None:
-        """Restore the optimizer wrappers."""
-        for wrapper, step in self._steps:
-            wrapper.step = step
+        """Restore the optimizer wrapper."""
+        runner.optim_wrapper.step = self._step_of_wrapper
 
     def after_train_iter(
         self,
@@ -73,11 +71,7 @@ class FiniteGradientHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Stop the run if the gradient of this iteration's step requires it.
-
-        Raises:
-            FloatingPointError: the gradient is not finite.
-        """
+        """Stop the run if the gradient of this iteration's step requires it."""
         self._samples += sample_names((data_batch or {}).get('data_samples', []))
         if self._gradients:
             in_a_row = f' for {self._skipped} steps in a row' if self._skipped > 1 else ''
@@ -91,36 +85,29 @@ class FiniteGradientHook(Hook):
         if self._has_ended:
             self._samples, self._has_ended = [], False
 
-    def _step(self, runner: Runner, wrapper: OptimWrapper, step: Callable, **kwargs) -> None:
-        """Take the wrapper's step if the gradients are finite."""
+    def _step(self, runner: Runner, **kwargs) -> None:
+        """Take the optimizer's step if the gradients are finite."""
         self._has_ended = True
         gradients = [p.grad for p in runner.model.parameters() if p.grad is not None]
         # The largest absolute value, unlike a sum, cannot overflow.
         if get_total_norm(gradients, norm_type=math.inf).isfinite():
             self._skipped = 0
-            step(**kwargs)
+            self._step_of_wrapper(**kwargs)
             return
         self._skipped += 1
-        has_scale = hasattr(wrapper, 'loss_scaler')
+        has_scale = hasattr(runner.optim_wrapper, 'loss_scaler')
         if not has_scale or self._skipped > self.max_skipped:
             self._gradients = largest_gradients(runner.model)
         if has_scale:
-            step(**kwargs)  # which skips it and lowers the scale
+            self._step_of_wrapper(**kwargs)  # which skips it and lowers the scale
 
 
 @torch.no_grad()
 def largest_gradients(model: nn.Module) -> dict[str, float]:
     """Largest absolute gradient of each part, two names deep; NaN if any of its values is."""
-    if is_model_wrapper(model):
-        model = model.module
     parts: dict[str, list[torch.Tensor]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in unwrap(model).named_parameters():
         if parameter.grad is not None:
             part = '.'.join(name.split('.')[:2])
             parts.setdefault(part, []).append(parameter.grad.abs().max())
     return {part: float(torch.stack(values).max()) for part, values in parts.items()}
-
-
-def _wrappers(runner: Runner) -> list[OptimWrapper]:
-    wrapper = runner.optim_wrapper
-    return [*wrapper.values()] if isinstance(wrapper, OptimWrapperDict) else [wrapper]

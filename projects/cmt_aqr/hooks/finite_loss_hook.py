@@ -18,6 +18,9 @@ class FiniteLossHook(Hook):
     repeated; the same is written beside the log. The hook runs before the checkpoint hook, so no
     weights of that step are saved. mmdet's ``CheckInvalidLossHook`` checks only the sum, every 50
     iterations.
+
+    Raises:
+        FloatingPointError: after an iteration, a part of its loss is not finite.
     """
 
     priority = 'VERY_HIGH'
@@ -29,11 +32,7 @@ class FiniteLossHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Check every part of the loss.
-
-        Raises:
-            FloatingPointError: a part is not finite.
-        """
+        """Check every part of the loss."""
         losses = loss_parts(outputs)
         if not all(math.isfinite(value) for value in losses.values()):
             samples = sample_names((data_batch or {}).get('data_samples', []))

@@ -1,11 +1,10 @@
-"""Log the attention of queries to each sensor, and the router's weights and scales.
+"""Hook that logs the attention of queries to each sensor, and the router's weights and scales.
 
 Shapes: B batch, L decoder layers, H heads, Q queries, M token groups.
 """
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +13,13 @@ from mmdet3d.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ..aqr import TokenLayout
 from ..aqr.router import RouterOutput
 from ..head import MODALITIES, CmtHead
+from ..running_hooks import unwrap
 from ..transformer import RoutingForm, TokenGroups
 
 # A bias moves the attention of a (query, head) pair noticeably only if both sensors have a share.
@@ -49,15 +47,13 @@ class _Watch:
         self.clamped: list[Tensor] = []
         self._groups: TokenGroups | None = None
         self._layers: list[Tensor] = []
-        attentions = [layer.attentions[1].attn for layer in head.transformer.layers]
-        self._handles: list[RemovableHandle] = [
+        self._handles = [
             head.register_forward_pre_hook(self._start),
-            *(
-                attention.register_forward_hook(self._attended, with_kwargs=True)
-                for attention in attentions
-            ),
             head.register_forward_hook(self._finish),
         ]
+        for layer in head.transformer.layers:
+            attention = layer.attentions[1].attn
+            self._handles.append(attention.register_forward_hook(self._attended, with_kwargs=True))
         if head.router is not None:
             self._handles.append(head.router.register_forward_hook(self._routed))
 
@@ -154,7 +150,7 @@ class RoutingLogHook(Hook):
         """Add the record to the log."""
         watch = self._stop()
         if watch is not None:
-            self._log(runner, self._figures(runner, [watch], 'train'), 'train')
+            self._log(runner, [watch], 'train')
             self._warn_of_limits(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -188,21 +184,18 @@ class RoutingLogHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add the figures to the metrics."""
-        self._add_to_metrics(runner, metrics, 'val')
+        metrics.update(self._log(runner, self._tested, 'val'))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add the figures to the metrics."""
-        self._add_to_metrics(runner, metrics, 'test')
+        metrics.update(self._log(runner, self._tested, 'test'))
 
-    def _add_to_metrics(self, runner: Runner, metrics: dict[str, float] | None, phase: str) -> None:
-        figures = self._figures(runner, self._tested, phase)
-        if metrics is not None:
-            metrics.update(figures)
-        self._log(runner, figures, phase)
-
-    def _log(self, runner: Runner, figures: Mapping[str, float], phase: str) -> None:
+    def _log(self, runner: Runner, watches: list[_Watch], phase: str) -> dict[str, float]:
+        """Log the figures, and return them."""
+        figures = self._figures(runner, watches, phase)
         for name, value in figures.items():  # LoggerHook, which runs later, prints these
             runner.message_hub.update_scalar(f'{phase}/{name}', value)
+        return figures
 
     def _warn_of_limits(self, runner: Runner) -> None:
         form = _routing_form(runner.model)
@@ -244,9 +237,8 @@ class RoutingLogHook(Hook):
             self._write(runner, phase, mean)
         weights = [weight for watch in watches for weight in watch.weights]
         if weights:
-            figures.update(_weight_figures(weights))
             form = _routing_form(runner.model)
-            figures.update({} if form is None else form.log_values())
+            figures |= _weight_figures(weights) | ({} if form is None else form.log_values())
         clamped = [part.flatten() for watch in watches for part in watch.clamped]
         if clamped:
             figures['clamped'] = torch.cat(clamped).float().mean().item()
@@ -263,9 +255,7 @@ class RoutingLogHook(Hook):
 
 def _head(model: nn.Module) -> CmtHead | None:
     """The model's head, if it is one of both sensors."""
-    if is_model_wrapper(model):
-        model = model.module
-    head = getattr(model, 'pts_bbox_head', None)
+    head = getattr(unwrap(model), 'pts_bbox_head', None)
     both = isinstance(head, CmtHead) and set(head.modalities) == set(MODALITIES)
     return head if both else None
 
@@ -276,7 +266,7 @@ def _routing_form(model: nn.Module) -> RoutingForm | None:
     return None if router is None else router.attention_bias_generator
 
 
-def _weight_figures(weights: list[Tensor]) -> Mapping[str, float]:
+def _weight_figures(weights: list[Tensor]) -> dict[str, float]:
     """Mean and standard deviation of the weights (B, Q, M) of several batches."""
     lidar = torch.cat([weight[..., :1].flatten() for weight in weights])
     camera = torch.cat([weight[..., 1:].flatten() for weight in weights])

@@ -1,12 +1,12 @@
-"""End of object pasting for the last epochs of a training."""
+"""Hook that ends the pasting of objects for the last epochs of a training."""
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from ..datasets.object_sampling import JointObjectSample
-from .pipelines import transforms_of
+from .pipelines import check_epochs, transforms_of
 
 
 @HOOKS.register_module()
@@ -22,7 +22,8 @@ class StopObjectSampleHook(Hook):
         num_last_epochs: number of epochs without pasted objects; 5 of 20 in CMT.
 
     Raises:
-        ValueError: ``num_last_epochs`` is negative.
+        ValueError: ``num_last_epochs`` is negative, or, before an epoch, the run does not count
+            epochs.
     """
 
     def __init__(self, *, num_last_epochs: int) -> None:
@@ -32,19 +33,11 @@ class StopObjectSampleHook(Hook):
         self._was_stopped = False
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Stops or resumes pasting for this epoch.
-
-        Raises:
-            ValueError: the run does not count epochs.
-        """
+        """Stop or resume pasting for this epoch."""
         samplings = [*transforms_of(runner.train_dataloader.dataset, JointObjectSample)]
         if not samplings:
             return
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ValueError(
-                f'StopObjectSampleHook counts epochs, and {type(runner.train_loop).__name__} does '
-                "not; leave it out, or train with train_cfg=dict(type='EpochBasedTrainLoop')"
-            )
+        check_epochs(runner, 'StopObjectSampleHook stops pasting', 'leave it out')
         stopped = runner.epoch >= runner.max_epochs - self.num_last_epochs
         if stopped and not self._was_stopped:
             print_log(f'no objects are pasted from epoch {runner.epoch + 1} on', logger='current')
