@@ -11,12 +11,6 @@ data_command = 'python tools/make_frame_tables.py ../shared/nuscenes_frame --out
 point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 post_center_range = [-61.2, -61.2, -10.0, 61.2, 61.2, 10.0]
 voxel_size = [0.225, 0.225, 0.4]
-num_voxels = [
-    round((high - low) / size)
-    for low, high, size in zip(
-        point_cloud_range[:3], point_cloud_range[3:], voxel_size, strict=True
-    )
-]
 image_size = (160, 400)
 pack_health = dict(point_cloud_range=point_cloud_range, voxel_size=voxel_size)
 
@@ -59,10 +53,7 @@ model = dict(
             point_cloud_range=point_cloud_range, voxel_size=voxel_size, max_voxels=(20000, 20000)
         )
     ),
-    pts_middle_encoder=dict(
-        sparse_shape=[num_voxels[2] + 1, num_voxels[1], num_voxels[0]],
-        norm_cfg=dict(type='BN1d', **norm_cfg),
-    ),
+    pts_middle_encoder=dict(norm_cfg=dict(type='BN1d', **norm_cfg)),
     pts_backbone=dict(norm_cfg=norm_cfg),
     pts_neck=dict(norm_cfg=norm_cfg),
     pts_bbox_head=dict(

@@ -7,12 +7,6 @@ The released model started from an image backbone trained by FCOS3D: give such w
 _base_ = './cmt_voxel0100_r50_800x320_cbgs.py'
 
 voxel_size = [0.075, 0.075, 0.2]
-num_voxels = [
-    round((high - low) / size)
-    for low, high, size in zip(
-        _base_.point_cloud_range[:3], _base_.point_cloud_range[3:], voxel_size, strict=True
-    )
-]
 model = dict(
     data_preprocessor=dict(voxel_layer=dict(voxel_size=voxel_size)),
     img_backbone=dict(
@@ -23,8 +17,7 @@ model = dict(
         norm_eval=True,
     ),
     img_neck=dict(in_channels=[768, 1024]),
-    # One more along z, as in SECOND.
-    pts_middle_encoder=dict(sparse_shape=[num_voxels[2] + 1, num_voxels[1], num_voxels[0]]),
+    pts_middle_encoder=dict(sparse_shape=None),  # all of the range, unlike r50
 )
 pack_health = dict(voxel_size=voxel_size, bev_stride=_base_.out_size_factor)
 

@@ -1,9 +1,7 @@
 """A trained CMT fine-tuned under sensor failures by the recipe `frozen`, without a router.
 
-The control of `configs/cmt_aqr/cmt_aqr_voxel0075_vov_1600x640_cbgs_failures.py`. Failures damage
-the data as they are loaded, before augmentation. They replace masked-modal training, which could
-remove the sensor that a failure has left. No objects are pasted, as in all fine-tuning: they would
-appear intact in a cloud that has lost its beams, and in black images.
+The control of `configs/cmt_aqr/cmt_aqr_voxel0075_vov_1600x640_cbgs_failures.py`. The failures are
+those of `cmt_voxel0100_r50_800x320_cbgs_failures_finetune.py`, which gives the reasons.
 
 Give the trained CMT as `load_from`: the run refuses to start from random frozen weights.
 """

@@ -44,7 +44,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         img_backbone: config of the image backbone.
         img_neck: config of its neck, whose first output the head takes.
         pts_voxel_encoder: config of the voxel encoder.
-        pts_middle_encoder: config of the sparse encoder.
+        pts_middle_encoder: config of the sparse encoder. By default its ``sparse_shape`` has the
+            voxels of the point cloud range, and one more along z, as in SECOND.
         pts_backbone: config of the BEV backbone.
         pts_neck: config of its neck, whose first output the head takes.
         grid_mask: config of an augmentation of the normalised images.
@@ -82,6 +83,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
     ) -> None:
         grid = _voxel_grid(data_preprocessor, pts_middle_encoder)
         if grid is not None:
+            pts_middle_encoder = {**pts_middle_encoder, 'sparse_shape': grid.shape}
             voxel_layer = {'sparse_shape': grid.shape, **data_preprocessor['voxel_layer']}
             data_preprocessor = {**data_preprocessor, 'voxel_layer': voxel_layer}
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -349,4 +351,6 @@ def _voxel_grid(
     voxel_layer = (data_preprocessor or {}).get('voxel_layer')
     if voxel_layer is None or pts_middle_encoder is None:
         return None
-    return VoxelGrid(voxel_layer['voxel_size'], pts_middle_encoder['sparse_shape'])
+    size, limits = voxel_layer['voxel_size'], voxel_layer['point_cloud_range']
+    x, y, z = (round((limits[axis + 3] - limits[axis]) / size[axis]) for axis in range(3))
+    return VoxelGrid(size, pts_middle_encoder.get('sparse_shape') or [z + 1, y, x])
