@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from device_waits import DeviceWaits
 
 from projects.cmt_aqr.cameras import batch_cameras
 
@@ -21,13 +20,6 @@ def test_a_sample_with_fewer_cameras_is_padded():
     assert not cameras.complete
     assert cameras.image_shape == (64, 96)
     torch.testing.assert_close(cameras.lidar2img[1, 1:], torch.eye(4).expand(2, 4, 4))
-
-
-def test_nothing_waits_for_the_device():
-    with DeviceWaits() as waits:
-        cameras = batch_cameras([meta(3), meta(1)], like=torch.empty(2, 3, 1, device='meta'))
-    assert waits.names == ['__bool__']  # of a mask that is still on the CPU
-    assert {tensor.device.type for tensor in cameras[:3]} == {'meta'}
 
 
 def test_the_inverse_is_taken_in_double_precision():

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from device_waits import DeviceWaits
 
 from projects.cmt_aqr.geometry import (
     VoxelGrid,
@@ -20,25 +19,6 @@ from projects.cmt_aqr.geometry import (
 
 RANGE = (-10.0, -20.0, -5.0, 10.0, 20.0, 3.0)
 SHAPE = (60, 100)
-
-
-def test_nothing_waits_for_the_device():
-    points, like = torch.empty(2, 7, 3, device='meta'), torch.empty(0, device='meta')
-    with DeviceWaits() as waits:
-        outputs = [
-            unit_to_metres(points, RANGE),
-            metres_to_unit(points, RANGE),
-            depth_bins(4, RANGE, like),
-            bev_grid(4, 5, like),
-            bev_cells(points, RANGE, (0.5, 0.25)),
-            image_cells(points, SHAPE, (6, 10)),
-            token_pixels(6, 10, SHAPE, like),
-        ]
-        # Autocast does not know the device meta.
-        pixels = project(torch.rand(1, 7, 3), forward_camera(), SHAPE).pixels
-        lift(pixels, torch.ones(4), forward_camera())
-    assert {out.device.type for out in outputs} == {'meta'}
-    assert waits.names == []
 
 
 def forward_camera():

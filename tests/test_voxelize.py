@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from device_waits import DeviceWaits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.ops import Voxelization
+from pretend_device import DEVICE, PretendDevice
 
 from projects.cmt_aqr.voxelize import Voxelizer, group_equal
 
@@ -161,11 +161,13 @@ def test_voxels_beyond_the_declared_grid_are_dropped_and_counted():
 
 
 def test_one_host_read_whatever_the_batch():
-    module = Voxelizer(**GRID, **LIMITS)
-    for batch in ([random_cloud(500)] * 4, [random_cloud(0)], [random_cloud(0), random_cloud(9)]):
-        with DeviceWaits() as waits:
+    for sizes in ([500] * 4, [0], [0, 9]):
+        with PretendDevice() as device:
+            module = Voxelizer(**GRID, **LIMITS).to(DEVICE)
+            batch = [random_cloud(size).to(DEVICE) for size in sizes]
+            device.waits.clear()
             module(batch)
-        assert waits.names == ['__int__']
+        assert device.waits == {'voxelize.py:forward': 1}
 
 
 def test_constants_follow_the_module_and_are_not_saved():

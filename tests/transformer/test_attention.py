@@ -51,14 +51,6 @@ def test_heads_must_divide_channels():
         MultiheadAttention(16, num_heads=3)
 
 
-def test_dropout_only_in_training():
-    attention = MultiheadAttention(16, num_heads=4, dropout=0.5)
-    x = torch.randn(1, 6, 16)
-    assert not torch.equal(attention(x, x, x), attention(x, x, x))
-    attention.eval()
-    assert torch.equal(attention(x, x, x), attention(x, x, x))
-
-
 def make_bias(queries=3, keys=9, num_groups=2, batch_size=2):
     weights = torch.randn(batch_size, queries, num_groups)
     return BiasRouting(num_heads=4)(weights, groups=groups_of(keys, num_groups))

@@ -44,9 +44,7 @@ def attention_near_the_query(transformer, embeddings, layer):
     grid = codes(bev_grid(SIDE, SIDE, like=torch.zeros(1)))
     maps = [embedding(grid) for embedding in embeddings]
     attention = transformer.layers[layer].attentions[1].attn
-    query_weight, key_weight, _ = attention.in_proj_weight.chunk(3)
-    query = attention._split_heads((sum(maps) @ query_weight.T)[None])[0]
-    key = attention._split_heads((torch.cat(maps) @ key_weight.T)[None])[0]
+    (query,), (key,) = attention.project(sum(maps)[None], torch.cat(maps)[None])
     weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1)
     weights = weights.unflatten(-1, (len(maps), SIDE, SIDE)).unflatten(1, (SIDE, SIDE))
     inner = range(1, SIDE - 1)

@@ -21,12 +21,9 @@ class MultiheadAttention(nn.Module):
     because it hides the projected queries and keys, to which a router's bias is attached.
 
     Args:
-        embed_dims: C; must be a multiple of ``num_heads``.
-        num_heads: H.
+        embed_dims: C.
+        num_heads: H, a divisor of C.
         dropout: probability of dropping an attention weight during training.
-
-    Raises:
-        ValueError: ``num_heads`` does not divide ``embed_dims``.
     """
 
     def __init__(self, embed_dims: int, *, num_heads: int, dropout: float = 0.0) -> None:
@@ -44,17 +41,10 @@ class MultiheadAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None = None
     ) -> Tensor:
-        """Attend from queries to keys.
+        """Attend from queries (B, Q, C) to keys and values (B, K, C); the output is (B, Q, C).
 
-        Args:
-            query: (B, Q, C), with its position embedding added.
-            key: (B, K, C), with its position embedding added.
-            value: (B, K, C).
-            attn_mask: broadcast to (B, H, Q, K); bool, True where a query may attend, or float,
-                added to the logits.
-
-        Returns:
-            (B, Q, C).
+        Position embeddings are already added to queries and keys. ``attn_mask`` is broadcast to
+        (B, H, Q, K): bool, True where a query may attend, or float, added to the logits.
         """
         q, k, v = self.project(query, key, value)
         dropout = self.dropout if self.training else 0.0
@@ -70,26 +60,19 @@ class MultiheadAttention(nn.Module):
         weights = self.in_proj_weight.chunk(3)
         biases = self.in_proj_bias.chunk(3)
         return [
-            self._split_heads(F.linear(x, weight, bias))
+            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in zip(inputs, weights, biases, strict=False)
         ]
-
-    def _split_heads(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, H, N, C / H)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class CrossAttention(MultiheadAttention):
     """Attention of queries to the tokens of a sample, optionally routed; without dropout.
 
     Args:
-        embed_dims: C; must be a multiple of ``num_heads``.
-        num_heads: H.
+        embed_dims: C.
+        num_heads: H, a divisor of C.
         backend: implementation of routed attention, one of
             :data:`~projects.cmt_aqr.transformer.backends.BACKENDS`, or ``auto``.
-
-    Raises:
-        ValueError: ``num_heads`` does not divide ``embed_dims``, or an unknown back end.
     """
 
     def __init__(self, embed_dims: int, *, num_heads: int, backend: str = 'auto') -> None:
@@ -110,19 +93,16 @@ class CrossAttention(MultiheadAttention):
         token_mask: Tensor | None = None,
         kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Attend from queries to tokens.
+        """Attend from queries (B, Q, C) to tokens (B, K, C); the output is (B, Q, C).
 
         Args:
-            query: (B, Q, C), with its position embedding added.
-            key: (B, K, C), with its position embedding added.
-            value: (B, K, C).
+            query: with its position embedding added.
+            key: with its position embedding added.
+            value: the tokens.
             routing: the routing request; ``None`` for plain attention.
             token_mask: (B, K), bool: tokens that a sample has; ``None`` for all.
             kernel_dtype: type in which the kernels compute, if their back end is exact enough in
                 half precision; ``None`` for the type of the projected queries.
-
-        Returns:
-            (B, Q, C).
 
         Raises:
             ValueError: the back end cannot compute this request, or dropout was set.
@@ -142,18 +122,10 @@ class CrossAttention(MultiheadAttention):
         token_mask: Tensor | None = None,
         kernel_dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Share of each query's attention on each group of tokens.
+        """(B, H, Q, M): share of each query's attention on each of the M groups of tokens.
 
-        Args:
-            query: (B, Q, C), with its position embedding added.
-            key: (B, K, C), with its position embedding added.
-            groups: the M groups.
-            routing: as in :meth:`forward`.
-            token_mask: as in :meth:`forward`.
-            kernel_dtype: as in :meth:`forward`.
-
-        Returns:
-            (B, H, Q, M); the sum over the groups is 1, except under a gate.
+        The shares of a query add up to 1, except under a gate. The other arguments are those of
+        :meth:`forward`.
         """
         q, k = self.project(query, key)
         membership = groups.one_hot(like=q)  # attention to these values gives the sums of weights

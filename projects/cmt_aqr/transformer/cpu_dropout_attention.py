@@ -24,17 +24,11 @@ def cpu_dropout_attention(
     Args:
         q: (B, H, Q, D).
         k: (B, H, K, D).
-        v: (B, H, K, D).
-        dropout: probability of dropping a weight, rounded to a multiple of 1 / 65,536; the others
-            are scaled up accordingly.
+        v: (B, H, K, D), whose type the output (B, H, Q, D) has.
+        dropout: probability of dropping a weight, in [0, 1), rounded to a multiple of 1 / 65,536;
+            the others are scaled up accordingly.
         attn_mask: broadcast to (B, H, Q, K); bool, True where a query may attend, or float, added
             to the logits; it gets no gradient. The output of a query without any key is zero.
-
-    Returns:
-        (B, H, Q, D), in the type of ``v``.
-
-    Raises:
-        ValueError: ``dropout`` is not in [0, 1).
     """
     shape = (*q.shape[:3], k.shape[2])
     kept, share = draw_kept(shape, dropout=dropout, device=q.device)
@@ -52,9 +46,6 @@ def draw_kept(
     """A bool tensor of the weights that are kept, and their probability, a multiple of 1 / 65,536.
 
     Each draw of 64 bits gives four numbers, which takes a quarter of the time of ``bernoulli_``.
-
-    Raises:
-        ValueError: the probability of dropping is not in [0, 1), or rounds to 1.
     """
     dropped_levels = round(dropout * _LEVELS)
     if not 0 <= dropped_levels < _LEVELS:
@@ -92,7 +83,7 @@ class _CpuDropoutAttention(torch.autograd.Function):
         out = torch.empty((*q.shape[:3], v.shape[3]), dtype=v.dtype, device=v.device)
         with torch.autocast(q.device.type, enabled=False):
             for head in _heads(q):
-                weights = _weights(q[head], k[head], _head_of(bias, head))
+                weights = _weights(q[head], k[head], None if bias is None else bias[head])
                 out[head] = (weights.mul_(kept[head]) @ v[head].float()).div_(share)
         ctx.save_for_backward(q, k, v, bias, kept, out)
         return out
@@ -106,7 +97,7 @@ class _CpuDropoutAttention(torch.autograd.Function):
         for head in _heads(q):
             own_q, own_k, own_v = q[head].float(), k[head].float(), v[head].float()
             own_grad = grad[head].float() / ctx.share
-            weights = _weights(own_q, own_k, _head_of(bias, head))
+            weights = _weights(own_q, own_k, None if bias is None else bias[head])
             grad_weights = (own_grad @ own_v.T).mul_(kept[head])
             grads[2][head] = (weights * kept[head]).T @ own_grad
             # Mean of the gradient of a query's weights, weighted by these.
@@ -120,10 +111,6 @@ class _CpuDropoutAttention(torch.autograd.Function):
 def _heads(x: Tensor) -> list[tuple[int, int]]:
     """Sample and head of every head of the batch."""
     return [(sample, head) for sample in range(x.shape[0]) for head in range(x.shape[1])]
-
-
-def _head_of(bias: Tensor | None, head: tuple[int, int]) -> Tensor | None:
-    return None if bias is None else bias[head]
 
 
 def _weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:

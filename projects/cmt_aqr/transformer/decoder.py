@@ -4,7 +4,7 @@ Shapes: B batch, Q queries, K tokens, C channels, L layers. Attribute names foll
 state dict.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,7 @@ class ResidualAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        query: Tensor,
-        *,
-        query_pos: Tensor,
-        key: Tensor,
-        value: Tensor,
-        **options: Tensor | Routing | torch.dtype | None,
+        self, query: Tensor, *, query_pos: Tensor, key: Tensor, value: Tensor, **options: Any
     ) -> Tensor:
         """Attend; ``options`` are the keyword arguments of the attention."""
         out = self.attn(query + query_pos, key, value, **options)
@@ -63,12 +57,10 @@ class DecoderLayer(nn.Module):
         attention: str = 'auto',
     ) -> None:
         super().__init__()
-        attentions = (
-            MultiheadAttention(embed_dims, num_heads=num_heads, dropout=dropout),
-            CrossAttention(embed_dims, num_heads=num_heads, backend=attention),
-        )
+        self_attention = MultiheadAttention(embed_dims, num_heads=num_heads, dropout=dropout)
+        cross_attention = CrossAttention(embed_dims, num_heads=num_heads, backend=attention)
         self.attentions = nn.ModuleList(
-            ResidualAttention(attention, dropout=dropout) for attention in attentions
+            ResidualAttention(each, dropout=dropout) for each in (self_attention, cross_attention)
         )
         self.ffns = nn.ModuleList([FeedForward(embed_dims, hidden_dims=feedforward_channels)])
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
@@ -81,12 +73,10 @@ class DecoderLayer(nn.Module):
         key: Tensor,
         value: Tensor,
         self_attn_mask: Tensor | None = None,
-        routing: Routing | None = None,
-        token_mask: Tensor | None = None,
-        kernel_dtype: torch.dtype | None = None,
         beside: tuple[Tensor, Tensor] | None = None,
+        **options: Any,
     ) -> Tensor:
-        """Refine the queries; see :meth:`CmtTransformer.decode` for the arguments.
+        """Refine the queries; ``options`` are the keyword arguments of cross-attention.
 
         Args:
             beside: further queries (B, P, C) that these attend to, and their embedding.
@@ -104,15 +94,7 @@ class DecoderLayer(nn.Module):
             attn_mask=self_attn_mask,
         )
         query = self.norms[0](query)
-        query = cross_attention(
-            query,
-            query_pos=query_pos,
-            key=key,
-            value=value,
-            routing=routing,
-            token_mask=token_mask,
-            kernel_dtype=kernel_dtype,
-        )
+        query = cross_attention(query, query_pos=query_pos, key=key, value=value, **options)
         query = self.norms[1](query)
         return self.norms[2](self.ffns[0](query))
 
@@ -202,10 +184,10 @@ class CmtTransformer(nn.Module):
             tokens: (B, K, C).
             token_pos: (B, K, C), position embedding of the tokens.
             self_attn_mask: (Q, Q), bool, True where a query may attend to another.
-            routing: the routing request, the same for all layers; ``None`` is plain CMT.
-            token_mask: (B, K), bool: tokens that a sample has; ``None`` for all.
-            kernel_dtype: type in which the kernels of cross-attention compute, see
+            routing: of all layers; ``None`` is plain CMT. This and the next two are those of
                 :class:`~projects.cmt_aqr.transformer.attention.CrossAttention`.
+            token_mask: (B, K), bool.
+            kernel_dtype: type in which the kernels compute.
             query: (B, Q, C), what enters the first layer; ``None`` for zeros.
             beside: states of other queries, decoded before; these queries attend to them in every
                 layer, and not the other way around.

@@ -201,14 +201,8 @@ def attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values, without that of the log-sum-exp.
 
-    Args:
-        grad_out: (B, H, Q, E).
-        q: (B, H, Q, F).
-        k: (B, H, K, F).
-        v: (B, H, K, E).
-        out: (B, H, Q, E), in any memory layout.
-        lse: as :func:`attention_forward` returned it, and so ``state``.
-        scale: factor of the logits.
+    The arguments are those of :func:`attention_forward`, its results and the gradient (B, H, Q, E)
+    of the output, both in any memory layout.
     """
     return KERNELS[q.device.type].backward(grad_out, q, k, v, out, lse, *state, scale=scale)
 
@@ -300,7 +294,7 @@ KERNELS = {'cpu': _FLASH, 'cuda': _EFFICIENT, 'meta': _EFFICIENT}
 def pair_products(
     rows: Tensor, table: Tensor, place: Tensor, offsets: Tensor, bag: Tensor
 ) -> Tensor:
-    """Scalar product of a row and an entry of the table for every pair.
+    """(N,): scalar product of a row and an entry of the table for every pair.
 
     Args:
         rows: (bags, F).
@@ -308,9 +302,6 @@ def pair_products(
         place: (N,), entry of each pair.
         offsets: (bags,), first pair of each row.
         bag: (N,), row of each pair, ascending.
-
-    Returns:
-        (N,).
     """
     reason = why_not('_embedding_bag_per_sample_weights_backward')
     if reason:

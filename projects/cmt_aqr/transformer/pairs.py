@@ -21,9 +21,9 @@ from .kernels import pair_products
 
 @dataclass(frozen=True, eq=False)
 class SparsePairs:
-    """Pairs of a row and a column within the samples of a batch, sorted by sample and row.
+    """Non-zero places of a sparse matrix for each sample of a batch, the same for all heads.
 
-    They are the non-zero places of a sparse matrix in row-major order, the same for all heads.
+    They are sorted by sample and row.
     """
 
     order: Tensor
@@ -92,29 +92,14 @@ class SparsePairs:
 
 
 def pair_dot(q: Tensor, k: Tensor, pairs: SparsePairs) -> Tensor:
-    """Scalar product of the query and the key of each pair.
-
-    Args:
-        q: (B, H, R, F).
-        k: (B, H, K, F).
-        pairs: N pairs.
-
-    Returns:
-        (H, N), in the order of the pairs.
-    """
+    """(H, N): scalar product of the query (B, H, R, F) and key (B, H, K, F) of each pair."""
     return _PairDot.apply(q, k, pairs)
 
 
 def pair_sum(weight: Tensor, v: Tensor, pairs: SparsePairs) -> Tensor:
-    """Weighted sum of the values that each query is paired with.
+    """(B, H, R, F): sum of the values (B, H, K, F) of each query's pairs, by their weight (H, N).
 
-    Args:
-        weight: (H, N), in the order of the pairs.
-        v: (B, H, K, F).
-        pairs: N pairs.
-
-    Returns:
-        (B, H, R, F), zero for a query without a pair.
+    It is zero for a query without a pair.
     """
     return _PairSum.apply(weight, v, pairs)
 

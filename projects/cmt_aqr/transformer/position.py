@@ -12,7 +12,7 @@ from ..geometry import depth_bins, lift, metres_to_unit
 def sine_embedding(
     position: Tensor, channels: int, wavelengths: tuple[float, float] | None = None
 ) -> Tensor:
-    """Sines and cosines of a position in the unit range.
+    """(..., 2 * channels), y first: sines and cosines of a position in the unit range.
 
     Args:
         position: (..., 2 or 3); x and y are used.
@@ -21,9 +21,6 @@ def sine_embedding(
             progression between. By default they grow linearly from 1 to 3 over the channels: the
             released CMT was trained so, but neighbouring cells then differ little, and a model
             trained from scratch is slow to tell them apart.
-
-    Returns:
-        (..., 2 * channels), y first.
     """
     index = torch.arange(channels, device=position.device, dtype=position.dtype) // 2
     if wavelengths is None:
@@ -39,16 +36,13 @@ def sine_embedding(
 def ray_code(
     pixels: Tensor, img2lidar: Tensor, *, depth_num: int, point_cloud_range: Sequence[float]
 ) -> Tensor:
-    """Points along the ray through each pixel, as the input of an embedding network.
+    """(..., P, 3D): D points along the ray through each pixel, in the unit range.
 
     Args:
         pixels: (..., P, 3), (u, v, 1) in pixels of the padded image.
         img2lidar: (..., 4, 4).
-        depth_num: D, points along each ray.
+        depth_num: D.
         point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`.
-
-    Returns:
-        (..., P, 3D), in the unit range.
     """
     depths = depth_bins(depth_num, point_cloud_range, like=pixels)
     points = lift(pixels, depths, img2lidar)

@@ -93,37 +93,31 @@ class RoutingForm(nn.Module):
 
         Args:
             weights: (B, Q, M), LiDAR first; of each camera or of all cameras together.
-            groups: the M groups of tokens, as the weights have them.
+            groups: the M groups of tokens.
             windows: of every sensor that is present.
         """
         return Routing(self, weights, groups)
 
     def shares(self, weights: Tensor, lse: Tensor, valid_groups: Tensor) -> Tensor:
-        """Share of each group in the output.
+        """(B, H, Q, M): share of each group in the output, zero for a group without a token.
 
         Args:
             weights: (B, Q, M).
             lse: (B, H, Q, M), log-sum-exp of the logits of each group; any finite number for a
                 group without a token.
             valid_groups: (B or 1, 1, 1, M), bool: groups of which a sample has a token.
-
-        Returns:
-            (B, H, Q, M), zero for a group without a token.
         """
         return _masked_softmax(lse + self.group_bias(weights)[:, None], valid_groups)
 
     def attention_weights(
         self, routing: Routing, logits: Tensor, token_mask: Tensor | None
     ) -> Tensor:
-        """Reference implementation of the form on all (query, token) pairs.
+        """(B, H, Q, K): reference implementation of the form on all (query, token) pairs.
 
         Args:
             routing: the request.
             logits: (B, H, Q, K), the lowest number for the tokens that a sample lacks.
             token_mask: (B, K), bool: tokens that a sample has; ``None`` for all.
-
-        Returns:
-            (B, H, Q, K).
         """
         bias = routing.group_bias[..., routing.groups.index]
         return (logits + bias[:, None].to(logits)).softmax(dim=-1)
@@ -184,11 +178,12 @@ class _ScaledRouting(RoutingForm):
 
     def __init__(
         self,
+        *,
         num_heads: int,
-        scope: str,
-        initial_scale: float,
-        scale_range: tuple[float, float],
-        limit: float,
+        scope: str = 'global',
+        initial_scale: float = 2.5,
+        scale_range: tuple[float, float] = (0.5, 5.0),
+        limit: float = 5.0,
     ) -> None:
         super().__init__(num_heads=num_heads)
         if scope not in SCOPES:
@@ -258,17 +253,6 @@ class BiasRouting(_ScaledRouting):
     Raises:
         ValueError: an unknown scope, or a number out of its range.
     """
-
-    def __init__(
-        self,
-        *,
-        num_heads: int,
-        scope: str = 'global',
-        initial_scale: float = 2.5,
-        scale_range: tuple[float, float] = (0.5, 5.0),
-        limit: float = 5.0,
-    ) -> None:
-        super().__init__(num_heads, scope, initial_scale, scale_range, limit)
 
     def forward(
         self, weights: Tensor, *, groups: TokenGroups, windows: Sequence[Windows] = ()
@@ -355,7 +339,12 @@ class MixRouting(_ScaledRouting):
         scale_range: tuple[float, float] = (0.5, 5.0),
         limit: float = 5.0,
     ) -> None:
-        super().__init__(num_heads, 'global', initial_scale, scale_range, limit)
+        super().__init__(
+            num_heads=num_heads,
+            initial_scale=initial_scale,
+            scale_range=scale_range,
+            limit=limit,
+        )
         self.temperature = nn.Parameter(torch.ones(num_heads))
 
     @torch.no_grad()
