@@ -38,12 +38,6 @@ train_dataloader = dict(
 )
 val_dataloader = dict(batch_size=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type='PresentClassesMetric',
-    data_root=data_root,
-    ann_file=data_root + 'nuscenes_infos_val.pkl',
-)
-test_evaluator = val_evaluator
 
 # One frame gives the same batch statistics in every step: running ones can follow quickly.
 norm_cfg = dict(eps=0.001, momentum=0.1)

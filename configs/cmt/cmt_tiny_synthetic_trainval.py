@@ -17,8 +17,6 @@ dataset = dict(data_root=data_root, metainfo=dict(version='v1.0-trainval'))
 train_dataloader = dict(dataset=dataset)
 val_dataloader = dict(dataset=dataset)
 test_dataloader = val_dataloader
-val_evaluator = dict(data_root=data_root, ann_file=data_root + 'nuscenes_infos_val.pkl')
-test_evaluator = val_evaluator
 
 load_from = 'work_dirs/cmt_tiny_lidar_pretrain/epoch_1.pth'
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.evaluation import NuScenesMetric
 from nuscenes import NuScenes
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
 
-from projects.cmt_aqr.data_preparation.single_frame import VERSION
+from projects.cmt_aqr.data_preparation.single_frame import VERSION, make_frame_root
+from projects.cmt_aqr.datasets import CmtDataset
 from projects.cmt_aqr.evaluation import FramesMetric
 from projects.cmt_aqr.evaluation.match_scores import score
 from projects.cmt_aqr.evaluation.official import OfficialScorer
@@ -23,15 +23,13 @@ INFOS = 'nuscenes_infos_val.pkl'
 def evaluate(synthetic_root):
     """A function that scores shaken true boxes by a metric: its scores without their prefix."""
 
-    def evaluate(metric, indices=None, most=None):
-        dataset = NuScenesDataset(
-            data_root=str(synthetic_root),
-            ann_file=INFOS,
+    def evaluate(metric, most=None, root=synthetic_root, ann_file=INFOS, classes=CLASSES, **options):
+        dataset = CmtDataset(
+            data_root=str(root),
+            ann_file=ann_file,
             pipeline=[],
-            indices=indices,
-            metainfo=dict(classes=CLASSES, version=VERSION),
-            data_prefix=dict(pts='', sweeps=''),
-            box_type_3d='LiDAR',
+            metainfo=dict(classes=classes, version=VERSION),
+            **options,
         )
         metric.dataset_meta = dataset.metainfo
         for index in range(len(dataset)):
@@ -56,31 +54,27 @@ def _prediction(dataset, index, most):
         labels_3d=torch.as_tensor(truth['gt_labels_3d'][known])[:most],
         scores_3d=torch.as_tensor(rng.random(len(boxes.tensor)))[:most],
     )
-    return dict(pred_instances_3d=prediction, pred_instances={}, sample_idx=index)
+    token = dataset.get_data_info(index)['token']
+    return dict(pred_instances_3d=prediction, pred_instances={}, sample_idx=index, token=token)
 
 
-@pytest.fixture
-def metric(synthetic_root):
-    def metric(kind=FramesMetric, **options):
-        return kind(data_root=str(synthetic_root), ann_file=str(synthetic_root / INFOS), **options)
-
-    return metric
-
-
-def test_all_frames_score_as_by_mmdetection3d(metric, evaluate):
-    ours, theirs = evaluate(metric()), evaluate(metric(NuScenesMetric))
+def test_all_frames_score_as_by_mmdetection3d(evaluate, synthetic_root):
+    theirs = NuScenesMetric(str(synthetic_root), str(synthetic_root / INFOS))
+    ours, theirs = evaluate(FramesMetric()), evaluate(theirs)
     assert 0.05 < ours['mAP'] < 0.9
     assert ours['mAP'] == pytest.approx(theirs['mAP'], abs=1e-9)
     assert ours['NDS'] == pytest.approx(theirs['NDS'], abs=1e-9)
     for name in ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE'):
         assert ours[name] == pytest.approx(theirs[name], abs=1e-4)  # which it rounds
+    assert {name for name in theirs} < {*ours}
+    assert ours['car_AP_dist_2.0'] == pytest.approx(theirs['car_AP_dist_2.0'], abs=1e-4)
 
 
-def test_some_frames_are_scored_against_their_own_truth(metric, evaluate):
+def test_some_frames_are_scored_against_their_own_truth(evaluate):
     """The same boxes, resampled: the frames in once, and not at all."""
-    every = metric()
+    every = FramesMetric()
     evaluate(every)
-    some = metric(indices=[1, 4])
+    some = FramesMetric()
     scores = evaluate(some, indices=[1, 4])
     counts = np.zeros(len(every.scored.matches.tokens), dtype=int)
     counts[[1, 4]] = 1
@@ -90,9 +84,9 @@ def test_some_frames_are_scored_against_their_own_truth(metric, evaluate):
     assert [*some.scored.matches.tokens] == [*every.scored.matches.tokens[[1, 4]]]
 
 
-def test_what_is_kept_gives_the_same_scores(metric, evaluate, synthetic_root, tmp_path):
+def test_what_is_kept_gives_the_same_scores(evaluate, synthetic_root, tmp_path):
     """From the matches to 1e-6, and from the predictions on disk, filtered and matched anew."""
-    kept = metric()
+    kept = FramesMetric()
     scores = evaluate(kept)
     config = kept.eval_detection_configs
     from_matches = score(kept.scored.matches, config)
@@ -107,8 +101,56 @@ def test_what_is_kept_gives_the_same_scores(metric, evaluate, synthetic_root, tm
     assert again.nd_score == pytest.approx(scores['NDS'], abs=1e-6)
 
 
-def test_a_model_that_finds_nothing_scores_zero(metric, evaluate):
-    blind = metric()
+def test_the_training_split_is_scored_like_any_other(evaluate):
+    train = FramesMetric()
+    scores = evaluate(train, ann_file='nuscenes_infos_train.pkl')
+    assert 0.05 < scores['mAP'] < 0.9
+    assert len(train.scored.matches.tokens) == 6
+
+
+def test_a_model_of_one_class_is_scored_by_that_class(evaluate, caplog):
+    every, one = evaluate(FramesMetric()), evaluate(FramesMetric(), classes=['car'])
+    assert one['mAP'] == one['car_AP'] == pytest.approx(every['car_AP'], abs=0.15)
+    assert one['mAP'] > 2 * every['car_AP'] / 10
+    assert {name for name in one if name.endswith('_AP')} == {'car_AP'}
+
+
+@pytest.mark.parametrize(
+    ('options', 'line'),
+    [
+        (dict(ann_file='nuscenes_infos_train.pkl'), 'is not in .*_train.pkl, which must be the'),
+        (dict(data_root='elsewhere'), 'data root .*elsewhere does not exist'),
+    ],
+)
+def test_contradictions_are_found_in_the_first_batch(evaluate, synthetic_root, options, line):
+    if 'ann_file' in options:
+        options = dict(ann_file=str(synthetic_root / options['ann_file']))
+    metric = FramesMetric(**options)
+    with pytest.raises((ValueError, FileNotFoundError), match=line):
+        evaluate(metric)
+    assert not metric.results
+
+
+def test_classes_that_nuscenes_lacks_need_another_metric(synthetic_root):
+    metric = FramesMetric(data_root=str(synthetic_root), ann_file=str(synthetic_root / INFOS))
+    metric.dataset_meta = dict(classes=['crate'], version=VERSION)
+    token = next(iter(metric._infos))
+    with pytest.raises(ValueError, match=r"no classes \['crate'\]; .*type='DetectionMetric'"):
+        metric.process({}, [dict(token=token)])
+
+
+def test_the_mean_over_present_classes_leaves_out_those_without_a_box(evaluate, real_frame, tmp_path):
+    """The real frame has scored boxes of five classes."""
+    root = make_frame_root(real_frame, tmp_path / 'root')
+    scores = evaluate(FramesMetric(), root=root)
+    present = ('car', 'truck', 'barrier', 'pedestrian', 'traffic_cone')
+    aps = [scores[f'{name}_AP'] for name in present]
+    assert scores['mAP_present'] == pytest.approx(np.mean(aps))
+    assert scores['mAP'] == pytest.approx(np.sum(aps) / 10)
+
+
+def test_a_model_that_finds_nothing_scores_zero(evaluate):
+    blind = FramesMetric()
     scores = evaluate(blind, most=0)
     assert (scores['mAP'], scores['NDS']) == (0, 0)
     assert len(blind.scored.predictions.score) == 0

@@ -105,12 +105,11 @@ train_pipeline = [
 test_pipeline = [*load_latest_points, *load_images, filter_points, fit_images, pack_test]
 
 dataset = dict(
-    type='NuScenesDataset',
+    type='CmtDataset',
     data_root=data_root,
     data_prefix=_base_.data_prefix,
     metainfo=dict(classes=_base_.class_names, version='v1.0-trainval'),
     modality=dict(use_lidar=True, use_camera=True),
-    box_type_3d='LiDAR',
 )
 train_dataloader = dict(
     batch_size=4,
@@ -133,10 +132,6 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type='NuScenesMetric',
-    data_root=data_root,
-    ann_file=data_root + 'nuscenes_infos_val.pkl',
-    metric='bbox',
-)
+# Of the samples and classes of the tested dataset.
+val_evaluator = dict(type='FramesMetric')
 test_evaluator = val_evaluator

@@ -75,12 +75,11 @@ test_pipeline = [
 ]
 
 dataset = dict(
-    type='NuScenesDataset',
+    type='CmtDataset',
     data_root=data_root,
     data_prefix=_base_.data_prefix,
     metainfo=dict(classes=_base_.class_names, version=version),
     modality=dict(use_lidar=True, use_camera=True),
-    box_type_3d='LiDAR',
 )
 train_dataloader = dict(
     batch_size=8,
@@ -100,10 +99,6 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type='NuScenesMetric',
-    data_root=data_root,
-    ann_file=data_root + 'nuscenes_infos_val.pkl',
-    metric='bbox',
-)
+# Of the samples and classes of the tested dataset.
+val_evaluator = dict(type='FramesMetric')
 test_evaluator = val_evaluator

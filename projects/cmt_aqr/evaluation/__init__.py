@@ -1,7 +1,7 @@
 """Metrics and test loops; importing the package registers them."""
 
 from .conditions_loop import ConditionsLoop
+from .detection_metric import DetectionMetric
 from .frames_metric import FramesMetric
-from .present_classes import PresentClassesMetric
 
-__all__ = ['ConditionsLoop', 'FramesMetric', 'PresentClassesMetric']
+__all__ = ['ConditionsLoop', 'DetectionMetric', 'FramesMetric']

@@ -65,7 +65,7 @@ class ConditionsLoop(TestLoop):
         self, name: str, failure: Mapping[str, Any] | None, metrics: Mapping[str, float]
     ) -> None:
         # Metrics of the evaluator have the name of the metric as a prefix, metrics of hooks do not.
-        scores = {key.partition('/')[2]: value for key, value in metrics.items() if '/' in key}
+        scores = {key.rpartition('/')[2]: value for key, value in metrics.items() if '/' in key}
         attention = {key: value for key, value in metrics.items() if '/' not in key}
         (metric,) = self.evaluator.metrics
         record = Record(

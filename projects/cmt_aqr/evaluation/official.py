@@ -5,10 +5,12 @@ the predictions are those of selected frames; loading, filters, matching and sco
 devkit's own.
 """
 
+import copy
 import functools
 from collections.abc import Sequence
 
 from nuscenes import NuScenes
+from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.loaders import (
     add_center_dist,
@@ -19,6 +21,23 @@ from nuscenes.eval.detection.data_classes import DetectionBox, DetectionConfig, 
 from nuscenes.eval.detection.evaluate import DetectionEval
 
 from .matches import Matches
+
+
+def official_config(classes: Sequence[str]) -> DetectionConfig:
+    """Settings of the official evaluation, for means over these classes alone.
+
+    Raises:
+        ValueError: the official evaluation does not have a class.
+    """
+    config = copy.copy(config_factory('detection_cvpr_2019'))
+    unknown = [name for name in classes if name not in config.class_range]
+    if unknown:
+        raise ValueError(
+            f'the nuScenes score has no classes {unknown}; it has {list(config.class_range)}. For '
+            "classes of one's own: evaluator dict(type='DetectionMetric')"
+        )
+    config.class_names = [name for name in config.class_range if name in classes]
+    return config
 
 
 class OfficialScorer:
@@ -48,7 +67,7 @@ class OfficialScorer:
         # Matching comes first, since it checks the samples.
         predicted = self._counted(predicted)
         matches = Matches.of(self._truth, predicted, self.config)
-        metrics, _ = _BoxesEval(self.config, self._truth, predicted).evaluate()
+        metrics, _ = BoxesEval(self.config, self._truth, predicted).evaluate()
         return metrics, matches
 
     @functools.cached_property
@@ -64,7 +83,7 @@ class OfficialScorer:
         )
 
 
-class _BoxesEval(DetectionEval):
+class BoxesEval(DetectionEval):
     """The official evaluation of boxes that are already loaded and filtered."""
 
     def __init__(self, config: DetectionConfig, truth: EvalBoxes, predicted: EvalBoxes) -> None:

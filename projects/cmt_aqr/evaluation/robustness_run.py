@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from nuscenes.eval.common.config import config_factory
 
 from ..cli.processes import start_cpu_processes
 from ..datasets.failures.suite import Row
@@ -19,6 +18,7 @@ from ..hooks.run_info_hook import code_version
 from ..usage_error import UsageError
 from .bootstrap import draw_frames, resample
 from .conditions import conditions_of
+from .official import official_config
 from .records import Record, Records, hash_of, hash_of_file
 from .robustness import ModelResult, kept_scores
 
@@ -93,7 +93,6 @@ class ModelRun:
             type='FramesMetric',
             data_root=dataset.data_root,
             ann_file=str(Path(dataset.data_root, dataset.ann_file)),
-            indices=self.indices,
         )
         cfg.test_cfg = dict(
             type='ConditionsLoop',
@@ -126,7 +125,7 @@ class ModelRun:
             for name, record in records.items()
         }
         counts = draw_frames(self.made_of['frames'], draws, self.seed)
-        config = config_factory('detection_cvpr_2019')
+        config = official_config(self.cfg.test_dataloader.dataset.metainfo.classes)
         resampled = {name: resample(self.records.matches(name), config, counts) for name in records}
         return ModelResult(
             name=self.name,
@@ -146,7 +145,7 @@ def sample_tokens(cfg: Config) -> list[str]:
     if 'ann_file' not in dataset:
         raise UsageError(
             f'the test dataset of {cfg.filename} is a {dataset.type} without an ann_file of its '
-            'own; robustness is tested on a NuScenesDataset'
+            "own; robustness is tested on info files in nuScenes' format"
         )
     infos = load(Path(dataset.get('data_root') or '', dataset.ann_file))
     return [info['token'] for info in infos['data_list']]
