@@ -71,7 +71,7 @@ def datasets(cfg: Config) -> Iterator[dict]:
 def test_every_config_has_the_hooks_of_every_run(built):
     cfg, _ = built
     hooks = Config.fromfile(REPO_ROOT / 'configs/_base_/default_runtime.py').custom_hooks
-    assert len(hooks) == 7
+    assert len(hooks) == 8
     assert cfg.custom_hooks[: len(hooks)] == hooks
 
 
@@ -273,7 +273,7 @@ def test_a_sample_goes_through_the_pipeline(object_root, name, image_size, lidar
     inputs = MODELS.build(cfg.model.data_preprocessor)(batch, training)['inputs']
     (sample,) = batch['data_samples']
 
-    assert type(dataset).__name__ == ('CBGSDataset' if training else 'NuScenesDataset')
+    assert type(dataset).__name__ == ('CBGSDataset' if training else 'CmtDataset')
     assert ('voxels' in inputs) == ('points' in inputs) == lidar
     assert ('imgs' in inputs) == (image_size is not None)
     if lidar:

@@ -113,6 +113,7 @@ def test_voxels_outside_of_a_grid_declared_too_small_are_as_none(model_config):
     """Also beside voxels inside it, whose neighbours they would else become."""
     config = model_config.copy()
     config.pts_middle_encoder = {**config.pts_middle_encoder, 'sparse_shape': [21, 128, 128]}
+    config.crops_range = True
     detector = MODELS.build(config).eval()
     inside, far = cloud(), cloud()
     inside[:, :2] = -inside[:, :2].abs()

@@ -60,3 +60,10 @@ def test_frozen_parameters_need_not_be_excluded(cfg, where):
     (message,) = find_old_settings(cfg)
     assert message.startswith(f'{where}.exclude_frozen_parameters=True has no effect: remove it')
     assert 'StrictOptimWrapperConstructor' in message
+
+
+def test_resize_limits_are_named_with_the_zoom():
+    step = dict(type='ResizeCropFlipImage', resize_lim=(0.47, 0.625))
+    (message,) = find_old_settings(dict(train_pipeline=[step], test_pipeline=[step]))
+    assert message.startswith('train_pipeline[0].resize_lim=(0.47, 0.625) is relative to the size')
+    assert 'use zoom_lim' in message

@@ -28,7 +28,7 @@ from projects.cmt_aqr.evaluation.frames import choose_frames, scenes_of
 from projects.cmt_aqr.evaluation.robustness import Comparison, ModelResult
 from projects.cmt_aqr.evaluation.robustness_plot import draw_comparison
 from projects.cmt_aqr.evaluation.robustness_report import to_csv, to_json, to_markdown
-from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens
+from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens, version_of
 from projects.cmt_aqr.files import write_text
 from projects.cmt_aqr.process_group import leave_process_group
 from projects.cmt_aqr.usage_error import UsageError
@@ -173,7 +173,7 @@ def frames_of(cfg: Config, args: argparse.Namespace) -> list[int] | None:
     if args.frames is None:
         return None
     dataset = cfg.test_dataloader.dataset
-    tables = Path(dataset.data_root, dataset.metainfo.version)
+    tables = Path(dataset.data_root, version_of(cfg))
     try:
         return choose_frames(scenes_of(sample_tokens(cfg), tables), args.frames, args.seed)
     except ValueError as error:

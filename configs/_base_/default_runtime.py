@@ -10,6 +10,7 @@ default_hooks = dict(
 )
 # A config that adds hooks keeps these: custom_hooks = [*_base_.custom_hooks, dict(type=...)].
 custom_hooks = [
+    dict(type='DataFitHook'),
     dict(type='FiniteLossHook'),
     dict(type='FiniteGradientHook'),
     dict(type='FreezeAuditHook'),

@@ -14,7 +14,9 @@ model = dict(
     pts_middle_encoder=None,
     pts_backbone=None,
     pts_neck=None,
-    pts_bbox_head=dict(modalities=('camera',), in_channels=None),
+    pts_bbox_head=dict(
+        point_cloud_range=_base_.point_cloud_range, modalities=('camera',), in_channels=None
+    ),
 )
 
 modality = dict(use_lidar=False, use_camera=True)

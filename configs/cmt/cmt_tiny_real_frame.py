@@ -51,7 +51,6 @@ model = dict(
     pts_backbone=dict(norm_cfg=norm_cfg),
     pts_neck=dict(norm_cfg=norm_cfg),
     pts_bbox_head=dict(
-        point_cloud_range=point_cloud_range,
         num_query=300,
         wavelengths=(2.0, 1 / 30),
         box_coder=dict(post_center_range=post_center_range, max_num=300),

@@ -13,7 +13,6 @@ model = dict(
         voxel_layer=dict(voxel_size=voxel_size, point_cloud_range=_base_.point_cloud_range)
     ),
     pts_bbox_head=dict(
-        point_cloud_range=_base_.point_cloud_range,
         tasks=[_base_.class_names],
         box_coder=dict(post_center_range=_base_.post_center_range),
     ),

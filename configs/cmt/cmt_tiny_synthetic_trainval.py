@@ -13,7 +13,7 @@ data_command = (
     '--train-scenes 240 --val-scenes 30 --keyframes 10 --sweeps 1 --seed 1 && '
     'python tools/create_data.py data/synthetic_trainval --version v1.0-trainval'
 )
-dataset = dict(data_root=data_root, metainfo=dict(version='v1.0-trainval'))
+dataset = dict(data_root=data_root)
 train_dataloader = dict(dataset=dataset)
 val_dataloader = dict(dataset=dataset)
 test_dataloader = val_dataloader

@@ -8,6 +8,7 @@ _base_ = './cmt_voxel0100_r50_800x320_cbgs.py'
 
 voxel_size = [0.075, 0.075, 0.2]
 model = dict(
+    crops_range=False,
     data_preprocessor=dict(voxel_layer=dict(voxel_size=voxel_size)),
     img_backbone=dict(
         _delete_=True,
@@ -22,7 +23,7 @@ model = dict(
 pack_health = dict(voxel_size=voxel_size, bev_stride=_base_.out_size_factor)
 
 image_size = (640, 1600)
-augment_images = dict(_base_.augment_images, final_dim=image_size, resize_lim=(0.94, 1.25))
+augment_images = dict(_base_.augment_images, final_dim=image_size)
 fit_images = dict(_base_.fit_images, final_dim=image_size)
 train_pipeline = [*_base_.train_pipeline[:-2], augment_images, _base_.pack_train]
 test_pipeline = [*_base_.test_pipeline[:-2], fit_images, _base_.pack_test]

@@ -13,14 +13,14 @@ _base_ = [
 
 voxel_size = [0.1, 0.1, 0.2]
 model = dict(
+    crops_range=True,
     data_preprocessor=dict(
         voxel_layer=dict(voxel_size=voxel_size, point_cloud_range=_base_.point_cloud_range)
     ),
-    # Voxels along z, y and x. The range has 1080 of them along y and x, but the released weights
+    # Voxels along z, y and x, a declared exception. The range has 1080 of them along y and x, but the released weights
     # were trained on 1024: points beyond 48.4 m to the right or ahead are lost.
     pts_middle_encoder=dict(sparse_shape=[41, 1024, 1024]),
     pts_bbox_head=dict(
-        point_cloud_range=_base_.point_cloud_range,
         tasks=[_base_.class_names],
         box_coder=dict(post_center_range=_base_.post_center_range),
     ),

@@ -16,7 +16,7 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
-from .geometry import VoxelGrid
+from .grid import fit_encoder, fit_head, range_of
 from .head import HeadOutput
 from .precision import in_float32
 from .required_hooks import RequiresHooks
@@ -57,11 +57,15 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             compute in half precision. By default, as in the training of the released CMT, image
             branch, BEV backbone, BEV neck and the head's cross-attention kernels use half
             precision. MMDetection3D's sparse encoders always compute in float32.
+        crops_range: whether `pts_middle_encoder` may have a ``sparse_shape`` of its own, beyond
+            which points are lost, as in the released model with 0.1 m voxels. By default it is that
+            of the range and the voxel size.
         init_cfg: as in mmengine.
 
     Raises:
         ValueError: an incomplete branch, or one that the head does not use; an unknown name in
-            ``float32_parts``; a part that cannot be frozen, or have a fast path, as configured.
+            ``float32_parts``; a part that cannot be frozen, or have a fast path, as configured; a
+            range, voxel size, grid or limits of boxes that contradict each other.
     """
 
     def __init__(
@@ -79,12 +83,17 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         fast_path: Mapping | None = None,
         planner: Mapping | None = None,
         float32_parts: Sequence[str] = FLOAT32_PARTS,
+        crops_range: bool = False,
         init_cfg: Mapping | None = None,
     ) -> None:
-        grid = _voxel_grid(data_preprocessor, pts_middle_encoder)
-        if grid is not None:
-            pts_middle_encoder = {**pts_middle_encoder, 'sparse_shape': grid.shape}
-            voxel_layer = {'sparse_shape': grid.shape, **data_preprocessor['voxel_layer']}
+        limits = range_of({'data_preprocessor': data_preprocessor, 'pts_bbox_head': pts_bbox_head})
+        pts_bbox_head = fit_head(pts_bbox_head, limits)
+        grid, voxel_layer = None, (data_preprocessor or {}).get('voxel_layer')
+        if voxel_layer is not None and pts_middle_encoder is not None:
+            pts_middle_encoder, grid = fit_encoder(
+                pts_middle_encoder, voxel_layer, crops_range=crops_range
+            )
+            voxel_layer = {'sparse_shape': grid.shape, **voxel_layer}
             data_preprocessor = {**data_preprocessor, 'voxel_layer': voxel_layer}
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         camera = {'img_backbone': img_backbone, 'img_neck': img_neck}
@@ -342,15 +351,3 @@ def bev_shape(encoder: SparseEncoder) -> tuple[int, int, int]:
         ]
     depth, height, width = sizes
     return encoder.output_channels * depth, height, width
-
-
-def _voxel_grid(
-    data_preprocessor: Mapping | None, pts_middle_encoder: Mapping | None
-) -> VoxelGrid | None:
-    """Voxel grid of preprocessor and sparse encoder; ``None`` if either is not configured."""
-    voxel_layer = (data_preprocessor or {}).get('voxel_layer')
-    if voxel_layer is None or pts_middle_encoder is None:
-        return None
-    size, limits = voxel_layer['voxel_size'], voxel_layer['point_cloud_range']
-    x, y, z = (round((limits[axis + 3] - limits[axis]) / size[axis]) for axis in range(3))
-    return VoxelGrid(size, pts_middle_encoder.get('sparse_shape') or [z + 1, y, x])

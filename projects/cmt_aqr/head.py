@@ -145,6 +145,7 @@ class CmtHead(BaseModule):
         self.float32 = float32
         num_classes = [len(names) for names in tasks]
         self.num_classes = sum(num_classes)
+        self.class_names = tuple(name for names in tasks for name in names)
 
         self._build_embeddings(in_channels, num_query)
         self._build_decoder(transformer, init_local_attention)

@@ -35,7 +35,7 @@ _PLACES = dict(
 
 def find_old_settings(cfg: Mapping) -> list[str]:
     """Messages on the settings without effect in a config, each with its remedy."""
-    return [*_old_keys(cfg), *_optimizer_hooks(cfg), *_exclude_frozen(cfg)]
+    return [*_old_keys(cfg), *_optimizer_hooks(cfg), *_exclude_frozen(cfg), *_resize_limits(cfg)]
 
 
 def _old_keys(cfg: Mapping) -> Iterator[str]:
@@ -68,6 +68,16 @@ def _exclude_frozen(cfg: Mapping) -> Iterator[str]:
                 "optim_wrapper=dict(constructor='StrictOptimWrapperConstructor') always leaves "
                 'frozen parameters out'
             )
+
+
+def _resize_limits(cfg: Mapping) -> Iterator[str]:
+    for where, setting in _settings(cfg):
+        if where.endswith('.resize_lim'):
+            yield (
+                f'{where}={setting!r} is relative to the size of the file: use zoom_lim, relative '
+                'to the factor that fills final_dim, such as zoom_lim=(0.94, 1.25)'
+            )
+            return  # once, not for every pipeline
 
 
 def _settings(config: object, where: str = '') -> Iterator[tuple[str, object]]:

@@ -148,6 +148,11 @@ def test_unknown_classes_are_refused(write):
         write(metainfo=dict(classes=['vans']))
 
 
+def test_a_version_that_contradicts_the_info_file_is_refused(synthetic_root):
+    with pytest.raises(ValueError, match='is v1.0-trainval, but info file .* is of v1.0-mini'):
+        make(synthetic_root, metainfo=dict(classes=CLASSES, version='v1.0-trainval'))
+
+
 def test_an_empty_info_file_is_refused(write, tmp_path):
     with pytest.raises(ValueError, match='no samples'):
         write(indices=None, scenes=[])

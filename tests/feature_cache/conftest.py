@@ -52,8 +52,6 @@ def config(file_config, repo_root, data_root, tmp_path) -> Config:
         cfg[name].dataset.data_root = str(data_root)
         cfg[name].update(batch_size=2, num_workers=0, persistent_workers=False)
     cfg.train_dataloader.dataset.pipeline = cfg.train_dataloader.dataset.pipeline[2:]
-    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-        evaluator.update(data_root=str(data_root), ann_file=f'{data_root}/nuscenes_infos_val.pkl')
     return cfg
 
 

@@ -59,7 +59,7 @@ def test_a_cached_pipeline_is_unchanged():
 @pytest.mark.parametrize(
     ('step', 'message'),
     [
-        (dict(FIT, training=True, resize_lim=(0.4, 0.5)), 'ResizeCropFlipImage.*training=False'),
+        (dict(FIT, training=True, zoom_lim=(0.4, 0.5)), 'ResizeCropFlipImage.*training=False'),
         (dict(type='ResizeCropFlipImage', final_dim=(1, 1)), 'ResizeCropFlipImage is random'),
         (dict(SWEEPS, test_mode=False), 'LoadPointsOfSweeps.*set test_mode=True'),
         (FAILURE, 'BeamReduction must come before points and images are loaded'),

@@ -23,12 +23,11 @@ custom_hooks = [*_base_.custom_hooks, dict(type='SeenSamples')]
 model = dict(
     pts_bbox_head=dict(aqr=dict(routing=dict(scale_range=({scale}, {scale}))))
 )
-data = dict(data_root='{data}', metainfo=dict(version='v1.0-mini'))
+data = dict(data_root='{data}')
 train_dataloader = dict(
     batch_size=2, num_workers=1, persistent_workers=True, dataset=dict(data, indices=4)
 )
 test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)
-test_evaluator = dict(data_root='{data}', ann_file='{data}/nuscenes_infos_val.pkl')
 val_dataloader = val_evaluator = val_cfg = None
 load_from = '{root}/projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'
 """

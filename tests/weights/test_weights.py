@@ -55,8 +55,6 @@ def score(repo_root, data_root, failure, work_dir):
             'test_dataloader.dataset.data_root': root,
             'test_dataloader.num_workers': 0,
             'test_dataloader.persistent_workers': False,
-            'test_evaluator.data_root': root,
-            'test_evaluator.ann_file': f'{root}nuscenes_infos_val.pkl',
             'train_dataloader': None,
             'train_cfg': None,
             'optim_wrapper': None,

@@ -71,7 +71,7 @@ filter_boxes = [
     dict(type='ObjectRangeFilter', point_cloud_range=point_cloud_range),
     dict(type='ObjectNameFilter', classes=_base_.class_names),
 ]
-augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, resize_lim=(0.47, 0.625))
+augment_images = dict(type='ResizeCropFlipImage', final_dim=image_size, zoom_lim=(0.94, 1.25))
 fit_images = dict(type='ResizeCropFlipImage', final_dim=image_size, training=False)
 pack_train = dict(
     type='Pack3DDetInputs',
@@ -108,7 +108,7 @@ dataset = dict(
     type='CmtDataset',
     data_root=data_root,
     data_prefix=_base_.data_prefix,
-    metainfo=dict(classes=_base_.class_names, version='v1.0-trainval'),
+    metainfo=dict(classes=_base_.class_names),
     modality=dict(use_lidar=True, use_camera=True),
 )
 train_dataloader = dict(

@@ -7,7 +7,6 @@ point_cloud_range = [-25.6, -25.6, -3.0, 25.6, 25.6, 3.0]
 post_center_range = [-30.0, -30.0, -10.0, 30.0, 30.0, 10.0]
 
 data_root = 'data/synthetic_nuscenes/'
-version = 'v1.0-mini'
 data_command = (
     'python tools/make_synthetic_nuscenes.py && python tools/create_data.py data/synthetic_nuscenes'
 )
@@ -60,7 +59,7 @@ train_pipeline = [
     dict(
         type='ResizeCropFlipImage',
         final_dim=image_size,
-        resize_lim=(0.48, 0.56),
+        zoom_lim=(0.96, 1.12),
         rand_flip=False,
     ),
     pack_train,
@@ -78,7 +77,7 @@ dataset = dict(
     type='CmtDataset',
     data_root=data_root,
     data_prefix=_base_.data_prefix,
-    metainfo=dict(classes=_base_.class_names, version=version),
+    metainfo=dict(classes=_base_.class_names),
     modality=dict(use_lidar=True, use_camera=True),
 )
 train_dataloader = dict(

@@ -40,7 +40,8 @@ class CmtDataset(Det3DDataset):
         options: further arguments of mmdet3d's ``Det3DDataset``.
 
     Raises:
-        ValueError: the info file does not have a class, a scene or a field that a sample needs.
+        ValueError: the info file does not have a class, a scene or a field that a sample needs, or
+            is of another version than the metainfo.
     """
 
     METAINFO: Mapping = {'classes': ()}
@@ -82,7 +83,11 @@ class CmtDataset(Det3DDataset):
         infos = read_infos(self.ann_file)
         self._read_labels(infos.metainfo['categories'])
         for key, value in infos.metainfo.items():
-            self._metainfo.setdefault(key, value)
+            if self._metainfo.setdefault(key, value) != value and key == 'version':
+                raise ValueError(
+                    f'metainfo.version is {self._metainfo[key]}, but info file {self.ann_file} is '
+                    f'of {value}: leave version out of the metainfo'
+                )
         self._metainfo.update(ann_file=self.ann_file, data_root=self.data_root)
         entries = infos.entries
         if self.scenes is not None:

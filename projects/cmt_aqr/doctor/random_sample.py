@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..grid import range_of
 from .decoder_inputs import NUM_CAMERAS
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def random_batch(cfg: Config, *, num_points: int = 30_000, num_boxes: int = 30) 
     from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
     from mmengine.structures import InstanceData
 
-    limits = cfg.model.pts_bbox_head.point_cloud_range
+    limits = range_of(cfg.model)
     steps = cfg.test_dataloader.dataset.pipeline
     height, width = next(step.final_dim for step in steps if step.type == 'ResizeCropFlipImage')
     cloud = random_cloud(num_points, limits)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.fileio import load
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..cli.processes import start_cpu_processes
 from ..datasets.failures.suite import Row
+from ..datasets.infos import Infos, read_infos
 from ..hooks.run_info_hook import code_version
 from ..usage_error import UsageError
 from .bootstrap import draw_frames, resample
@@ -147,8 +147,17 @@ def sample_tokens(cfg: Config) -> list[str]:
             f'the test dataset of {cfg.filename} is a {dataset.type} without an ann_file of its '
             "own; robustness is tested on info files in nuScenes' format"
         )
-    infos = load(Path(dataset.get('data_root') or '', dataset.ann_file))
-    return [info['token'] for info in infos['data_list']]
+    return [info['token'] for info in _read_infos(cfg).entries]
+
+
+def version_of(cfg: Config) -> str:
+    """Version of nuScenes' tables to which the test samples belong."""
+    return _read_infos(cfg).metainfo['version']
+
+
+def _read_infos(cfg: Config) -> Infos:
+    dataset = cfg.test_dataloader.dataset
+    return read_infos(Path(dataset.get('data_root') or '', dataset.ann_file))
 
 
 def _hash_of_checkpoint(checkpoint: str) -> str:

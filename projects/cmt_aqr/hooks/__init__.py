@@ -1,6 +1,7 @@
 """Hooks for mmengine's Runner."""
 
 from .bias_scale_hook import BiasScaleHook
+from .data_fit_hook import DataFitHook
 from .draw_index_hook import DrawIndexHook
 from .epoch_seed_hook import EpochSeedHook
 from .finite_gradient_hook import FiniteGradientHook
@@ -11,6 +12,7 @@ from .stop_object_sample_hook import StopObjectSampleHook
 
 __all__ = [
     'BiasScaleHook',
+    'DataFitHook',
     'DrawIndexHook',
     'EpochSeedHook',
     'FiniteGradientHook',

@@ -136,5 +136,5 @@ def test_sample_without_cameras():
 
 
 def test_camera_without_a_pose():
-    with pytest.raises(KeyError, match='cam2ego'):
+    with pytest.raises(KeyError, match='lidar2cam'):
         fog(camera=dict(cam2img=CAMERA['cam2img']))

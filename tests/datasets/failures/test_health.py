@@ -119,7 +119,7 @@ def test_the_map_moves_with_the_scene(loaded, seed):
 
 def test_the_patches_move_with_the_images(loaded):
     np.random.seed(0)
-    augment = ResizeCropFlipImage(final_dim=(60, 100), resize_lim=(0.5, 0.8), rot_lim=(-10, 10))
+    augment = ResizeCropFlipImage(final_dim=(60, 100), zoom_lim=(0.5, 0.8), rot_lim=(-10, 10))
     # The images themselves show what is lost.
     for i, image in enumerate(loaded['img']):
         image[:] = 255

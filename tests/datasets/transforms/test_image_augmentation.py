@@ -8,7 +8,7 @@ import pytest
 from projects.cmt_aqr.datasets.transforms import ResizeCropFlipImage
 
 TRAINING = dict(
-    final_dim=(40, 90), resize_lim=(0.5, 0.9), bot_pct_lim=(0.0, 0.2), rot_lim=(-15.0, 15.0)
+    final_dim=(40, 90), zoom_lim=(0.5, 0.9), bot_pct_lim=(0.0, 0.2), rot_lim=(-15.0, 15.0)
 )
 
 
@@ -44,10 +44,10 @@ def dot_position(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     'limits',
     [
-        dict(resize_lim=(0.4, 1.1), rand_flip=False),
-        dict(resize_lim=(1.0, 1.0), rand_flip=True),
-        dict(resize_lim=(1.0, 1.0), rand_flip=False, rot_lim=(-20, 20)),
-        dict(resize_lim=(0.4, 1.1), rand_flip=True, rot_lim=(-20, 20), bot_pct_lim=(0, 0.2)),
+        dict(zoom_lim=(0.43, 1.17), rand_flip=False),
+        dict(zoom_lim=(1.07, 1.07), rand_flip=True),
+        dict(zoom_lim=(1.07, 1.07), rand_flip=False, rot_lim=(-20, 20)),
+        dict(zoom_lim=(0.43, 1.17), rand_flip=True, rot_lim=(-20, 20), bot_pct_lim=(0, 0.2)),
     ],
     ids=['resize', 'flip', 'rotation', 'all'],
 )
@@ -92,7 +92,7 @@ def test_nuscenes_sizes():
 def test_what_the_resized_image_does_not_reach_is_black():
     image = np.full((100, 100, 3), 200, np.uint8)
     results = dict(img=[image], lidar2img=np.eye(4)[None], cam2img=np.eye(4)[None])
-    out = ResizeCropFlipImage(final_dim=(80, 90), resize_lim=(0.5, 0.5), rand_flip=False)(results)
+    out = ResizeCropFlipImage(final_dim=(80, 90), zoom_lim=(0.5 / 0.9, 0.5 / 0.9), rand_flip=False)(results)
     assert (out['img'][0][30:, :50] == 200).all()
     assert out['img'][0][:30].max() == out['img'][0][:, 50:].max() == 0
 
@@ -107,6 +107,21 @@ def test_views_share_a_draw():
     assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize(
+    ('training', 'expected'), [(False, [1, 1, 1, 1]), (True, [0.8, 0.8, 0.8, 0.69])]
+)
+def test_cameras_of_any_resolution_fill_the_same_part_of_the_final_size(training, expected):
+    sizes = [(90, 160), (45, 80), (360, 640), (60, 160)]
+    results = dict(
+        img=[np.full((*size, 3), 255, np.uint8) for size in sizes],
+        lidar2img=np.tile(np.eye(4), (4, 1, 1)),
+        cam2img=np.tile(np.eye(4), (4, 1, 1)),
+    )
+    fit = ResizeCropFlipImage(final_dim=(32, 80), zoom_lim=(0.8, 0.8), training=training)
+    covered = [(image[..., 0] > 0).mean() for image in fit(results)['img']]
+    assert covered == pytest.approx(expected, abs=0.01)
+
+
 def test_calibration_of_the_caller_is_not_changed(sample):
     kept = sample['lidar2img']
     before = kept.copy()
@@ -119,8 +134,8 @@ def test_calibration_of_the_caller_is_not_changed(sample):
     [
         (dict(final_dim=(0, 5)), 'final_dim'),
         (dict(final_dim=(5,)), 'final_dim'),
-        (dict(resize_lim=None), 'resize_lim'),
-        (dict(resize_lim=(0.5, 0.4)), 'resize_lim'),
+        (dict(zoom_lim=None), 'zoom_lim'),
+        (dict(zoom_lim=(0.5, 0.4)), 'zoom_lim'),
         (dict(bot_pct_lim=(0.0, 1.0)), 'bot_pct_lim'),
     ],
 )

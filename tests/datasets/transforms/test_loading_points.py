@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mmdet3d.datasets.transforms import LoadPointsFromFile, LoadPointsFromMultiSweeps
 
+from projects.cmt_aqr.datasets import clouds
 from projects.cmt_aqr.datasets.failures import BeamReduction, DrawnFailure, LidarDrop
 from projects.cmt_aqr.datasets.reading import DamagedFileError, MissingFileError
 from projects.cmt_aqr.datasets.transforms import LoadPointsOfKeyframe, LoadPointsOfSweeps
@@ -32,6 +33,7 @@ def info(tmp_path) -> dict:
     def cloud(name: str) -> str:
         points = rng.uniform(-20, 20, (96, 5)).astype(np.float32)
         points[::10, :3] /= 30  # some are close to the ego
+        points[:, 3] = np.abs(points[:, 3])
         points[:, 4] = np.arange(96) % 32
         points.tofile(tmp_path / name)
         return str(tmp_path / name)
@@ -153,7 +155,7 @@ def test_missing_and_damaged_files_are_named_with_the_sample(info, tmp_path, nam
     path = tmp_path / name
     start = rf'^sample a: {what} .*{name}'
     path.write_bytes(path.read_bytes()[:-4])  # one number less
-    with pytest.raises(DamagedFileError, match=f'{start} cannot be read: .*reshape'):
+    with pytest.raises(DamagedFileError, match=f'{start} cannot be read: .*not whole points'):
         load(info)
     path.write_bytes(b'abc')
     with pytest.raises(DamagedFileError, match=f'{start} cannot be read: .*buffer'):
@@ -161,3 +163,91 @@ def test_missing_and_damaged_files_are_named_with_the_sample(info, tmp_path, nam
     path.unlink()
     with pytest.raises(MissingFileError, match=f'{start} does not exist$'):
         load(info)
+
+
+@pytest.fixture
+def write(info, tmp_path):
+    """A function that writes the keyframe and one sweep with these columns; returns the sample."""
+    rng = np.random.default_rng(1)
+    values = dict(
+        zip('xyz', rng.normal(0, 20, (3, 80)), strict=True),
+        intensity=rng.random(80),
+        ring=np.arange(80) % 64,
+        time=rng.random(80) / 20,
+        unused=rng.normal(size=80),
+    )
+
+    def write(columns, declared=None, points=80):
+        table = np.stack([values[name] for name in columns], axis=1).astype(np.float32)
+        for name in ('0.bin', '1.bin'):
+            table[:points].tofile(tmp_path / name)
+        sample = dict(info, lidar_sweeps=info['lidar_sweeps'][:1])
+        if declared is not None:
+            sample['point_columns'] = declared
+        return sample, values
+
+    return write
+
+
+@pytest.mark.parametrize(
+    'columns',
+    [
+        ['x', 'y', 'z', 'intensity'],
+        ['intensity', 'unused', 'x', 'y', 'z'],
+        ['x', 'y', 'z', 'intensity', 'ring', 'unused'],
+        ['x', 'y', 'z', 'time', 'intensity', 'ring'],
+    ],
+    ids=' '.join,
+)
+def test_columns_are_declared_once_for_keyframe_and_sweeps(write, columns):
+    sample, values = write(columns, declared=columns)
+    seen = Seen()
+    points = load(dict(sample, failures=[seen]))
+    assert points.shape == (2 * 27, 5)
+    zero = np.zeros(80)
+    for cloud, _, _ in seen.clouds:
+        ring = values['ring'] if 'ring' in columns else zero
+        expected = [*(values[name] for name in ('x', 'y', 'z', 'intensity')), ring]
+        np.testing.assert_allclose(cloud[:, :5], np.stack(expected, axis=1), rtol=1e-6)
+    age = values['time'][::3] if 'time' in columns else zero[::3]
+    np.testing.assert_allclose(points[:, 4], np.concatenate([age, age + 0.05]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('columns', 'points', 'declared', 'line'),
+    [
+        ('x y z intensity', 80, None, 'read as 5 columns .*, intensity is negative in .* of 64'),
+        ('x y z intensity', 79, None, 'its 316 numbers are not whole points of 5 columns'),
+        ('x y z intensity ring', 80, 'x y z intensity', 'intensity is negative'),
+        ('x y z intensity ring', 79, 'x y z intensity', 'its 395 numbers are not whole points'),
+        ('x y z intensity unused', 80, None, 'ring is not a whole number from 0'),
+    ],
+)
+def test_a_cloud_that_does_not_fit_its_columns_is_named(write, columns, points, declared, line):
+    sample, _ = write(columns.split(), points=points, declared=declared and declared.split())
+    with pytest.raises(DamagedFileError, match=line) as error:
+        load(sample)
+    assert 'sample a: cloud' in str(error.value)
+    assert '0.bin' in str(error.value)
+    assert 'metainfo.point_columns' in str(error.value)
+
+
+def test_sweeps_need_the_channel_that_becomes_the_time(info):
+    points = LoadPointsOfKeyframe(**dict(KEYFRAME, use_dim=4))(dict(info))
+    with pytest.raises(ValueError, match='has 4 channels, but the time .*: use_dim=5'):
+        LoadPointsOfSweeps()(points)
+
+
+def test_points_that_are_not_finite_are_counted_and_left_out(info, monkeypatch):
+    lines = []
+    monkeypatch.setattr(clouds, 'print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr(clouds, '_damaged_clouds', 0)
+    path = info['lidar_points']['lidar_path']
+    points = np.fromfile(path, np.float32).reshape(-1, 5)
+    points[3, 2], points[7, 3] = np.nan, np.inf
+    points.tofile(path)
+    for _ in range(12):
+        assert load(info, sweeps_num=0).shape == (94, 5)
+    assert len(lines) == 2
+    assert f'sample a: {path} has NaN or infinite values in 2 of 96 points' in lines[0]
+    assert lines[1].endswith('so far in this process: 10')

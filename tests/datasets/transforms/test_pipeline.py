@@ -30,7 +30,7 @@ def train_pipeline(*failures: dict) -> list[dict]:
         dict(type='ObjectRangeFilter', point_cloud_range=RANGE),
         dict(type='ObjectNameFilter', classes=CLASSES),
         dict(type='PointShuffle'),
-        dict(type='ResizeCropFlipImage', final_dim=(16, 40), resize_lim=(0.45, 0.6)),
+        dict(type='ResizeCropFlipImage', final_dim=(16, 40), zoom_lim=(0.45, 0.6)),
         dict(
             type='Pack3DDetInputs',
             keys=['points', 'img', 'gt_bboxes_3d', 'gt_labels_3d'],
@@ -44,6 +44,7 @@ def info(tmp_path) -> dict:
     rng = np.random.default_rng(0)
     cloud = rng.uniform(-15, 15, (200, 5)).astype(np.float32)
     cloud[:, 2] = 0
+    cloud[:, 3:] = cloud[:, 3:].round().clip(min=0)
     cloud.tofile(tmp_path / 'cloud.bin')
     cameras = {}
     for i in range(3):

@@ -23,6 +23,8 @@ from typing import Any, ClassVar
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from ...samples import sample_name
+
 
 class DrawnFailure:
     """Failure drawn for one sample; subclasses are frozen dataclasses that can be pickled.
@@ -106,6 +108,9 @@ class SensorFailure(BaseTransform):
     SEVERITIES: ClassVar[tuple[Any, ...]] = (None,)
     """Parameters of each severity."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ()
+    """Keys that a sample must have, and that must not be empty."""
+
     def __init__(self, *, severity: int = 1, seed: int = 0) -> None:
         if severity not in range(1, len(self.SEVERITIES) + 1):
             raise ValueError(
@@ -128,10 +133,17 @@ class SensorFailure(BaseTransform):
         """Appends the drawn failure to ``failures``.
 
         Raises:
-            ValueError: points or images are already loaded.
+            ValueError: points or images are already loaded, or the sample lacks a sensor or a key
+                that the failure needs.
             KeyError: the sample has no token.
         """
         name = type(self).__name__
+        lacking = [key for key in self.NEEDS if results.get(key) in (None, {})]
+        if lacking:
+            raise ValueError(
+                f'{name}: sample {sample_name(results)} has no {" and no ".join(lacking)}, without '
+                'which this failure cannot occur: leave it out'
+            )
         loaded = [key for key in ('points', 'img') if key in results]
         if loaded:
             raise ValueError(

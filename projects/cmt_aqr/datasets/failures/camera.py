@@ -45,6 +45,8 @@ class CameraDrop(SensorFailure):
         ValueError: the list is empty, or has a camera that a sample does not have.
     """
 
+    NEEDS: ClassVar = ('images',)
+
     def __init__(
         self, *, cameras: Sequence[str] | None = None, severity: int = 1, seed: int = 0
     ) -> None:
@@ -85,6 +87,7 @@ class RandomCameraLoss(SensorFailure):
     """
 
     SEVERITIES: ClassVar = (0.2, 0.4, 0.6)
+    NEEDS: ClassVar = ('images',)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnCameraDrop | None:
         """Returns the lost cameras; a higher severity loses those of a lower one, and more."""
@@ -127,6 +130,7 @@ class Occlusion(SensorFailure):
     """
 
     SEVERITIES: ClassVar = (0.2, 0.35, 0.5)
+    NEEDS: ClassVar = ('images',)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnOcclusion:
         """Returns the occlusion; a higher severity covers what a lower one does, and more."""
@@ -180,6 +184,7 @@ class Darkness(SensorFailure):
     """
 
     SEVERITIES: ClassVar = ((0.6, 0.036), (0.4, 0.045), (0.3, 0.061))
+    NEEDS: ClassVar = ('images',)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnDarkness:
         """Returns the same factor for every sample, with noise of its own."""
@@ -226,6 +231,7 @@ class MotionBlur(SensorFailure):
     """
 
     SEVERITIES: ClassVar = (0.06, 0.10, 0.13)
+    NEEDS: ClassVar = ('images',)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnMotionBlur:
         """Returns the blur of every sample, with an angle for each camera."""

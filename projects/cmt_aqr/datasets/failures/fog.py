@@ -17,6 +17,8 @@ _GREY = 190
 # Largest distance to the ground, and the distance of everything above the horizon, metres; about
 # the farthest distance at which nuScenes scores boxes.
 _FAR = 50.0
+# Height of a LiDAR above the ground if the infos do not tell it, metres.
+_LIDAR_HEIGHT = 1.8
 # Pixels along each side of the cells for which the fog of an image is computed.
 _CELL = 8
 
@@ -39,7 +41,8 @@ class Fog(SensorFailure):
     - Cameras: an object d metres away keeps exp(-α d) of its light, the rest is grey (Koschmieder's
       law). There is no depth map, so d is the distance to a flat ground, at most 50 m, and 50 m
       above the horizon; objects on the ground get the fog of the ground behind them. The published
-      fog is an image of noise with a coefficient of its own.
+      fog is an image of noise with a coefficient of its own. Where the infos have neither
+      ``cam2ego`` nor ``lidar2ego``, z of the LiDAR frame points up and the LiDAR is 1.8 m high.
 
     Args:
         severity: from 1 to 3.
@@ -52,10 +55,11 @@ class Fog(SensorFailure):
         """Returns the same fog for every sample.
 
         Raises:
-            KeyError: a camera has no ``cam2img`` or ``cam2ego``.
+            KeyError: a camera has no ``cam2img``, or neither ``cam2ego`` nor ``lidar2cam``.
         """
         cameras = results.get('images', {})
-        poses = np.array([camera['cam2ego'] for camera in cameras.values()]).reshape(-1, 4, 4)
+        poses = [_cam2ego(camera, results) for camera in cameras.values()]
+        poses = np.array(poses).reshape(-1, 4, 4)
         intrinsics = np.array([np.array(c['cam2img'])[:3, :3] for c in cameras.values()])
         return DrawnFog(
             alpha=self.level,
@@ -134,3 +138,13 @@ class DrawnFog(DrawnFailure):
         )  # per metre along the ray
         distance = np.full(shape, np.inf)
         return np.divide(self.heights[index], fall, out=distance, where=fall > 0)
+
+
+def _cam2ego(camera: dict, results: dict) -> np.ndarray:
+    """(4, 4) from a camera's frame to that of the vehicle, whose origin is on the ground."""
+    if 'cam2ego' in camera:
+        return np.asarray(camera['cam2ego'], dtype=np.float64)
+    lidar2ego = np.eye(4)
+    lidar2ego[2, 3] = _LIDAR_HEIGHT
+    lidar2ego = np.asarray(results.get('lidar_points', {}).get('lidar2ego', lidar2ego))
+    return lidar2ego @ np.linalg.inv(camera['lidar2cam'])

@@ -56,6 +56,7 @@ class PackHealth(Pack3DDetInputs):
                 f'PackHealth: voxel_size={voxel_size}, bev_stride={bev_stride}, '
                 f'image_stride={image_stride} and samples={samples} must be positive'
             )
+        self.point_cloud_range = point_cloud_range
         self.settings = dict(
             point_cloud_range=point_cloud_range,
             cell_size=[size * bev_stride for size in voxel_size[:2]],

@@ -12,6 +12,7 @@ import torch
 from mmcv.ops import points_in_boxes_cpu
 from mmdet3d.registry import TRANSFORMS
 
+from ...samples import sample_name
 from .base import DrawnFailure, SensorFailure, random_stream
 
 BEVFUSION_RINGS = (18, 20, 22, 24)
@@ -52,10 +53,11 @@ class BeamReduction(SensorFailure):
         severity: from 1 to 3.
         seed: not used, all samples lose the same rings.
         rings: the rings left, counted from 0, the lowest, in place of those of the severity.
-        num_rings: number of rings of the LiDAR; 32 in nuScenes.
+        num_rings: number of rings of the LiDAR; by default ``metainfo.num_rings`` of the info file,
+            or else 32, as in nuScenes.
 
     Raises:
-        ValueError: the LiDAR does not have one of the rings.
+        ValueError: the LiDAR does not have one of the rings, or the clouds have no column of rings.
     """
 
     SEVERITIES = (2, 4, 8)
@@ -66,19 +68,30 @@ class BeamReduction(SensorFailure):
         severity: int = 1,
         seed: int = 0,
         rings: Sequence[int] | None = None,
-        num_rings: int = 32,
+        num_rings: int | None = None,
     ) -> None:
         super().__init__(severity=severity, seed=seed)
-        self.rings = tuple(range(1, num_rings, self.level) if rings is None else rings)
+        self.rings = rings
         self.num_rings = num_rings
-        if not set(self.rings) <= set(range(num_rings)):
+        self._choose(num_rings or 32)
+
+    def _choose(self, number: int) -> DrawnBeamReduction:
+        """Returns the rings left of a LiDAR with this number of rings."""
+        rings = tuple(range(1, number, self.level) if self.rings is None else self.rings)
+        if not set(rings) <= set(range(number)):
             raise ValueError(
-                f'BeamReduction: rings is {list(self.rings)}; they go from 0 to {num_rings - 1}'
+                f'BeamReduction: rings is {list(rings)}; they go from 0 to {number - 1}'
             )
+        return DrawnBeamReduction(rings, number)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnBeamReduction:
         """Returns the same rings for every sample."""
-        return DrawnBeamReduction(self.rings, self.num_rings)
+        if 'ring' not in results.get('point_columns', ('ring',)):
+            raise ValueError(
+                f'BeamReduction: the clouds of sample {sample_name(results)} have no column ring '
+                f'(point_columns is {list(results["point_columns"])}): leave the failure out'
+            )
+        return self._choose(self.num_rings or results.get('num_rings', 32))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Misalignment(SensorFailure):
     SEVERITIES: ClassVar = ((0.2, 1.0), (0.4, 2.0), (0.6, 3.0))
     """Share of samples, and angle in degrees."""
 
+    NEEDS: ClassVar = ('images',)
+
     SHIFT: ClassVar = 2.0
     """Metres."""
 

@@ -41,8 +41,8 @@ class StaleFrame(SensorFailure):
 
     The previous keyframe is the latest one of the same log, less than a second before. A sample
     without a previous keyframe, the first of its scene, is unchanged; the number of these samples
-    is logged. The log is the ``scene_token`` of an info, if it has one, or else the start of its
-    file name (``LOG__CHANNEL__TIME`` in nuScenes; the scene in the synthetic database).
+    is logged. The log is the ``scene`` or ``scene_token`` of an info, if it has one, or else the
+    start of its file name (``LOG__CHANNEL__TIME`` in nuScenes; the scene in the synthetic database).
 
     Args:
         ann_file: info file of the dataset, searched for previous keyframes; read once per process.
@@ -51,7 +51,8 @@ class StaleFrame(SensorFailure):
         seed: seed of the choice of samples.
 
     Raises:
-        ValueError: ``sensor`` is another word, or the info file does not tell the log of a sample.
+        ValueError: ``sensor`` is another word, or the info file does not tell the token, the time
+            or the log of a sample.
         FileNotFoundError: the info file does not exist.
     """
 
@@ -63,6 +64,7 @@ class StaleFrame(SensorFailure):
         super().__init__(severity=severity, seed=seed)
         if sensor not in _UNITS:
             raise ValueError(f'StaleFrame: sensor is {sensor!r}; it must be one of {_UNITS}')
+        self.NEEDS = ('timestamp',) if sensor == 'lidar' else ('timestamp', 'images')
         self.ann_file = str(ann_file)
         self.sensor = sensor
         self._previous = find_previous_frames(self.ann_file, sweeps=sensor == 'lidar')
@@ -76,7 +78,7 @@ class StaleFrame(SensorFailure):
             ValueError: the sample is not in the info file.
         """
         previous = self._find(results['token'])
-        names = sorted(results['images']) if self.sensor == 'each_camera' else [self.sensor]
+        names = sorted(results.get('images', ())) if self.sensor == 'each_camera' else [self.sensor]
         chosen = [name for name in names if rng.random() < self.level]
         if previous is None or not chosen:
             return None
@@ -167,11 +169,32 @@ class DrawnStaleLidar(DrawnFailure):
                 'timestamp': sweep['timestamp'] + delay,
                 'lidar_points': {
                     **sweep['lidar_points'],
-                    'lidar_path': _sweep_path(results, sweep['lidar_points']['lidar_path']),
+                    'lidar_path': self._sweep_path(results, sweep['lidar_points']['lidar_path']),
                 },
             }
             for sweep in self.previous.sweeps
         ]
+
+    def _sweep_path(self, results: dict, name: str) -> str:
+        """Path of a sweep: below the data root, among the keyframes, or beside the own sweeps.
+
+        Raises:
+            ValueError: the sample has no sweep that shows the folder.
+        """
+        keyframe = Path(results['lidar_points']['lidar_path'])
+        folders = len(Path(self.previous.cloud).parts)
+        if folders > 1:  # all paths of the infos start at the data root
+            return str(keyframe.parents[folders - 1] / name)
+        if 'samples' in Path(name).parts:  # a sweep that is a keyframe, as mmdet3d recognises it
+            return str(keyframe.with_name(Path(name).name))
+        own = [Path(s['lidar_points']['lidar_path']) for s in results.get('lidar_sweeps', ())]
+        others = [path for path in own if path.parent != keyframe.parent]
+        if not others:
+            raise ValueError(
+                f'StaleFrame: sample {results["token"]} has no sweeps of its own, which would show '
+                f'the folder of {name}'
+            )
+        return str(others[0].with_name(Path(name).name))
 
     def lidar_health(self, xy: np.ndarray) -> np.ndarray:
         """Returns 0 everywhere."""
@@ -179,27 +202,8 @@ class DrawnStaleLidar(DrawnFailure):
 
 
 def _beside(path: str, name: str) -> str:
-    """Path of a file of an info file, in the folder of a file with a full path."""
-    return str(Path(path).with_name(Path(name).name))
-
-
-def _sweep_path(results: dict, name: str) -> str:
-    """Path of a sweep: among the keyframes, or beside the sample's own sweeps.
-
-    Raises:
-        ValueError: the sample has no sweep that shows the folder.
-    """
-    keyframe = results['lidar_points']['lidar_path']
-    if 'samples' in Path(name).parts:  # a sweep that is a keyframe, as mmdet3d recognises it
-        return _beside(keyframe, name)
-    own = [sweep['lidar_points']['lidar_path'] for sweep in results.get('lidar_sweeps', ())]
-    others = [path for path in own if Path(path).parent != Path(keyframe).parent]
-    if not others:
-        raise ValueError(
-            f'StaleFrame: sample {results["token"]} has no sweeps of its own, which would show the '
-            f'folder of {name}'
-        )
-    return _beside(others[0], name)
+    """Full path of a file, from that of another one whose name has as many folders in the infos."""
+    return str(Path(path).parents[len(Path(name).parts) - 1] / name)
 
 
 @functools.lru_cache(maxsize=4)
@@ -215,10 +219,16 @@ def find_previous_frames(ann_file: str, *, sweeps: bool) -> Mapping[str, bytes |
         by worker processes, or None.
 
     Raises:
-        ValueError: the info of a sample does not tell its log.
+        ValueError: the info of a sample does not tell its token, its time or its log.
     """
     logs = defaultdict(list)
-    for info in load(ann_file)['data_list']:
+    for number, info in enumerate(load(ann_file)['data_list']):
+        lacking = [key for key in ('token', 'timestamp') if key not in info]
+        if lacking:
+            raise ValueError(
+                f'StaleFrame: entry {number} of {ann_file} has no {" and no ".join(lacking)}, by '
+                'which its previous keyframe is found'
+            )
         logs[_log_name(info)].append(info)
     previous = {}
     for frames in logs.values():
@@ -236,13 +246,14 @@ def find_previous_frames(ann_file: str, *, sweeps: bool) -> Mapping[str, bytes |
 
 
 def _log_name(info: dict) -> str:
-    if 'scene_token' in info:
-        return info['scene_token']
+    for key in ('scene', 'scene_token'):
+        if key in info:
+            return info[key]
     name = Path(info['lidar_points']['lidar_path']).name
     if name.count('__') != 2:
         raise ValueError(
-            f'StaleFrame: the log of sample {info["token"]} is unknown: its info has no '
-            f'scene_token, and its cloud {name} is not named LOG__CHANNEL__TIME'
+            f'StaleFrame: the log of sample {info["token"]} is unknown: its info has no scene '
+            f'or scene_token, and its cloud {name} is not named LOG__CHANNEL__TIME'
         )
     return name.split('__')[0]
 

@@ -14,7 +14,7 @@ from mmdet3d.registry import TRANSFORMS
 class Draw(NamedTuple):
     """Random numbers of one augmentation, independent of the image size."""
 
-    resize: float | None  # None: fill the final size
+    zoom: float  # relative to the resize factor that fills the final size
     bottom_cut: float  # share of the resized image's height cut off at the bottom
     left: float  # where the crop starts, from 0 (left end) to 1 (right end)
     flip: bool
@@ -28,12 +28,14 @@ class ResizeCropFlipImage(BaseTransform):
     The crop takes the lower part of the resized image, which shows the road; the area above and to
     the right that the resized image does not cover is black. Without training, the image is resized
     to fill the final size and cropped at the centre of its width. Everything is derived from the
-    size of each image, and the matrices follow the resized size in whole pixels rather than the
-    requested factor.
+    size of each image, so cameras of any resolution fill the same part of the final size; and the
+    matrices follow the resized size in whole pixels rather than the requested factor.
 
     Args:
         final_dim: (height, width) of the result, pixels.
-        resize_lim: limits of the factor in training, relative to the loaded image.
+        zoom_lim: limits of the resize factor in training, relative to the factor with which the
+            image just fills the final size. (``resize_lim`` of PETR and CMT is relative to the
+            loaded image: 0.47 to 0.625 for 1600 x 900 to 800 x 320 is a zoom of 0.94 to 1.25.)
         bot_pct_lim: limits of the share cut off at the bottom; their mean without training.
         rot_lim: limits of the rotation about the image centre in training, degrees.
         rand_flip: whether to mirror half of the samples in training.
@@ -47,7 +49,7 @@ class ResizeCropFlipImage(BaseTransform):
         self,
         *,
         final_dim: Sequence[int],
-        resize_lim: Sequence[float] | None = None,
+        zoom_lim: Sequence[float] | None = None,
         bot_pct_lim: Sequence[float] = (0.0, 0.0),
         rot_lim: Sequence[float] = (0.0, 0.0),
         rand_flip: bool = True,
@@ -55,12 +57,12 @@ class ResizeCropFlipImage(BaseTransform):
     ) -> None:
         if len(final_dim) != 2 or min(final_dim) < 1:
             raise ValueError(f'final_dim={final_dim} is not a positive (height, width)')
-        if training and (resize_lim is None or not 0 < resize_lim[0] <= resize_lim[1]):
-            raise ValueError(f'resize_lim={resize_lim} is not a positive (low, high)')
+        if training and (zoom_lim is None or not 0 < zoom_lim[0] <= zoom_lim[1]):
+            raise ValueError(f'zoom_lim={zoom_lim} is not a positive (low, high)')
         if not 0 <= bot_pct_lim[0] <= bot_pct_lim[1] < 1:
             raise ValueError(f'bot_pct_lim={bot_pct_lim} is not a (low, high) within [0, 1)')
         self.final_dim = tuple(final_dim)
-        self.resize_lim = resize_lim
+        self.zoom_lim = zoom_lim
         self.bot_pct_lim = bot_pct_lim
         self.rot_lim = rot_lim
         self.rand_flip = rand_flip
@@ -84,9 +86,9 @@ class ResizeCropFlipImage(BaseTransform):
 
     def _draw(self) -> Draw:
         if not self.training:
-            return Draw(None, float(np.mean(self.bot_pct_lim)), 0.5, False, 0.0)
+            return Draw(1.0, float(np.mean(self.bot_pct_lim)), 0.5, False, 0.0)
         return Draw(
-            resize=np.random.uniform(*self.resize_lim),
+            zoom=np.random.uniform(*self.zoom_lim),
             bottom_cut=np.random.uniform(*self.bot_pct_lim),
             left=np.random.uniform(0, 1),
             flip=bool(self.rand_flip and np.random.choice([0, 1])),
@@ -97,7 +99,7 @@ class ResizeCropFlipImage(BaseTransform):
         """(H, W, 3) -> the augmented image (*final_dim, 3) and its pixel matrix (3, 3)."""
         height, width = image.shape[:2]
         final_h, final_w = self.final_dim
-        resize = draw.resize or max(final_h / height, final_w / width)
+        resize = draw.zoom * max(final_h / height, final_w / width)
         new_w, new_h = max(1, round(width * resize)), max(1, round(height * resize))
         left = int(draw.left * max(0, new_w - final_w))
         top = int((1 - draw.bottom_cut) * new_h) - final_h
@@ -115,7 +117,7 @@ class ResizeCropFlipImage(BaseTransform):
 
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(final_dim={self.final_dim}, resize_lim={self.resize_lim}, '
+            f'{type(self).__name__}(final_dim={self.final_dim}, zoom_lim={self.zoom_lim}, '
             f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip}, '
             f'training={self.training})'
         )

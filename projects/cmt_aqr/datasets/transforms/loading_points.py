@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from mmdet3d.datasets.transforms import LoadPointsFromFile, LoadPointsFromMultiSweeps
 from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures.points import get_points_type
 
+from ..clouds import CHANNELS, arrange, columns_of, finite
 from ..reading import reading
 
 
 @TRANSFORMS.register_module()
 class LoadPointsOfKeyframe(LoadPointsFromFile):
-    """Loads the cloud of the keyframe with mmdet3d's loader and applies ``failures`` to it.
+    """Loads the cloud of the keyframe and applies ``failures`` to it.
 
-    Takes the arguments of `LoadPointsFromFile`.
+    The channels are x, y, z, intensity and ring, whichever columns the file has, see
+    :mod:`projects.cmt_aqr.datasets.clouds`; a channel without a column is zero. Points with values
+    that are not finite are left out with a warning.
+
+    Args:
+        coord_type: as for mmdet3d's `LoadPointsFromFile`.
+        load_dim: number of columns of a file, if the sample's info file declares none.
+        use_dim: channels that are kept: their indices, or the number of the first ones.
+        norm_intensity: replace the intensity by its tanh.
+        backend_args: arguments of mmengine's file backend.
 
     Raises:
         MissingFileError: the file does not exist.
-        DamagedFileError: the file is not a cloud of `load_dim` channels.
+        DamagedFileError: the file does not fit its columns.
         ValueError: the sample has failures, and `use_dim` leaves out a channel.
     """
 
+    def __init__(
+        self,
+        *,
+        coord_type: str = 'LIDAR',
+        load_dim: int = 5,
+        use_dim: Sequence[int] | int = 5,
+        norm_intensity: bool = False,
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(
+            coord_type=coord_type,
+            load_dim=max(load_dim, len(CHANNELS)),  # the parent checks `use_dim` by it
+            use_dim=use_dim,
+            norm_intensity=norm_intensity,
+            backend_args=backend_args,
+        )
+        self.load_dim = load_dim
+
     def transform(self, results: dict) -> dict:
         """Adds ``points``."""
-        with reading(results, results['lidar_points']['lidar_path'], 'cloud'):
-            results = super().transform(results)
+        points = _load(self, results, results['lidar_points']['lidar_path'], 'cloud')
         if results.get('failures'):
             if list(self.use_dim) != [0, 1, 2, 3, 4]:
                 raise ValueError(
                     f'LoadPointsOfKeyframe: use_dim is {list(self.use_dim)}; failures need all of '
                     'x, y, z, intensity and ring, use_dim=5'
                 )
-            points = results['points']
-            damaged = _damaged(results, points.tensor.numpy(), np.eye(4), age=0.0)
-            results['points'] = points.new_point(damaged)
+            points = _damaged(results, points, np.eye(4), age=0.0)
+        if self.norm_intensity:
+            points[:, 3] = np.tanh(points[:, 3])
+        points = points[:, [*self.use_dim, *range(len(CHANNELS), points.shape[1])]]
+        results['points'] = get_points_type(self.coord_type)(points, points_dim=points.shape[1])
         return results
 
 
@@ -42,17 +74,25 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
     """Loads sweeps as mmdet3d does and applies ``failures`` to each before it is merged.
 
     Takes the arguments of `LoadPointsFromMultiSweeps`, and gives the same points without failures.
-    Merging overwrites the ring by the time, so failures of rings cannot act later.
+    Merging overwrites the ring by the time, so failures of rings cannot act later. Samples without
+    sweeps get the time alone. Columns and values are as for `LoadPointsOfKeyframe`.
 
     Raises:
         MissingFileError: the file of a sweep does not exist.
-        DamagedFileError: the file of a sweep is not a cloud of `load_dim` channels.
+        DamagedFileError: the file of a sweep does not fit its columns.
+        ValueError: the keyframe was loaded with fewer than five channels.
     """
 
     def transform(self, results: dict) -> dict:
         """Adds the sweeps to ``points``, in the keyframe's frame, with their age in channel 4."""
         keyframe = results['points']
-        keyframe.tensor[:, 4] = 0
+        if keyframe.tensor.shape[1] < len(CHANNELS):
+            raise ValueError(
+                f'LoadPointsOfSweeps: the cloud has {keyframe.tensor.shape[1]} channels, but the '
+                'time replaces the fifth: use_dim=5 in LoadPointsOfKeyframe'
+            )
+        keyframe.tensor[:, 4] = _ages(keyframe.tensor)
+        keyframe = keyframe[:, [*range(len(CHANNELS))]]
         clouds = [keyframe]
         if 'lidar_sweeps' in results:
             for index in self._choose(len(results['lidar_sweeps'])):
@@ -71,10 +111,8 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
         return np.random.choice(available, self.sweeps_num, replace=False)
 
     def _load_sweep(self, results: dict, sweep: dict) -> np.ndarray:
-        """(N, load_dim): a sweep in the keyframe's frame, with its age in place of the ring."""
-        path = sweep['lidar_points']['lidar_path']
-        with reading(results, path, 'sweep'):
-            points = np.copy(self._load_points(path)).reshape(-1, self.load_dim)
+        """(N, 5): a sweep in the keyframe's frame, with its age in place of the ring."""
+        points = _load(self, results, sweep['lidar_points']['lidar_path'], 'sweep')
         age = results['timestamp'] - sweep['timestamp']
         # The info files' matrix takes row vectors to the keyframe: p' = p R - t.
         lidar2sensor = np.array(sweep['lidar_points']['lidar2sensor'])
@@ -86,8 +124,22 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
             points = self._remove_close(points)
         points[:, :3] = points[:, :3] @ lidar2sensor[:3, :3]
         points[:, :3] -= lidar2sensor[:3, 3]
-        points[:, 4] = age
-        return points
+        points[:, 4] = age + _ages(points)
+        return points[:, : len(CHANNELS)]
+
+
+def _load(
+    loader: LoadPointsFromFile | LoadPointsFromMultiSweeps, results: dict, path: str, what: str
+) -> np.ndarray:
+    """Finite points of a file, (N, 5), or (N, 6) with a time for each point."""
+    with reading(results, path, what):
+        points = arrange(loader._load_points(path), columns_of(results, loader.load_dim))
+    return finite(results, path, points)
+
+
+def _ages(points: np.ndarray) -> np.ndarray | float:
+    """Age of each point relative to the timestamp of its cloud, seconds."""
+    return points[:, 5] if points.shape[1] > len(CHANNELS) else 0.0
 
 
 def _damaged(results: dict, points: np.ndarray, to_keyframe: np.ndarray, age: float) -> np.ndarray:
