@@ -27,6 +27,7 @@ HANDED_TO = {
 # Modules that define the options of a script's subcommands.
 IMPORTED = {
     'benchmark.py': 'benchmarks/*.py',
+    'infer.py': 'projects/cmt_aqr/cli/infer.py',
     'visualize.py': 'projects/cmt_aqr/cli/visualize_*.py',
 }
 

@@ -1,4 +1,4 @@
-"""Draw data and router weights: ``python tools/visualize.py frame|failures|router ...``.
+"""Draw data and router weights: ``python tools/visualize.py frame|browse|failures|router ...``.
 
 For the options of a picture: ``python tools/visualize.py frame --help``.
 """
@@ -9,11 +9,17 @@ import _startup
 
 _startup.prepare()
 
-from projects.cmt_aqr.cli import visualize_failures, visualize_frame, visualize_router
+from projects.cmt_aqr.cli import (
+    visualize_browse,
+    visualize_failures,
+    visualize_frame,
+    visualize_router,
+)
 from projects.cmt_aqr.cli.arguments import exit_on_usage_error
 
 PICTURES = {
     'frame': visualize_frame,
+    'browse': visualize_browse,
     'failures': visualize_failures,
     'router': visualize_router,
 }

@@ -7,6 +7,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='Det3DVisualizationHook'),  # draws nothing unless draw=True
 )
 # A config that adds hooks keeps these: custom_hooks = [*_base_.custom_hooks, dict(type=...)].
 custom_hooks = [
@@ -24,6 +25,7 @@ env_cfg = dict(
 )
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
+visualizer = dict(type='FrameVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 load_from = None
 resume = False
 

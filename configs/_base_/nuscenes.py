@@ -16,5 +16,5 @@ data_prefix = dict(
 )
 meta_keys = (
     'sample_idx', 'token', 'lidar_path', 'lidar2img', 'img_shape', 'pad_shape', 'box_type_3d',
-    'box_mode_3d',
+    'box_mode_3d', 'camera_names',
 )  # fmt: skip

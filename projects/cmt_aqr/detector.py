@@ -60,12 +60,14 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         crops_range: whether `pts_middle_encoder` may have a ``sparse_shape`` of its own, beyond
             which points are lost, as in the released model with 0.1 m voxels. By default it is that
             of the range and the voxel size.
+        train_cfg: None, as MMDetection3D's ``init_model`` and inferencers set it.
         init_cfg: as in mmengine.
 
     Raises:
         ValueError: an incomplete branch, or one that the head does not use; an unknown name in
-            ``float32_parts``; a part that cannot be frozen, or have a fast path, as configured; a
-            range, voxel size, grid or limits of boxes that contradict each other.
+            ``float32_parts``; settings in ``train_cfg``; a part that cannot be frozen, or have a
+            fast path, as configured; a range, voxel size, grid or limits of boxes that contradict
+            each other.
     """
 
     def __init__(
@@ -84,8 +86,14 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         planner: Mapping | None = None,
         float32_parts: Sequence[str] = FLOAT32_PARTS,
         crops_range: bool = False,
+        train_cfg: None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
+        if train_cfg is not None:
+            raise ValueError(
+                f'train_cfg is {train_cfg!r}; it must be None: assigner and losses are settings of '
+                'pts_bbox_head'
+            )
         limits = range_of({'data_preprocessor': data_preprocessor, 'pts_bbox_head': pts_bbox_head})
         pts_bbox_head = fit_head(pts_bbox_head, limits)
         grid, voxel_layer = None, (data_preprocessor or {}).get('voxel_layer')
@@ -275,7 +283,16 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         batch_inputs_dict: Mapping,
         batch_data_samples: Sequence[Det3DDataSample],
     ) -> list[dict[str, Tensor]]:
-        """Raw outputs of the head."""
+        """Raw outputs of the head.
+
+        Raises:
+            TypeError: the inputs are a bare tensor, as MMDetection3D's ``get_flops.py`` gives them.
+        """
+        if isinstance(batch_inputs_dict, Tensor):
+            raise TypeError(
+                'CmtDetector takes a dict of images and voxels, not a tensor: in place of '
+                'get_flops.py, use `python tools/benchmark.py model CONFIG`'
+            )
         features = self.extract_feat(batch_inputs_dict)
         return self.pts_bbox_head(*features, _metas(batch_data_samples)).tasks
 

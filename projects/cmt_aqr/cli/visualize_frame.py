@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', type=Path, default=Path('frame.png'), help='image file (default: %(default)s)'
     )
-    parser.add_argument('--predictions', help='results_nusc.json, drawn with dashed lines')
+    parser.add_argument(
+        '--predictions', help='results_nusc.json, drawn as hits, misses and false alarms'
+    )
     parser.add_argument(
         '--score-threshold', type=float, default=0.3, help='minimum score of a drawn prediction'
     )

@@ -9,13 +9,12 @@ import argparse
 import copy
 from pathlib import Path
 
-import torch
-from mmdet3d.registry import DATASETS, MODELS
+from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
-from mmengine.runner import load_checkpoint
 
+from ..apis.models import build_model
 from ..detector import CmtDetector
 from ..usage_error import UsageError
 from ..visualization import save
@@ -91,22 +90,6 @@ def build_dataset(cfg: Config, drop: str | None = None) -> BaseDataset:
     if drop is not None:
         add_failure(cfg, find_failure(cfg, DROPS[drop]))
     return DATASETS.build(cfg.test_dataloader.dataset)
-
-
-def build_model(cfg: Config, checkpoint: str) -> CmtDetector:
-    """The model with all weights from the checkpoint, on the GPU if there is one.
-
-    Raises:
-        UsageError: the checkpoint has missing or unexpected weights.
-    """
-    model = MODELS.build(cfg.model)
-    try:
-        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
-    except RuntimeError as error:
-        raise UsageError(
-            f'checkpoint {checkpoint} does not fit {cfg.filename}: {" ".join(str(error).split())}'
-        ) from error
-    return model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
 
 
 def run_model(

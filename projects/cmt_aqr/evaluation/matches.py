@@ -117,7 +117,8 @@ def _match_class(
         targets = [box for box in truth[token] if box.detection_name == name]
         truths[frames[token]] = len(targets)
         if targets and rows.size:
-            taken = _match_frame(targets, [boxes[row] for row in rows], config.dist_ths)
+            found = _centres([boxes[row] for row in rows])
+            taken = match_centres(_centres(targets), found, config.dist_ths)
             hit[rows] = taken >= 0
             for row, target in zip(rows, taken[:, at], strict=True):
                 if target >= 0:
@@ -133,14 +134,19 @@ def _match_class(
     }
 
 
-def _match_frame(
-    truth: Sequence[DetectionBox], predicted: Sequence[DetectionBox], distances: Sequence[float]
+def match_centres(
+    truth: np.ndarray, predicted: np.ndarray, distances: Sequence[float]
 ) -> np.ndarray:
     """Index of the ground-truth box matched to each predicted box at each distance, (n, D).
 
-    It is -1 for a box without a match. Predicted boxes are given by descending confidence.
+    It is -1 for a box without a match.
+
+    Args:
+        truth: (m, 2) centres of the ground truth of one class and frame, metres; m is at least 1.
+        predicted: (n, 2) centres of the predicted boxes, by descending confidence.
+        distances: D distances at which boxes are matched, metres.
     """
-    apart = np.linalg.norm(_centres(predicted)[:, None] - _centres(truth), axis=-1)
+    apart = np.linalg.norm(predicted[:, None] - truth, axis=-1)
     thresholds = np.array(distances)
     free = np.ones((len(thresholds), len(truth)), dtype=bool)
     taken = np.full((len(predicted), len(thresholds)), -1)

@@ -9,12 +9,14 @@ from .finite_loss_hook import FiniteLossHook
 from .routing_log_hook import RoutingLogHook
 from .run_info_hook import RunInfoHook
 from .stop_object_sample_hook import StopObjectSampleHook
+from .visualization_hook import FedVisualizationHook
 
 __all__ = [
     'BiasScaleHook',
     'DataFitHook',
     'DrawIndexHook',
     'EpochSeedHook',
+    'FedVisualizationHook',
     'FiniteGradientHook',
     'FiniteLossHook',
     'RoutingLogHook',

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from mmdet3d.evaluation.metrics.nuscenes_metric import output_to_nusc_box
 from mmdet3d.registry import TRANSFORMS
 from mmengine.dataset import BaseDataset, Compose
 
 from ..datasets.failures import health_maps
-from .scene_boxes import Kind, SceneBox
+from .scene_boxes import SceneBox, scene_boxes
 
 LOADERS = ('LoadPointsOfKeyframe', 'LoadPointsOfSweeps', 'LoadMultiViewImages', 'ComputeLidar2Img')
 # Resolution of the health maps: cells along the range, patches along the height of an image.
@@ -59,7 +57,9 @@ def load_damaged(
         failure: config of the failure, or None.
     """
     info = dataset.get_data_info(index)
-    boxes = _boxes(info, dataset.metainfo['classes'])
+    annotated = info['eval_ann_info']
+    classes = dataset.metainfo['classes']
+    boxes = scene_boxes(annotated['gt_bboxes_3d'], annotated['gt_labels_3d'], classes)
     steps = [*([] if failure is None else [failure]), *copy.deepcopy(list(loaders))]
     results = Compose(steps)(info)
     health = health_maps(
@@ -118,18 +118,3 @@ def _shows(info: dict, failure: dict, cameras: Sequence[str]) -> bool:
         if min([drawn.lidar_health(grid).min(), *health]) < 1:
             return True
     return False
-
-
-def _boxes(info: Mapping, classes: Sequence[str]) -> list[SceneBox]:
-    """Annotated boxes of the detection classes."""
-    annotated = info['eval_ann_info']
-    known = annotated['gt_labels_3d'] >= 0
-    labels = annotated['gt_labels_3d'][known]
-    boxes, _ = output_to_nusc_box(
-        dict(
-            bboxes_3d=annotated['gt_bboxes_3d'][known],
-            scores_3d=torch.ones(len(labels)),
-            labels_3d=torch.from_numpy(labels),
-        )
-    )
-    return [SceneBox(classes[box.label], Kind.TRUTH, box) for box in boxes]

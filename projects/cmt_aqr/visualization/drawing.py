@@ -1,6 +1,6 @@
 """Drawing of boxes, points, labels and legends, shared by all pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from ..files import replacing
 from .scene_boxes import SceneBox, project
-from .style import BACKGROUND, COLOURS, FAINT, POINTS, STYLES, TEXT
+from .style import BACKGROUND, FAINT, POINTS, STYLES, TEXT, colour_of
 
 # Metres between the rings of the view from above.
 RING = 10.0
@@ -22,6 +22,9 @@ RING = 10.0
 POINT_HEIGHTS = (-2.0, 1.5)
 # Distance in metres beyond which lines in images become thinner.
 FINER_BEYOND = 12.0
+# Size of the labels of boxes in points, and the height of a box with a label in an image, as a
+# share of the image.
+LABEL, LARGE = 7.5, 0.1
 
 
 def save(figure: Figure, file: Path) -> Path:
@@ -33,7 +36,12 @@ def save(figure: Figure, file: Path) -> Path:
 
 
 def draw_from_above(
-    axes: Axes, points: np.ndarray, boxes: Sequence[SceneBox], reach: tuple[float, float]
+    axes: Axes,
+    points: np.ndarray,
+    boxes: Sequence[SceneBox],
+    reach: tuple[float, float],
+    *,
+    labels: bool = False,
 ) -> None:
     """Draw the scene from above, with the car driving to the right.
 
@@ -42,6 +50,7 @@ def draw_from_above(
         points: (N, 3 or more) points in the LiDAR frame, metres.
         boxes: boxes in the LiDAR frame.
         reach: extent of the view to each side, horizontally and vertically, metres.
+        labels: whether to write class and score beside the boxes.
     """
     points = points[points[:, 2].argsort()]
     low, high = POINT_HEIGHTS
@@ -62,45 +71,42 @@ def draw_from_above(
         add_lines(axes, item, np.stack([outline, np.roll(outline, -1, axis=0)], axis=1))
         add_front(axes, item, np.stack([outline.mean(0), outline[0], outline[1]]))
     axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
+    if labels:
+        outlines = (from_above(item.outline()) for item in boxes)
+        add_box_labels(axes, boxes, [np.array([o[:, 0].mean(), o[:, 1].max()]) for o in outlines])
     _draw_rings(axes, reach[0])
     axes.add_patch(Polygon([(-1.2, -0.9), (1.8, 0), (-1.2, 0.9)], color=TEXT, zorder=6))
 
 
-def draw_in_image(
-    axes: Axes, item: SceneBox, depth: float, to_image: Callable[[np.ndarray], np.ndarray]
+def draw_lidar_boxes_in_image(
+    axes: Axes, boxes: Sequence[SceneBox], lidar2img: np.ndarray, *, labels: bool = False
 ) -> None:
-    """Draw a box in a camera's image.
-
-    Args:
-        axes: axes of the image, in pixels.
-        item: the box.
-        depth: depth of the centre, metres; distant boxes have thinner lines.
-        to_image: maps both ends of lines in the frame of the box, (S, 2, 3), to pixels,
-            (T, 2, 2), of the T <= S lines in front of the camera.
-    """
-    add_lines(axes, item, to_image(item.lines()), np.clip(FINER_BEYOND / max(depth, 1.0), 0.4, 1.0))
-    face = to_image(item.front())
-    # A face that extends behind the camera is not a closed polygon in the image.
-    if len(face) == 4 and np.allclose(face[:, 1], np.roll(face[:, 0], -1, axis=0)):
-        add_front(axes, item, face[:, 0])
-
-
-def draw_lidar_boxes_in_image(axes: Axes, boxes: Sequence[SceneBox], lidar2img: np.ndarray) -> None:
     """Draw boxes of the LiDAR frame in a camera's image.
 
     Args:
         axes: axes of the image, in pixels.
         boxes: boxes in the LiDAR frame.
         lidar2img: (4, 4) projection to (u * depth, v * depth, depth, 1) with u and v in pixels.
+        labels: whether to write class and score above boxes that are large in the image.
     """
 
     def to_image(lines: np.ndarray) -> np.ndarray:
         scaled = lines @ lidar2img[:3, :3].T + lidar2img[:3, 3]
         return project(scaled, np.eye(3))
 
-    for item in boxes:
-        depth = float(lidar2img[2, :3] @ item.box.center + lidar2img[2, 3])
-        draw_in_image(axes, item, depth, to_image)
+    named = []
+    depths = [float(lidar2img[2, :3] @ item.box.center + lidar2img[2, 3]) for item in boxes]
+    for depth, item in sorted(zip(depths, boxes, strict=True), key=lambda pair: pair[0]):
+        lines = to_image(item.lines())
+        add_lines(axes, item, lines, np.clip(FINER_BEYOND / max(depth, 1.0), 0.4, 1.0))
+        face = to_image(item.front())
+        # A face that extends behind the camera is not a closed polygon in the image.
+        if len(face) == 4 and np.allclose(face[:, 1], np.roll(face[:, 0], -1, axis=0)):
+            add_front(axes, item, face[:, 0])
+        if depth > 1 and np.ptp(lines[..., 1]) > LARGE * abs(np.diff(axes.get_ylim())):
+            named.append((item, np.array([lines[..., 0].mean(), lines[..., 1].min()])))
+    if labels and named:
+        add_box_labels(axes, *zip(*named, strict=True))
 
 
 def from_above(points: np.ndarray) -> np.ndarray:
@@ -114,7 +120,7 @@ def add_lines(axes: Axes, item: SceneBox, lines: np.ndarray, fineness: float = 1
     width = style.width * fineness
     collection = LineCollection(
         lines,
-        colors=[to_rgba(COLOURS[item.name], style.opacity)],
+        colors=[to_rgba(colour_of(item), style.opacity)],
         linewidths=width,
         linestyles=[style.dashes],
         zorder=4,
@@ -126,8 +132,37 @@ def add_lines(axes: Axes, item: SceneBox, lines: np.ndarray, fineness: float = 1
 
 def add_front(axes: Axes, item: SceneBox, polygon: np.ndarray) -> None:
     """Fill a polygon (N, 2) that marks the front of a box."""
-    colour = to_rgba(COLOURS[item.name], STYLES[item.kind].front)
+    colour = to_rgba(colour_of(item), STYLES[item.kind].front)
     axes.add_collection(PolyCollection([polygon], facecolors=[colour], zorder=3), autolim=False)
+
+
+def add_box_labels(axes: Axes, boxes: Sequence[SceneBox], places: Sequence[np.ndarray]) -> None:
+    """Write labels above places (2,) of a panel; one that would cover an earlier one is left out.
+
+    The limits of the axes must have been set.
+    """
+    pixels_per_point = axes.figure.dpi / 72
+    taken = np.empty((0, 2))
+    for item, place in zip(boxes, places, strict=True):
+        here = axes.transData.transform(place)
+        # The size of a label, from the usual width of a letter.
+        room = pixels_per_point * LABEL * np.array([0.6 * len(item.label), 1.1])
+        if not item.label or (np.abs(taken - here) < room).all(axis=1).any():
+            continue
+        taken = np.concatenate([taken, here[None]])
+        axes.annotate(
+            item.label,
+            place,
+            (0, 1.5),
+            textcoords='offset points',
+            ha='center',
+            color=colour_of(item),
+            fontsize=LABEL,
+            path_effects=[withStroke(linewidth=1.6, foreground=BACKGROUND)],
+            annotation_clip=True,
+            clip_on=True,
+            zorder=8,
+        )
 
 
 def add_label(axes: Axes, text: str) -> None:

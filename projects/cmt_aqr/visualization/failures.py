@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from .damaged_frame import DamagedFrame
 from .drawing import draw_from_above, draw_lidar_boxes_in_image
-from .frame import LIDAR, PIXELS_PER_INCH
+from .frame import FROM_ABOVE, PIXELS_PER_INCH
 from .style import BACKGROUND, FAINT, PANEL, TEXT
 
 # Cameras of a cell: a large image, and two small ones below it.
@@ -46,8 +46,8 @@ def render_failures(
     figure, axes = _layout(rows, clean, title)
     for name, frames in rows.items():
         for severity, frame in enumerate(frames, start=1):
-            panels = {label: axes[f'{name} {severity} {label}'] for label in (LIDAR, *SHOWN)}
-            _draw_above(panels[LIDAR], frame, point_cloud_range)
+            panels = {label: axes[f'{name} {severity} {label}'] for label in (FROM_ABOVE, *SHOWN)}
+            _draw_above(panels[FROM_ABOVE], frame, point_cloud_range)
             for camera in SHOWN:
                 _draw_camera(panels[camera], frame, camera)
             heading = name if frame is clean else f'{name}, severity {severity}'
@@ -111,7 +111,7 @@ def _layout(
             add(f'{here} title', left, top, cell, TITLE)
             axes[f'{here} title'].set_facecolor(BACKGROUND)
             top += TITLE
-            add(f'{here} {LIDAR}', left, top, ABOVE, ABOVE)
+            add(f'{here} {FROM_ABOVE}', left, top, ABOVE, ABOVE)
             left += ABOVE + GAP
             add(f'{here} {LARGE}', left, top, large, ABOVE - GAP - small[1])
             for k, camera in enumerate(SMALL):

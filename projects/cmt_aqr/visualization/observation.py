@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmdet3d.evaluation.metrics.nuscenes_metric import output_to_nusc_box
 from mmengine.dataset import pseudo_collate
 
 from ..aqr import TokenLayout, bev_windows, camera_windows, render_weights
@@ -16,7 +15,8 @@ from ..cameras import batch_cameras
 from ..detector import CmtDetector
 from ..geometry import project, unit_to_metres
 from ..head import CmtHead
-from .scene_boxes import Kind, SceneBox
+from .frame_view import predictions_of
+from .scene_boxes import SceneBox
 
 # Cells along the side of the BEV map and the width of an image: finer than the tokens.
 CELLS = 160
@@ -93,7 +93,7 @@ def observe(
         images=images.flip(1).permute(0, 2, 3, 1).byte().numpy(),
         cameras=cameras,
         lidar2img=np.asarray(result.metainfo['lidar2img']),
-        boxes=_boxes(result.pred_instances_3d.to('cpu'), classes, score_threshold),
+        boxes=predictions_of(result, classes, score_threshold),
         lidar=lidar,
         camera=camera,
         mean_weights=(weights[..., 0].mean().item(), weights[..., 1:].mean().item()),
@@ -139,12 +139,3 @@ def _maps(
 def _size(sigma: int) -> int:
     """Cells along the side of a window, an odd number."""
     return 2 * REACH * sigma + 1
-
-
-def _boxes(found, classes: Sequence[str], score_threshold: float) -> list[SceneBox]:
-    """Boxes of at least this score."""
-    sure = found[found.scores_3d >= score_threshold]
-    boxes, _ = output_to_nusc_box(
-        {'bboxes_3d': sure.bboxes_3d, 'scores_3d': sure.scores_3d, 'labels_3d': sure.labels_3d}
-    )
-    return [SceneBox(classes[box.label], Kind.PREDICTION, box) for box in boxes]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from matplotlib.colors import LinearSegmentedColormap
 
-from .scene_boxes import OTHER, Kind
+from .scene_boxes import OTHER, Kind, SceneBox
 
 # Classes of similar shape differ clearly in colour: truck and construction vehicle, bus and
 # trailer, motorcycle and bicycle.
@@ -39,16 +39,29 @@ class Style:
         dashes: matplotlib's line style.
         opacity: Opacity of the lines, 0 to 1.
         front: Opacity of the front face, which marks the heading; 0 for none.
+        colour: Colour of the kind; None for that of the class.
     """
 
     width: float
     dashes: str | tuple
     opacity: float
     front: float
+    colour: str | None = None
 
 
 STYLES = {
     Kind.TRUTH: Style(1.5, 'solid', 1.0, 0.3),
     Kind.UNSEEN: Style(0.8, 'solid', 0.6, 0.15),
-    Kind.PREDICTION: Style(1.9, (0, (2.5, 1.6)), 1.0, 0.15),
+    Kind.PREDICTION: Style(1.5, 'solid', 1.0, 0.3),
+    Kind.FOUND: Style(0.9, 'solid', 0.8, 0.0, '#e8eaed'),
+    Kind.HIT: Style(1.5, 'solid', 1.0, 0.3, '#35f08a'),
+    Kind.MISS: Style(1.7, (0, (2.5, 1.6)), 1.0, 0.15, '#ff4040'),
+    Kind.FALSE_ALARM: Style(1.7, (0, (5, 1.4)), 1.0, 0.3, '#ff66d0'),
+    Kind.GONE: Style(1.7, (0, (2.5, 1.6)), 1.0, 0.15, '#ff4040'),
+    Kind.NEW: Style(1.7, 'solid', 1.0, 0.3, '#3fd0ff'),
 }
+
+
+def colour_of(item: SceneBox) -> str:
+    """Colour of a box: that of its kind, or else of its class."""
+    return STYLES[item.kind].colour or COLOURS.get(item.name, COLOURS[OTHER])

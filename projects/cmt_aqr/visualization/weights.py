@@ -5,7 +5,7 @@ Colour is the mean weight of the nearby queries, on one scale for the whole pict
 with the weight and with the nearness of queries: a weight of zero leaves the picture unchanged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .drawing import add_label, add_legend, draw_from_above, draw_lidar_boxes_in_image
-from .frame import CAMERAS, COLUMNS, LIDAR, PIXELS_PER_INCH
+from .frame import COLUMNS, FROM_ABOVE, PIXELS_PER_INCH, camera_title, ring_order
 from .observation import Observation, WeightMap
 from .style import BACKGROUND, COLOURS, FAINT, PANEL, TEXT, WEIGHTS
 
@@ -40,10 +40,10 @@ def render_weights_over_inputs(observations: Mapping[str, Observation]) -> Figur
     scale = max(LEAST_SCALE, *(_greatest(seen) for seen in observations.values()))
     figure, axes = _layout(observations)
     for condition, seen in observations.items():
-        panels = {label: axes[f'{condition} {label}'] for label in (*seen.cameras, LIDAR)}
+        panels = {label: axes[f'{condition} {label}'] for label in (*seen.cameras, FROM_ABOVE)}
         for index, channel in enumerate(seen.cameras):
             _draw_camera(panels[channel], seen, index, scale)
-        _draw_above(panels[LIDAR], seen, scale)
+        _draw_above(panels[FROM_ABOVE], seen, scale)
         _draw_title(axes[f'{condition} title'], condition, seen)
     _draw_scale(axes['scale'], scale)
     _draw_classes(axes['classes'], observations)
@@ -95,24 +95,19 @@ def _layout(observations: Mapping[str, Observation]) -> tuple[Figure, dict[str, 
     for column, (condition, seen) in enumerate(observations.items()):
         left = SIDE + column * (COLUMN + SIDE)
         add(f'{condition} title', left, 0, (COLUMN, TITLE))
-        for place, channel in enumerate(_in_ring_order(seen.cameras)):
+        for place, channel in enumerate(
+            ring_order(dict(zip(seen.cameras, seen.lidar2img, strict=True)))
+        ):
             i, j = divmod(place, COLUMNS)
             corner = (left + j * (wide + GAP), TITLE + i * (high + GAP))
             add(f'{condition} {channel}', *corner, (wide, high))
-        add(f'{condition} {LIDAR}', left, above, (COLUMN, COLUMN))
+        add(f'{condition} {FROM_ABOVE}', left, above, (COLUMN, COLUMN))
     below = above + COLUMN + GAP
     add('scale', SIDE, below, (width - 2 * SIDE, SCALE))
     add('classes', SIDE, below + SCALE, (width - 2 * SIDE, LEGEND))
     for label in ('scale', 'classes', *(f'{condition} title' for condition in observations)):
         axes[label].set_facecolor(BACKGROUND)
     return figure, axes
-
-
-def _in_ring_order(cameras: Sequence[str]) -> list[str]:
-    """The cameras of nuScenes in their order around the car, then any others."""
-    return [name for name in CAMERAS if name in cameras] + [
-        name for name in cameras if name not in CAMERAS
-    ]
 
 
 def _draw_camera(axes: Axes, seen: Observation, index: int, scale: float) -> None:
@@ -125,7 +120,7 @@ def _draw_camera(axes: Axes, seen: Observation, index: int, scale: float) -> Non
     axes.imshow(colours, extent=extent, aspect='auto', interpolation='bilinear', zorder=2)
     draw_lidar_boxes_in_image(axes, seen.boxes, seen.lidar2img[index])
     axes.set(xlim=extent[:2], ylim=extent[2:])
-    add_label(axes, seen.cameras[index].removeprefix('CAM_').replace('_', ' '))
+    add_label(axes, camera_title(seen.cameras[index]))
 
 
 def _draw_above(axes: Axes, seen: Observation, scale: float) -> None:
@@ -139,7 +134,7 @@ def _draw_above(axes: Axes, seen: Observation, scale: float) -> None:
         zorder=2,
     )
     draw_from_above(axes, seen.points, seen.boxes, (max(-y_low, y_high), max(-x_low, x_high)))
-    add_label(axes, 'LIDAR, FROM ABOVE, DRIVING TO THE RIGHT')
+    add_label(axes, 'from above, driving to the right')
 
 
 def _draw_title(axes: Axes, condition: str, seen: Observation) -> None:

@@ -61,7 +61,7 @@ class DrawIndex(BaseTransform):
             raise RuntimeError(
                 'DrawIndex has no epoch, so that every epoch would repeat the same failures; '
                 "to train, add dict(type='DrawIndexHook') to the custom_hooks of the config; to "
-                'read single samples, call set_epoch(0)'
+                'read single samples, call set_epoch(0) or use `tools/visualize.py browse`'
             )
         results['draw'] = epoch if self.variants is None else epoch % self.variants
         return results

@@ -229,7 +229,7 @@ def find_previous_frames(ann_file: str, *, sweeps: bool) -> Mapping[str, bytes |
                 f'StaleFrame: entry {number} of {ann_file} has no {" and no ".join(lacking)}, by '
                 'which its previous keyframe is found'
             )
-        logs[_log_name(info)].append(info)
+        logs[log_name(info)].append(info)
     previous = {}
     for frames in logs.values():
         frames.sort(key=lambda info: info['timestamp'])
@@ -245,15 +245,20 @@ def find_previous_frames(ann_file: str, *, sweeps: bool) -> Mapping[str, bytes |
     return previous
 
 
-def _log_name(info: dict) -> str:
+def log_name(info: dict) -> str:
+    """Name of the log of a sample: its ``scene`` or ``scene_token``, or the start of its file name.
+
+    Raises:
+        ValueError: it has none of them.
+    """
     for key in ('scene', 'scene_token'):
         if key in info:
             return info[key]
     name = Path(info['lidar_points']['lidar_path']).name
     if name.count('__') != 2:
         raise ValueError(
-            f'StaleFrame: the log of sample {info["token"]} is unknown: its info has no scene '
-            f'or scene_token, and its cloud {name} is not named LOG__CHANNEL__TIME'
+            f'the log of sample {info["token"]} is unknown: its info has no scene or scene_token, '
+            f'and its cloud {name} is not named LOG__CHANNEL__TIME'
         )
     return name.split('__')[0]
 

@@ -1,0 +1,106 @@
+"""Detectors by the name of a shipped model, or by a config and a checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmengine.registry import DefaultScope
+from mmengine.runner import load_checkpoint
+
+from .. import paths
+from ..detector import CmtDetector
+from ..usage_error import UsageError, did_you_mean
+
+
+class ShippedModel(NamedTuple):
+    """Files of a model whose weights come with this project."""
+
+    config: Path
+    weights: Path
+
+
+def shipped_models() -> dict[str, ShippedModel]:
+    """The shipped models by name, from the metafiles of the configs."""
+    entries = [
+        entry for file in paths.configs().glob('*/metafile.yml') for entry in load(file)['Models']
+    ]
+    return {
+        entry['Name']: ShippedModel(
+            config=paths.configs().parent / entry['Config'],
+            weights=paths.weights() / Path(entry['Weights']).name,
+        )
+        for entry in entries
+        if 'Weights' in entry
+    }
+
+
+def init_detector(
+    model: str | os.PathLike,
+    checkpoint: str | os.PathLike | None = None,
+    *,
+    device: str | None = None,
+    cfg_options: Mapping | None = None,
+) -> CmtDetector:
+    """Build a detector in evaluation mode; its config is the attribute ``cfg``.
+
+    Args:
+        model: name of a shipped model, or a config file.
+        checkpoint: file or URL of the weights; None for those of the shipped model.
+        device: device of the model; None for the GPU if there is one.
+        cfg_options: settings to change in the config.
+
+    Raises:
+        UsageError: there is no such model or file, or the weights do not fit.
+    """
+    shipped = shipped_models()
+    if str(model) in shipped:
+        config, weights = shipped[str(model)]
+        checkpoint = checkpoint or weights
+    elif Path(model).is_file():
+        config = Path(model)
+    else:
+        raise UsageError(
+            f'model {model} is neither a config file nor a shipped model; '
+            f'{did_you_mean(str(model), shipped)}'
+        )
+    if checkpoint is None:
+        raise UsageError(
+            f'config {model} needs a checkpoint; models with their own are {", ".join(shipped)}'
+        )
+    if '://' not in str(checkpoint) and not Path(checkpoint).is_file():
+        raise UsageError(f'checkpoint {checkpoint} does not exist (in {Path.cwd()})')
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(cfg_options or {})
+    return build_model(cfg, checkpoint, device)
+
+
+def build_model(
+    cfg: Config, checkpoint: str | os.PathLike, device: str | None = None
+) -> CmtDetector:
+    """The model of a config in evaluation mode, with all weights from the checkpoint.
+
+    Args:
+        cfg: config, kept as the attribute ``cfg`` of the model.
+        checkpoint: file or URL of the weights.
+        device: device of the model; None for the GPU if there is one.
+
+    Raises:
+        UsageError: the checkpoint has missing or unexpected weights.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet3d')):
+        model = MODELS.build(cfg.model)
+    try:
+        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
+    except RuntimeError as error:
+        raise UsageError(
+            f'checkpoint {checkpoint} does not fit {cfg.filename}: {" ".join(str(error).split())}'
+        ) from error
+    model.cfg = cfg
+    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()

@@ -1,0 +1,77 @@
+"""Frames from info files and folders: what the pipeline gets, and what cannot be found."""
+
+import shutil
+
+import numpy as np
+import pytest
+from mmdet3d.registry import DATASETS
+from mmengine.fileio import dump, load
+
+from projects.cmt_aqr.apis import load_frames
+from projects.cmt_aqr.usage_error import UsageError
+
+
+def test_an_info_file_gives_what_the_dataset_of_the_config_gives(detector, info_file):
+    (frame,) = load_frames(info_file, detector.cfg, index=2)
+    config = dict(
+        detector.cfg.test_dataloader.dataset, data_root=str(info_file.parent), pipeline=[]
+    )
+    config['metainfo'] = dict(config['metainfo'], version='v1.0-mini')
+    expected = DATASETS.build(config).get_data_info(2)
+    assert frame.name == expected['token']
+    assert frame.info['images'] == expected['images']
+    assert frame.info['lidar_sweeps'] == expected['lidar_sweeps']
+    assert frame.info['lidar_points'] == expected['lidar_points']
+    boxes = [info['eval_ann_info']['gt_bboxes_3d'].tensor for info in (frame.info, expected)]
+    assert boxes[0].equal(boxes[1])
+
+
+def test_a_scene_is_in_the_order_of_time(detector, info_file):
+    frames = load_frames(info_file, detector.cfg, scene='scene-0103')
+    assert len(frames) == 3
+    times = [frame.info['timestamp'] for frame in frames]
+    assert times == sorted(times)
+    with pytest.raises(UsageError, match=r"no scene 'scene-103'; did you mean scene-0103\?"):
+        load_frames(info_file, detector.cfg, scene='scene-103')
+
+
+def test_without_tables_a_scene_has_the_name_of_its_log(detector, info_file, tmp_path):
+    """And files that lie beside the info file are found there."""
+    infos = load(info_file)
+    infos['data_list'] = infos['data_list'][:1]
+    dump(infos, tmp_path / 'infos.pkl')
+    (entry,) = infos['data_list']
+    name = entry['lidar_points']['lidar_path']
+    shutil.copy(info_file.parent / 'samples/LIDAR_TOP' / name, tmp_path)
+    (frame,) = load_frames(tmp_path, detector.cfg, scene=name.split('__')[0])
+    assert frame.info['lidar_path'] == str(tmp_path / name)
+    assert frame.ann_file == str(tmp_path / 'infos.pkl')
+
+
+def test_a_folder_has_no_annotations(detector, folder, first_info):
+    (frame,) = load_frames(folder, detector.cfg)
+    assert 'eval_ann_info' not in frame.info
+    assert frame.ann_file is None
+    assert frame.info['lidar_path'] == str(folder / 'cloud.bin')
+    camera = frame.info['images']['CAM_BACK']
+    np.testing.assert_allclose(camera['lidar2cam'], first_info['images']['CAM_BACK']['lidar2cam'])
+
+
+def test_what_cannot_be_found_is_said_in_a_line(detector, info_file, folder, tmp_path):
+    def wrong(path, message, **which):
+        with pytest.raises(UsageError, match=message) as error:
+            load_frames(path, detector.cfg, **which)
+        assert '\n' not in str(error.value)
+
+    wrong(info_file, r'index must be 0 to 5 in .*, got 6', index=6)
+    wrong(folder, 'one frame only: an index or a scene needs an info file', index=1)
+    wrong(info_file.with_name('nuscenes_info_val.pkl'), r'did you mean .*nuscenes_infos_val.pkl\?')
+    wrong(info_file.parent, 'name one of nuscenes_infos_train.pkl, nuscenes_infos_val.pkl')
+    wrong(info_file.parent / 'maps/synthetic.png', 'neither an info file')
+    (tmp_path / 'empty').mkdir()
+    wrong(tmp_path / 'empty', 'has neither calibration.json, ')
+    (tmp_path / 'infos.pkl').write_bytes(b'no pickle')
+    wrong(tmp_path / 'infos.pkl', 'is not an info file of MMDetection3D')
+    file = folder / 'calibration.json'
+    file.write_text(file.read_text().replace('"num_pts_feats": 5', '"num_pts_feats": 4'))
+    wrong(folder, r'num_pts_feats is 4, but LoadPointsOfKeyframe of this model reads 5 values')

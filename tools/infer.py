@@ -1,0 +1,28 @@
+"""Detect objects in a frame or a scene, without a dataset.
+
+Examples:
+    python tools/infer.py cmt_tiny_real_frame_failures FOLDER
+    python tools/infer.py CONFIG INFO_FILE --index 3 --checkpoint FILE --failure fog_2
+"""
+
+import _startup
+
+_startup.prepare()
+
+from projects.cmt_aqr.cli import infer
+from projects.cmt_aqr.cli.arguments import exit_on_usage_error
+from projects.cmt_aqr.denormals import flush_denormals
+
+
+def main() -> None:
+    """Detect, draw, and print the names of the files."""
+    parser = infer.make_parser()
+    args = parser.parse_args()
+    flush_denormals()
+    with exit_on_usage_error(parser):
+        files = infer.run(args)
+    print('\n'.join(f'made {file}' for file in files))
+
+
+if __name__ == '__main__':
+    main()
