@@ -6,8 +6,13 @@ import pickle
 import numpy as np
 import pytest
 from mmdet3d.registry import TRANSFORMS
+from scipy.spatial.transform import Rotation
 
-from projects.cmt_aqr.datasets.failures.misalignment import DrawnMisalignment, Misalignment
+from projects.cmt_aqr.datasets.failures.misalignment import (
+    DrawnMisalignment,
+    KnockedCamera,
+    Misalignment,
+)
 
 
 @pytest.fixture
@@ -110,3 +115,41 @@ def test_health_of_cameras_is_gone_and_of_the_lidar_is_whole():
     image, points = np.ones((2, 2, 3), np.uint8), np.ones((2, 5), np.float32)
     assert drawn.damage_image(image, 'CAM_FRONT') is image
     assert drawn.damage_points(points, np.eye(4), 0.0) is points
+
+
+def knocked(sample: dict, token: str, severity: int = 3) -> dict:
+    return KnockedCamera(severity=severity)(dict(copy.deepcopy(sample), token=token))
+
+
+@pytest.mark.parametrize(('severity', 'degrees'), [(1, 3.0), (2, 6.0), (3, 10.0)])
+def test_one_camera_is_turned_about_its_centre(sample, severity, degrees):
+    seen = set()
+    for token in 'abcdefgh':
+        results = knocked(sample, token, severity)
+        (drawn,) = results['failures']
+        seen.add(drawn.camera)
+        for name, camera in results['images'].items():
+            before = np.array(sample['images'][name]['lidar2cam'])
+            error = np.array(camera['lidar2cam']) @ np.linalg.inv(before)
+            angle = np.rad2deg(np.linalg.norm(Rotation.from_matrix(error[:3, :3]).as_rotvec()))
+            assert angle == pytest.approx(degrees if name == drawn.camera else 0, abs=1e-4)
+            np.testing.assert_allclose(error[:3, 3], 0, atol=1e-12)
+            assert drawn.camera_health(name, (1, 2)).tolist() == [[name != drawn.camera] * 2]
+    assert seen == {'CAM_FRONT', 'CAM_BACK'}
+
+
+def test_the_projection_of_a_knocked_camera_follows(sample):
+    for camera in sample['images'].values():
+        camera['lidar2img'] = np.eye(4).tolist()
+    results = knocked(sample, 'a')
+    name = results['failures'][0].camera
+    camera = results['images'].pop(name)
+    image = np.eye(4)
+    image[:3, :3] = camera['cam2img']
+    np.testing.assert_allclose(camera['lidar2img'], image @ camera['lidar2cam'])
+    assert [other['lidar2img'] for other in results['images'].values()] == [np.eye(4).tolist()]
+    assert pickle.loads(pickle.dumps(results['failures'])) == results['failures']
+
+
+def test_a_sample_without_cameras_has_none_to_knock(sample):
+    assert knocked({**sample, 'images': {}}, 'a')['failures'] == []

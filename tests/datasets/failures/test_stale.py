@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from projects.cmt_aqr.datasets.failures import stale
 from projects.cmt_aqr.datasets.failures.stale import (
     DrawnStaleCameras,
+    FrozenCamera,
     StaleFrame,
     find_previous_frames,
 )
@@ -331,3 +332,43 @@ class TestSyntheticDatabase:
                 Path(sweep['lidar_points']['lidar_path']).is_file()
                 for sweep in results['lidar_sweeps']
             )
+
+
+@pytest.fixture
+def long_log(tmp_path) -> tuple[list[dict], str]:
+    """Six keyframes, half a second apart."""
+    frames = [info('a', 10 + 0.5 * i) for i in range(6)]
+    path = tmp_path / 'long.pkl'
+    dump(dict(metainfo={}, data_list=frames), path)
+    return frames, str(path)
+
+
+@pytest.mark.parametrize(('severity', 'missed'), [(1, 2), (2, 4)])
+def test_one_camera_is_frozen_for_some_keyframes(long_log, severity, missed):
+    frames, ann_file = long_log
+    failure = FrozenCamera(ann_file=ann_file, severity=severity)
+    for index, raw in enumerate(frames):
+        now = found(raw)
+        results = failure(copy.deepcopy(now))
+        drawn = results.pop('failures')
+        if index < missed:
+            assert drawn == []
+        else:
+            (name,) = drawn[0].cameras
+            before = found(frames[index - missed])
+            now['images'][name]['img_path'] = before['images'][name]['img_path']
+        assert results == now
+
+
+def test_the_frozen_camera_differs_between_samples(long_log):
+    frames, ann_file = long_log
+    cameras = {
+        FrozenCamera(ann_file=ann_file, seed=seed)(found(frames[5]))['failures'][0].cameras
+        for seed in range(10)
+    }
+    assert cameras == {(name,) for name in CAMERAS}
+
+
+def test_a_frozen_camera_needs_the_info_file_of_the_sample(long_log):
+    with pytest.raises(ValueError, match=r'FrozenCamera: sample b@1 is not in .*long.pkl'):
+        FrozenCamera(ann_file=long_log[1])(found(info('b', 1.0)))

@@ -53,7 +53,7 @@ def test_all_has_every_failure_at_every_severity(rows):
         if isinstance(kind, type) and issubclass(kind, SensorFailure) and kind is not SensorFailure
     }
     assert {row.failure['type']: row.severities for row in rows('all')} == kinds
-    assert len(rows('all')) == len(kinds) == 13
+    assert len(rows('all')) == len(kinds) == 16
     assert set(UNSEEN) < {row.name for row in rows('all')}
 
 

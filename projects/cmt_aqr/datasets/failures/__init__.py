@@ -4,10 +4,11 @@ from .base import DrawnFailure, SensorFailure, random_stream
 from .camera import CameraDrop, Darkness, MotionBlur, Occlusion, RandomCameraLoss
 from .draws import DrawIndex, RandomFailure
 from .fog import Fog
+from .ghost_points import GhostPoints
 from .health import PackHealth, health_maps
 from .lidar import BeamReduction, LidarDrop, LimitedFieldOfView, ObjectFailure, PointsDrop
-from .misalignment import Misalignment
-from .stale import StaleFrame
+from .misalignment import KnockedCamera, Misalignment
+from .stale import FrozenCamera, StaleFrame
 
 __all__ = [
     'BeamReduction',
@@ -16,6 +17,9 @@ __all__ = [
     'DrawIndex',
     'DrawnFailure',
     'Fog',
+    'FrozenCamera',
+    'GhostPoints',
+    'KnockedCamera',
     'LidarDrop',
     'LimitedFieldOfView',
     'Misalignment',

@@ -1,4 +1,4 @@
-"""Wrong calibration between the LiDAR and the cameras."""
+"""Wrong calibration between the LiDAR and the cameras, or of a single camera."""
 
 from __future__ import annotations
 
@@ -84,3 +84,58 @@ class DrawnMisalignment(DrawnFailure):
     def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
         """Returns 0: nothing that a camera sees is where its calibration says."""
         return np.zeros(shape, dtype=np.float32)
+
+
+@TRANSFORMS.register_module()
+class KnockedCamera(SensorFailure):
+    """One camera, another in every sample, turned out of the pose that its calibration says.
+
+    | severity | angle |
+    |----------|-------|
+    | 1        | 3°    |
+    | 2        | 6°    |
+    | 3        | 10°   |
+
+    A protocol of this project. The axis of the turn is uniform over all directions. As with
+    `Misalignment` the calibration changes and the image stays: both differ in the same way.
+
+    Args:
+        severity: from 1 to 3.
+        seed: seed of the choice of the camera and of the axis.
+    """
+
+    SEVERITIES: ClassVar = (3.0, 6.0, 10.0)
+
+    def draw(self, results: dict, rng: np.random.Generator) -> DrawnKnockedCamera | None:
+        """Returns the turn of one of the cameras; None for a sample without any."""
+        names = sorted(results['images'])
+        if not names:
+            return None
+        name, axis = names[rng.integers(len(names))], rng.standard_normal(3)
+        turn = np.deg2rad(self.level) * axis / np.linalg.norm(axis)
+        return DrawnKnockedCamera(name, tuple(turn.tolist()))
+
+
+@dataclass(frozen=True)
+class DrawnKnockedCamera(DrawnFailure):
+    """Wrong orientation of one camera."""
+
+    camera: str
+    turn: tuple[float, float, float]
+    """rotation vector in the camera's frame, radians"""
+
+    def alter(self, results: dict) -> None:
+        """Changes ``lidar2cam`` and, if it exists, ``lidar2img`` of the camera."""
+        camera = dict(results['images'][self.camera])
+        error = np.eye(4)
+        error[:3, :3] = Rotation.from_rotvec(self.turn).as_matrix()
+        camera['lidar2cam'] = (error @ np.asarray(camera['lidar2cam'])).tolist()
+        if 'lidar2img' in camera:
+            image = np.eye(4)
+            image[:3, :3] = np.asarray(camera['cam2img'])[:3, :3]
+            camera['lidar2img'] = (image @ camera['lidar2cam']).tolist()
+        results['images'] = {**results['images'], self.camera: camera}
+
+    def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
+        """Returns 0 for the camera: nothing that it sees is where its calibration says."""
+        return np.full(shape, camera != self.camera, dtype=np.float32)

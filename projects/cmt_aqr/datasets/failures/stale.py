@@ -77,7 +77,7 @@ class StaleFrame(SensorFailure):
         Raises:
             ValueError: the sample is not in the info file.
         """
-        previous = self._find(results['token'])
+        previous = look_up(self._previous, results['token'], self)
         names = sorted(results.get('images', ())) if self.sensor == 'each_camera' else [self.sensor]
         chosen = [name for name in names if rng.random() < self.level]
         if previous is None or not chosen:
@@ -87,19 +87,60 @@ class StaleFrame(SensorFailure):
         cameras = results['images'] if self.sensor == 'camera' else chosen
         return _stale_cameras(results, cameras, previous)
 
-    def _find(self, token: str) -> PreviousFrame | None:
-        if token not in self._previous:
-            raise ValueError(
-                f'StaleFrame: sample {token} is not in {self.ann_file}; ann_file must be the info '
-                'file of the dataset'
-            )
-        packed = self._previous[token]
-        return None if packed is None else pickle.loads(packed)
-
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(ann_file={self.ann_file!r}, sensor={self.sensor!r}, '
             f'severity={self.severity}, seed={self.seed})'
+        )
+
+
+@TRANSFORMS.register_module()
+class FrozenCamera(SensorFailure):
+    """One camera, another in every sample, repeats an image of some keyframes ago.
+
+    | severity | keyframes missed | age in nuScenes |
+    |----------|------------------|-----------------|
+    | 1        | 2                | 1 s             |
+    | 2        | 4                | 2 s             |
+
+    A protocol of this project; otherwise as `StaleFrame`, with the same order of keyframes. A
+    sample that is not preceded by as many keyframes is unchanged.
+
+    Args:
+        ann_file: info file of the dataset, searched for previous keyframes; read once per process.
+        severity: 1 or 2.
+        seed: seed of the choice of the camera.
+
+    Raises:
+        ValueError: the info file does not tell the log of a sample.
+        FileNotFoundError: the info file does not exist.
+    """
+
+    SEVERITIES: ClassVar = (2, 4)
+
+    def __init__(self, *, ann_file: str, severity: int = 1, seed: int = 0) -> None:
+        super().__init__(severity=severity, seed=seed)
+        self.ann_file = str(ann_file)
+        self._previous = find_previous_frames(self.ann_file, sweeps=False)
+
+    def draw(self, results: dict, rng: np.random.Generator) -> DrawnStaleCameras | None:
+        """Returns the repetition by one camera; None without a keyframe that long ago.
+
+        Raises:
+            ValueError: the sample is not in the info file.
+        """
+        names, token = sorted(results['images']), results['token']
+        for _ in range(self.level):
+            frame = look_up(self._previous, token, self)
+            if frame is None or not names:
+                return None
+            token = frame.token
+        return _stale_cameras(results, [names[rng.integers(len(names))]], frame)
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(ann_file={self.ann_file!r}, severity={self.severity}, '
+            f'seed={self.seed})'
         )
 
 
@@ -114,6 +155,23 @@ class PreviousFrame:
     cloud: str = field(repr=False)
     sweeps: list[dict] | None = field(repr=False)
     """``lidar_sweeps`` of the info file; None if it has none, or if they are not needed"""
+
+
+def look_up(
+    previous: Mapping[str, bytes | None], token: str, failure: StaleFrame | FrozenCamera
+) -> PreviousFrame | None:
+    """Frame before a sample, from :func:`find_previous_frames`.
+
+    Raises:
+        ValueError: the sample is not in the info file of the failure.
+    """
+    if token not in previous:
+        raise ValueError(
+            f'{type(failure).__name__}: sample {token} is not in {failure.ann_file}; ann_file must '
+            'be the info file of the dataset'
+        )
+    packed = previous[token]
+    return None if packed is None else pickle.loads(packed)
 
 
 def _stale_cameras(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .lidar import BEVFUSION_RINGS
 
 PROTOCOLS = ('mome', 'multicorrupt', 'all')
-UNSEEN = ('fog', 'misalignment', 'stale_frame')
+UNSEEN = ('fog', 'ghost_points', 'frozen_camera', 'knocked_camera')
 """Failures that no config of the project trains with."""
 
 
@@ -43,7 +43,8 @@ def protocol(name: str, *, ann_file: str, seed: int = 0) -> tuple[Row, ...]:
 
     Args:
         name: one of `PROTOCOLS`.
-        ann_file: info file of the test data, in which `StaleFrame` finds the previous keyframes.
+        ann_file: info file of the test data, in which `StaleFrame` and `FrozenCamera` find
+            previous keyframes.
         seed: seed of all failures.
 
     Raises:
@@ -57,7 +58,7 @@ def protocol(name: str, *, ann_file: str, seed: int = 0) -> tuple[Row, ...]:
 
 def _complete(row: Row, ann_file: str, seed: int) -> Row:
     failure = dict(row.failure, seed=seed)
-    if failure['type'] == 'StaleFrame':
+    if failure['type'] in ('StaleFrame', 'FrozenCamera'):
         failure['ann_file'] = ann_file
     return Row(row.name, failure, row.severities, row.departure)
 
@@ -156,4 +157,7 @@ _ALL = (
     Row('fog', dict(type='Fog'), (1, 2, 3)),
     Row('misalignment', dict(type='Misalignment'), (1, 2, 3)),
     Row('stale_frame', dict(type='StaleFrame', sensor='camera'), (1, 2, 3)),
+    Row('ghost_points', dict(type='GhostPoints'), (1, 2, 3)),
+    Row('frozen_camera', dict(type='FrozenCamera'), (1, 2)),
+    Row('knocked_camera', dict(type='KnockedCamera'), (1, 2, 3)),
 )
