@@ -47,4 +47,6 @@ setup(
     # None on purpose: pip would build mmcv in an isolated environment, where it cannot succeed, and
     # add a second opencv. requirements/ names the versions and tools/setup_env.py installs them.
     install_requires=[],
+    # Older releases name the weights of vision towers differently.
+    extras_require={'encoders': ['transformers>=5.20']},
 )

@@ -55,7 +55,9 @@ def main() -> None:
     cache = Path(os.environ.get('CMT_AQR_CACHE') or caches / 'cmt_aqr')
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--venv', default=ROOT / '.venv', help="'none' only checks this Python")
-    parser.add_argument('--extra', action='append', default=[], choices=['tests', 'dev'])
+    parser.add_argument(
+        '--extra', action='append', default=[], choices=['encoders', 'tests', 'dev']
+    )
     parser.add_argument('--device', default='auto', choices=['auto', 'cpu', 'cuda'])
     parser.add_argument('--cache', type=Path, default=cache, help='where the built mmcv is kept')
     options = parser.parse_args()

@@ -144,9 +144,10 @@ def _cmt_transformer(module: nn.Module) -> Layers:
 
 @register_layers('PreTrainedModel')
 def _transformers_encoder(module: nn.Module) -> Layers | None:
-    """Vision transformers of the `transformers` package, such as DINOv2, SigLIP and CLIP."""
-    for stack in ('layer', 'layers'):
-        blocks = getattr(getattr(module, 'encoder', None), stack, None)
-        if isinstance(blocks, nn.ModuleList):
-            return _one_after_another(module, [f'encoder.{stack}.{i}' for i in range(len(blocks))])
+    """Vision transformers of the `transformers` package, such as DINOv2 and SigLIP."""
+    modules = dict(module.named_modules())
+    for stack in ('encoder.layer', 'encoder.layers', 'model.layer', 'layers'):
+        if isinstance(modules.get(stack), nn.ModuleList):
+            count = len(modules[stack])
+            return _one_after_another(module, [f'{stack}.{i}' for i in range(count)])
     return None
