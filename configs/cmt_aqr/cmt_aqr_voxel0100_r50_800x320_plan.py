@@ -1,8 +1,8 @@
 """A planner on a frozen CMT with a router, with ResNet-50 at 800 x 320.
 
-Give the trained detector as `load_from`; the run refuses to start from random frozen weights. Scenes
-and images are not augmented, and failures come in two variants of each sample, so that features of
-the frozen backbones can be cached.
+Give the trained detector as `load_from`; the run refuses to start from random frozen weights.
+Scenes and images are not augmented, and failures come in two variants of each sample, so that
+features of the frozen backbones can be cached.
 """
 
 _base_ = ['./cmt_aqr_voxel0100_r50_800x320_cbgs_failures.py', '../_base_/planner.py']
@@ -21,7 +21,10 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=8,
     dataset=dict(
-        _delete_=True, ann_file='nuscenes_infos_train.pkl', pipeline=train_pipeline, **_base_.dataset
+        _delete_=True,
+        ann_file='nuscenes_infos_train.pkl',
+        pipeline=train_pipeline,
+        **_base_.dataset,
     ),
 )
 val_dataloader = dict(dataset=dict(pipeline=[*load_inputs, pack_ego]))
