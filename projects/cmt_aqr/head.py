@@ -78,13 +78,13 @@ class CmtHead(BaseModule):
         loss_cls: config of the classification loss.
         loss_bbox: config of the box loss.
         code_weights: weight of each of the ten numbers of a box code in the box loss.
-        modalities: what it is built for: ``lidar``, ``camera``, or both.
+        modalities: sensors that it is built for: ``lidar``, ``camera``, or both.
         in_channels: channels of the BEV map; needed with LiDAR.
         hidden_dim: C.
-        num_query: learned queries.
-        depth_num: points on the ray of each image token.
-        wavelengths: of the BEV position's sines, longest and shortest as shares of the range;
-            ``None`` takes the released ones, see
+        num_query: number of learned queries.
+        depth_num: number of points on the ray of each image token.
+        wavelengths: longest and shortest wavelength in the embedding of a BEV position, as shares
+            of the range; ``None`` takes the released ones, see
             :func:`~projects.cmt_aqr.transformer.position.sine_embedding`.
         init_local_attention: spread of the position embeddings of each modality, with which
             cross-attention starts out local, see
@@ -245,7 +245,7 @@ class CmtHead(BaseModule):
             images: (B, V, C, height, width), or ``None``.
             metas: of each sample, with images: ``lidar2img`` (V_b, 4, 4), V_b at most V, and
                 ``pad_shape``, height and width of the padded images.
-            denoising: put before the learned queries.
+            denoising: denoising queries, which precede the learned ones.
 
         Raises:
             ValueError: no input at all, or one that the head was not built for.
@@ -323,7 +323,7 @@ class CmtHead(BaseModule):
         return torch.cat([denoising.reference, learned], dim=1)
 
     def embed_queries(self, reference: Tensor, cameras: Cameras | None) -> Tensor:
-        """(B, Q, C): embedding of the BEV position and of the ray of every camera that sees it."""
+        """(B, Q, C): embedding of the BEV position, plus those of its rays in all cameras."""
         reference = inverse_sigmoid(reference).sigmoid()  # clamps it to the range
         embedded = self._embed_bev(reference)
         if cameras is None:
@@ -369,7 +369,7 @@ class CmtHead(BaseModule):
         truth: GroundTruth,
         denoising: DenoisingQueries | None,
     ) -> dict[str, Tensor]:
-        """Losses of the ``tasks`` of :meth:`forward`."""
+        """Losses of the boxes; ``outputs`` are the ``tasks`` of :meth:`forward`."""
         tasks = [TaskOutput(self.box_coder.join(task), task[CLASS_BRANCH]) for task in outputs]
         if denoising is None:
             return self.criterion(tasks, truth)
@@ -411,7 +411,7 @@ class CmtHead(BaseModule):
         return InstanceData(bboxes_3d=centred, scores_3d=scores, labels_3d=labels)
 
     def _place(self, outputs: dict[str, Tensor], reference: Tensor) -> dict[str, Tensor]:
-        """Add the reference point to the offsets that the outputs are, and convert to metres."""
+        """Outputs with centre and height in metres, instead of offsets from the reference point."""
         start = inverse_sigmoid(reference)
         unit = torch.cat([outputs['center'], outputs['height']], dim=-1) + start
         metres = unit_to_metres(unit.sigmoid(), self.point_cloud_range)

@@ -24,16 +24,16 @@ SENSORS = ('lidar', 'camera')
 
 
 class RouterOutput(NamedTuple):
-    """The router's weights for a batch, and what the decoder gets from them."""
+    """The router's weights for a batch, and the inputs of the decoder that follow from them."""
 
     tokens: Tokens
-    """the tokens for the decoder to attend to"""
+    """the tokens that the decoder attends to"""
     routing: Routing | None
     """the request to cross-attention; ``None`` leaves it unchanged"""
     weights: Tensor
     """(B, Q, M)"""
     windows: list[Windows]
-    """of every sensor that is present"""
+    """windows on the map of every sensor in the batch"""
     groups: TokenGroups
     """the M groups of tokens"""
     denoising_slots: int
@@ -181,7 +181,7 @@ class AdaptiveQueryRouter(nn.Module):
         return {'loss_reliability': self.reliability_weight * self.reliability_loss(output, health)}
 
     def reliability_loss(self, output: RouterOutput, health: Tensor) -> Tensor:
-        """Distance of the weights from the health (B, K) of the tokens, before its factor."""
+        """Distance of the weights from the health (B, K) of the tokens, without the factor."""
         return reliability_loss(
             output.weights,
             health,
