@@ -20,7 +20,8 @@ SHARED_ROOT = Path(os.environ.get('CMT_AQR_SHARED', REPO_ROOT.parent / 'shared')
 
 def pytest_configure() -> None:
     """Bound the threads: the tensors of the tests are tiny, and other jobs may share the cores."""
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    processes = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // processes))
 
 
 @pytest.fixture(autouse=True)
