@@ -12,7 +12,6 @@ from mmcv.cnn import build_norm_layer
 from mmcv.ops import SyncBatchNorm, get_compiling_cuda_version
 from mmengine.model import convert_sync_batchnorm
 from torch import nn
-from torch.nn import functional as F
 from toy_runner import ToyModel, make_runner
 
 from projects.cmt_aqr import compat
@@ -124,13 +123,6 @@ def test_resume_equals_training_without_a_stop(tmp_path):
     )
 
 
-def test_resume_finds_the_last_checkpoint_of_the_work_dir(tmp_path):
-    make_runner(tmp_path, epochs=2).train()
-    runner = make_runner(tmp_path, epochs=3, resume=True)
-    runner.train()
-    assert (runner.epoch, runner.iter) == (3, 6)
-
-
 @pytest.mark.parametrize('resume', [False, True], ids=['load_from', 'resume'])
 def test_a_checkpoint_cannot_run_code(tmp_path, resume):
     path = malicious_checkpoint(tmp_path / 'bad.pth')
@@ -208,43 +200,6 @@ def sparse_input(channels: int) -> spconv.SparseConvTensor:
     indices = torch.stack([batch, *cells], dim=1).int()
     features = torch.randn(len(indices), channels, requires_grad=True)
     return spconv.SparseConvTensor(features, indices, list(GRID), batch_size=2)
-
-
-def dense_convolution(layer, features, indices, kernel) -> torch.Tensor:
-    """The same convolution on the dense grid; kernel (out, kz, ky, kx, in) as spconv 2 keeps it."""
-    batch, z, y, x = indices.long().T
-    grid = features.new_zeros(2, *GRID, features.shape[1])
-    grid = grid.index_put((batch, z, y, x), features)
-    options = dict(stride=layer.stride, padding=layer.padding)
-    return F.conv3d(grid.permute(0, 4, 1, 2, 3), kernel.permute(0, 4, 1, 2, 3), **options)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='the patch is for machines without CUDA')
-@pytest.mark.parametrize(
-    'layer',
-    [
-        spconv.SubMConv3d(4, 6, 3, padding=1, bias=False),
-        spconv.SparseConv3d(4, 6, 3, stride=2, padding=1, bias=False),
-        spconv.SparseConv3d(4, 6, (3, 1, 1), stride=(2, 1, 1), bias=False),
-    ],
-    ids=['submanifold', 'strided', 'height'],
-)
-def test_sparse_gradients_equal_those_of_a_dense_convolution(layer):
-    nn.init.normal_(layer.weight, std=0.2)
-    x = sparse_input(4)
-    out = layer(x)
-    batch, z, y, x_cell = out.indices.long().T
-    upstream = torch.randn_like(out.features)
-    gradients = torch.autograd.grad((out.features * upstream).sum(), [x.features, layer.weight])
-
-    features = x.features.detach().requires_grad_()
-    kernel = layer.weight.detach().requires_grad_()
-    dense = dense_convolution(layer, features, x.indices, kernel)[batch, :, z, y, x_cell]
-    expected = torch.autograd.grad((dense * upstream).sum(), [features, kernel])
-
-    torch.testing.assert_close(out.features, dense, rtol=0, atol=4e-6)
-    torch.testing.assert_close(gradients[0], expected[0], rtol=0, atol=4e-6)
-    torch.testing.assert_close(gradients[1], expected[1], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the patch is for machines without CUDA')

@@ -1,7 +1,6 @@
 """A step that is cut into branches to be timed is the detector's own step."""
 
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,15 +20,6 @@ PARTS = {
     'pts_neck',
 }
 FROZEN = ('img_backbone', 'pts_middle_encoder', 'pts_backbone')
-
-
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """spconv 2.3.8 adds up on the CPU through pointers that its threads share, and so errs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -53,7 +43,6 @@ def seed() -> None:
     np.random.seed(3)
 
 
-@pytest.mark.usefixtures('_one_thread')
 @pytest.mark.parametrize('name', ['cmt_tiny_synthetic', 'cmt_tiny_synthetic_finetune'])
 def test_the_gradients_are_those_of_an_uncut_step(make, name):
     step = make(name)

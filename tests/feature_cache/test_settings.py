@@ -4,7 +4,6 @@ import pytest
 from mmengine.config import Config
 
 from projects.cmt_aqr.cli.arguments import make_parser, read_config
-from projects.cmt_aqr.cli.config_changes import add_failure
 from projects.cmt_aqr.feature_cache.settings import cached_pipeline
 from projects.cmt_aqr.usage_error import UsageError
 
@@ -133,13 +132,6 @@ def test_augmentation_and_a_cache_exclude_each_other(read):
 def test_wrong_settings_are_named(read, option, message):
     with pytest.raises(UsageError, match=message):
         read(option)
-
-
-def test_a_failure_can_be_added(read):
-    cfg = read()
-    add_failure(cfg, dict(type='BeamReduction'))
-    types = [step.type for step in cfg.test_dataloader.dataset.pipeline]
-    assert types[:2] == ['BeamReduction', 'LoadCachedFeatures']
 
 
 def test_only_the_loaders_that_a_command_reads_are_cached(repo_root, monkeypatch):

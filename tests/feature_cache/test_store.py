@@ -1,6 +1,5 @@
 """Entries are read as they were written, or not at all."""
 
-import multiprocessing
 import os
 
 import numpy as np
@@ -118,24 +117,3 @@ def test_facts_that_cannot_be_read_again_are_refused(store):
 def test_wrong_options_are_named(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         FeatureStore(directory=tmp_path, **options)
-
-
-def write_again_and_again(directory):
-    store = FeatureStore(directory=directory, dtype='float32')
-    for _ in range(30):
-        store.write('camera', KEY, Entry([torch.arange(5000.0)], dict(value=1)))
-
-
-def test_a_reader_never_sees_part_of_an_entry(tmp_path):
-    """Even if two processes fill the same cache."""
-    fork = multiprocessing.get_context('fork')
-    writers = [fork.Process(target=write_again_and_again, args=(tmp_path,)) for _ in range(2)]
-    store = FeatureStore(directory=tmp_path, dtype='float32')
-    store.write('camera', KEY, Entry([torch.arange(5000.0)], dict(value=1)))
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
-        entry = store.read('camera', KEY)
-        assert torch.equal(entry.maps[0], torch.arange(5000.0))
-    assert [writer.exitcode for writer in writers] == [0, 0]
-    assert [path.name for path in tmp_path.rglob('*') if path.is_file()] == [f'{KEY}.safetensors']

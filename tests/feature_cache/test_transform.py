@@ -57,12 +57,6 @@ def test_features_and_facts_take_the_place_of_images(transform, store):
     assert 'img' not in results
 
 
-def test_loading_separates_the_input_from_the_facts(transform):
-    images, facts = transform.load(sample())
-    assert images[0].shape == (2, 2, 3)
-    assert facts.keys() == {'lidar2img', 'shape'}
-
-
 def test_a_missing_entry_names_sample_and_command(transform, store):
     write(store, transform)
     transform.folder = FOLDER.replace('a', 'b')

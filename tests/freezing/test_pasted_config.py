@@ -77,24 +77,6 @@ def usage_error(train: Callable[..., None], capsys, *settings: str) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-# The source project's settings.
-
-
-def test_stages_that_second_does_not_have(train):
-    assert refusal(train, FROZEN_STAGES, naming='pts_backbone').startswith(
-        'ValueError: pts_backbone (SECOND): frozen_stages 4 is not in -1 to 2'
-    )
-
-
-def test_query_embed_is_called_otherwise_here(train):
-    first, *others = refusal(train, QUERY_EMBED, naming='query_embed').splitlines()
-    assert first == (
-        "ValueError: custom_keys: 'query_embed' matches no parameter; did you mean "
-        "'bev_embedding' or 'rv_embedding'?"
-    )
-    assert len(others) == 1
-
-
 @pytest.mark.parametrize(
     ('settings', 'where'),
     [
@@ -131,6 +113,17 @@ def test_all_of_it_at_once_is_refused_before_anything_is_built(train, capsys):
     ('settings', 'naming', 'message'),
     [
         (
+            FROZEN_STAGES,
+            'pts_backbone',
+            'ValueError: pts_backbone (SECOND): frozen_stages 4 is not in -1 to 2',
+        ),
+        (
+            QUERY_EMBED,
+            'query_embed',
+            "ValueError: custom_keys: 'query_embed' matches no parameter; did you mean "
+            "'bev_embedding' or 'rv_embedding'?\n",
+        ),
+        (
             rates("'img_neck': dict(lr_mult=0.0)"),
             'img_neck',
             "custom_keys['img_neck']: lr_mult is 0, but 6 of its parameters are not frozen",
@@ -146,7 +139,7 @@ def test_all_of_it_at_once_is_refused_before_anything_is_built(train, capsys):
             'freeze_ratio 1.5 must be a number from 0 to 1',
         ),
     ],
-    ids=['a rate of zero', 'an unknown key', 'a policy'],
+    ids=['stages', 'query_embed', 'a rate of zero', 'an unknown key', 'a policy'],
 )
 def test_the_last_lines_name_it(train, settings, naming, message):
     assert message in refusal(train, settings, naming=naming)

@@ -99,7 +99,3 @@ def test_a_run_that_lacks_it_is_stopped_with_the_line_to_add(tmp_path, workers):
     runner._train_dataloader = loader_of(dataset, num_workers=workers)
     with pytest.raises(RuntimeError, match=r"add dict\(type='DrawIndexHook'\) to the custom_hooks"):
         runner.train()
-
-
-def test_runs_without_it_go_on_as_they_are(tmp_path):
-    make_runner(tmp_path, custom_hooks=[DrawIndexHook()]).train()

@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 from toy_runner import make_runner
 
@@ -29,18 +30,12 @@ def test_run_info_names_the_provenance_of_the_result(tmp_path, repo_root):
     assert info['scores'] == [{'phase': 'val', 'iteration': 2, 'count': 4.0}]
 
 
-def test_a_folder_without_git_has_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_info_hook, '_REPO_ROOT', tmp_path)
-    info = train(tmp_path / 'run')
-    assert (info['commit'], info['changed']) == (None, None)
-
-
-def test_a_package_inside_of_another_checkout_has_no_commit(repo_root, monkeypatch):
-    """As in an environment that lies in the folder of another project."""
-    monkeypatch.setattr(run_info_hook, '_REPO_ROOT', repo_root / 'projects')
-    assert run_info_hook.code_version() == {'commit': None, 'changed': None}
-
-
-def test_a_machine_without_git_has_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setenv('PATH', str(tmp_path))
+@pytest.mark.parametrize('root', ['a folder without git', 'another checkout', 'no git installed'])
+def test_no_commit_is_named_outside_of_the_checkout(tmp_path, repo_root, monkeypatch, root):
+    """A package may lie in an environment within the folder of another project."""
+    if root == 'no git installed':
+        monkeypatch.setenv('PATH', str(tmp_path))
+    else:
+        folder = tmp_path if root == 'a folder without git' else repo_root / 'projects'
+        monkeypatch.setattr(run_info_hook, '_REPO_ROOT', folder)
     assert run_info_hook.code_version() == {'commit': None, 'changed': None}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from mmengine.runner import IterBasedTrainLoop
 from toy_runner import make_runner
@@ -36,7 +36,7 @@ class PasteDataset(BaseDataset):
         return dict(inputs=pasted, data_samples=pasted)
 
 
-def train(tmp_path, wrap=lambda dataset: dataset, *, last=2, loader=ALONE, epochs=4, **options):
+def train(tmp_path, *, last=2, loader=ALONE, epochs=4, **options):
     """What the samples of each epoch say."""
     seen = {}
 
@@ -49,7 +49,7 @@ def train(tmp_path, wrap=lambda dataset: dataset, *, last=2, loader=ALONE, epoch
     hook = Seeing(num_last_epochs=last)
     runner = make_runner(tmp_path, epochs=epochs, custom_hooks=[hook], **options)
     runner._train_dataloader = dict(
-        dataset=wrap(PasteDataset(pipeline=[Paste()])),
+        dataset=PasteDataset(pipeline=[Paste()]),
         batch_size=3,
         sampler=dict(type='DefaultSampler', shuffle=True),
         collate_fn=dict(type='default_collate'),
@@ -74,13 +74,6 @@ def test_the_last_epochs_paste_nothing(tmp_path, loader, last, pasted):
     assert train(tmp_path, loader=loader, last=last) == pasted
 
 
-def test_it_is_found_in_datasets_that_others_wrap(tmp_path):
-    def wrap(dataset: BaseDataset) -> BaseDataset:
-        return ConcatDataset([dataset])
-
-    assert train(tmp_path, wrap) == [1, 1, 0, 0]
-
-
 def test_a_run_that_resumes_among_the_last_epochs_pastes_nothing(tmp_path):
     assert train(tmp_path, epochs=3, last=0) == [1, 1, 1]
     assert train(tmp_path, epochs=5, last=4, resume=True) == [0, 0]
@@ -97,10 +90,6 @@ def test_a_run_that_counts_no_epochs_is_refused(tmp_path):
     runner._train_loop = IterBasedTrainLoop(runner, runner._train_dataloader, max_iters=2)
     with pytest.raises(ValueError, match='by the epoch, which IterBasedTrainLoop does not count'):
         runner.train()
-
-
-def test_runs_without_it_go_on_as_they_are(tmp_path):
-    make_runner(tmp_path, custom_hooks=[StopObjectSampleHook(num_last_epochs=1)]).train()
 
 
 def test_a_negative_number():

@@ -1,10 +1,10 @@
 """The kernels of PyTorch behind attention and sparse pairs; no other file calls a private one.
 
-A private kernel may change in any release. It is called only where its schema is the one below
-and torch is of a release from 2.8 to 2.13: the sources of 2.8, 2.11 and 2.13 were read, and agree
-in all that follows. Elsewhere :func:`why_not` gives the reason, and public functions are used.
+A private kernel may change in any release. It is called only under releases of torch from 2.8 to
+2.13: the sources of 2.8, 2.11 and 2.13 were read, and agree in all that follows. Elsewhere
+:func:`why_not` gives the reason, and public functions are used.
 
-What the kernels assume beyond their schemas, mostly without a check:
+What the kernels assume beyond their signatures, mostly without a check:
 
 ``_scaled_dot_product_flash_attention_for_cpu`` (``native/cpu/FlashAttentionKernel.cpp``)
     float16, bfloat16, float32 or float64; query, key and value of equal width with adjacent
@@ -52,51 +52,20 @@ aten = torch.ops.aten
 OLDEST, NEWEST = (2, 8), (2, 13)
 """releases of torch between which the private kernels are called"""
 
-SCHEMAS = {
-    '_scaled_dot_product_flash_attention_for_cpu': (
-        '(Tensor query, Tensor key, Tensor value, float dropout_p=0.0, bool is_causal=False, *, '
-        'Tensor? attn_mask=None, float? scale=None) -> (Tensor output, Tensor logsumexp)'
-    ),
-    '_scaled_dot_product_flash_attention_for_cpu_backward': (
-        '(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, '
-        'float dropout_p, bool is_causal, *, Tensor? attn_mask=None, float? scale=None) '
-        '-> (Tensor grad_query, Tensor grad_key, Tensor grad_value)'
-    ),
-    '_scaled_dot_product_efficient_attention': (
-        '(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, bool compute_log_sumexp, '
-        'float dropout_p=0.0, bool is_causal=False, *, float? scale=None) '
-        '-> (Tensor output, Tensor log_sumexp, Tensor philox_seed, Tensor philox_offset)'
-    ),
-    '_scaled_dot_product_efficient_attention_backward': (
-        '(Tensor grad_out_, Tensor query, Tensor key, Tensor value, Tensor attn_bias, Tensor out, '
-        'Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, float dropout_p, '
-        'bool[4] grad_input_mask, bool is_causal=False, *, float? scale=None) '
-        '-> (Tensor, Tensor, Tensor, Tensor)'
-    ),
-    '_embedding_bag_per_sample_weights_backward': (
-        '(Tensor grad, Tensor weight, Tensor indices, Tensor offsets, Tensor offset2bag, int mode, '
-        'int padding_idx=-1) -> Tensor'
-    ),
-}
-
-
 # Whether a private kernel may be called.
 
 
 @functools.cache
-def why_not(kernel: str) -> str | None:
-    """Why a private kernel may not be called under this torch; ``None`` if it may."""
+def why_not() -> str | None:
+    """Why private kernels may not be called under this torch; ``None`` if they may."""
     release = tuple(int(part) for part in torch.__version__.split('.')[:2])
-    if not OLDEST <= release <= NEWEST or torch.version.hip is not None:
-        build = ' for ROCm' if torch.version.hip is not None else ''
-        return (
-            f'torch {torch.__version__}{build} is not among the releases whose kernels are known, '
-            f'{".".join(map(str, OLDEST))} to {".".join(map(str, NEWEST))} for CPU and CUDA'
-        )
-    schema = getattr(aten, kernel).default._schema if hasattr(aten, kernel) else None
-    if schema != torch._C.parse_schema(f'aten::{kernel}{SCHEMAS[kernel]}'):
-        return f'torch {torch.__version__} has another {kernel} than the one known: {schema}'
-    return None
+    if OLDEST <= release <= NEWEST and torch.version.hip is None:
+        return None
+    build = ' for ROCm' if torch.version.hip is not None else ''
+    return (
+        f'torch {torch.__version__}{build} is not among the releases whose kernels are known, '
+        f'{".".join(map(str, OLDEST))} to {".".join(map(str, NEWEST))} for CPU and CUDA'
+    )
 
 
 @functools.cache
@@ -151,8 +120,6 @@ def _without_cudnn() -> Iterator[None]:
 class AttentionKernel(NamedTuple):
     """A pair of private kernels for one type of device."""
 
-    name: str
-    """of the forward kernel; that of the backward kernel ends in ``_backward``"""
     forward: Callable[..., tuple[Tensor, ...]]
     """(q, k, v, scale) -> out, log-sum-exp, state of dropout"""
     backward: Callable[..., tuple[Tensor, ...]]
@@ -163,8 +130,7 @@ def why_no_log_sum_exp(device: torch.device) -> str | None:
     """Why no kernel gives the log-sum-exp of attention on a device; ``None`` if one does."""
     if device.type not in KERNELS:
         return f'no kernel for {device.type!r} is known to give the log-sum-exp of attention'
-    name = KERNELS[device.type].name
-    return why_not(name) or why_not(f'{name}_backward')
+    return why_not()
 
 
 def attention_forward(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, ...]:
@@ -278,12 +244,8 @@ def _widened(x: Tensor, width: int) -> Tensor:
     return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 
-_FLASH = AttentionKernel(
-    '_scaled_dot_product_flash_attention_for_cpu', _flash_forward, _flash_backward
-)
-_EFFICIENT = AttentionKernel(
-    '_scaled_dot_product_efficient_attention', _efficient_forward, _efficient_backward
-)
+_FLASH = AttentionKernel(_flash_forward, _flash_backward)
+_EFFICIENT = AttentionKernel(_efficient_forward, _efficient_backward)
 KERNELS = {'cpu': _FLASH, 'cuda': _EFFICIENT, 'meta': _EFFICIENT}
 """by type of device; on ``meta`` tensors the kernel of CUDA gives shapes and layouts"""
 
@@ -303,7 +265,7 @@ def pair_products(
         offsets: (bags,), first pair of each row.
         bag: (N,), row of each pair, ascending.
     """
-    reason = why_not('_embedding_bag_per_sample_weights_backward')
+    reason = why_not()
     if reason:
         log_once(f'pairs of queries and tokens are gathered one by one: {reason}')
         return (rows[bag.long()] * table[place.long()]).sum(dim=-1)
