@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
@@ -27,6 +26,7 @@ from . import workload
 from .processes import SideProcess
 from .report import Report, gigabytes
 from .training_step import BRANCHES, TrainingStep
+from .workload import Workload
 
 PRECISIONS = {'float32': False, '--amp': True}
 BATCHES = (1, 2, 4)
@@ -49,9 +49,7 @@ def run(args: argparse.Namespace) -> Report:
     data_root = workload.check(args.configs, args)
     models = {}
     for config in args.configs:
-        make = partial(
-            TrainingMemory, config=str(config), options=args.cfg_options, data_root=data_root
-        )
+        make = partial(TrainingMemory, Workload(str(config), args.cfg_options, data_root))
         with SideProcess(make, device=CPU, threads=args.threads) as side:
             models[config.stem] = side.facts()
     introduction = (
@@ -63,26 +61,14 @@ def run(args: argparse.Namespace) -> Report:
 
 
 class TrainingMemory:
-    """Counts the memory of a training step of a model.
+    """Counts the memory of a training step."""
 
-    Args:
-        config: path of the config.
-        options: settings to change in it.
-        data_root: the database whose first training sample is used; ``None`` is a random sample.
-    """
-
-    def __init__(self, *, config: str, options: Mapping, data_root: str | None) -> None:
-        cfg = Config.fromfile(config)
-        cfg.merge_from_dict(dict(options))
-        self.has_copies = cfg.model.get('fast_path') is not None
+    def __init__(self, given: Workload) -> None:
+        self.has_copies = given.read().model.get('fast_path') is not None
         # Fake tensors have no values: no fast path can be checked against its original, no grid be
         # drawn. Neither keeps anything for the backward pass.
-        self.step = TrainingStep(
-            config=config,
-            options={**options, 'model.grid_mask': None, 'model.fast_path': None},
-            data_root=data_root,
-            device=CPU,
-        )
+        options = {**(given.options or {}), 'model.grid_mask': None, 'model.fast_path': None}
+        self.step = TrainingStep(given._replace(options=options), device=CPU)
 
     @property
     def facts(self) -> dict[str, dict]:
@@ -103,11 +89,7 @@ class TrainingMemory:
         }
 
     def kept(self, *, amp: bool) -> dict[str, int]:
-        """Bytes that autograd keeps of one sample for the backward pass, by branch.
-
-        Args:
-            amp: whether to use mixed precision.
-        """
+        """Bytes that autograd keeps of one sample for the backward pass, by branch."""
         model = self.step.model
         workload.seed()
         data = model.data_preprocessor(self.step.batch, True)

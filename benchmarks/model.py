@@ -14,6 +14,7 @@ from . import workload
 from .processes import measure
 from .report import Report, gigabytes, memory_kind, procedure, spread
 from .timing import Stopwatch, Times, summarize
+from .workload import Workload
 
 PHASES = ('input', 'lidar', 'camera', 'head')
 HEAD = 'pts_bbox_head'
@@ -28,12 +29,6 @@ _KERNELS = {
 class InferenceStep:
     """Repeated inference on one sample, with random weights.
 
-    Args:
-        config: path of the config.
-        options: settings to change in it.
-        data_root: the database whose first training sample is used; ``None`` is a random sample.
-        device: device to compute on.
-
     Attributes:
         model: the detector, in evaluation mode.
         batch: the sample, collated.
@@ -41,10 +36,8 @@ class InferenceStep:
             and ``flops``, the operations for the sample.
     """
 
-    def __init__(
-        self, *, config: str, options: Mapping, data_root: str | None, device: torch.device
-    ) -> None:
-        _, self.model, self.batch = workload.build(config, options, data_root)
+    def __init__(self, given: Workload, *, device: torch.device) -> None:
+        _, self.model, self.batch = given.build()
         self.model.eval()
         self._watch = Stopwatch(device)
         self()  # builds the fast paths, whose check against the originals would be counted
@@ -114,11 +107,7 @@ def run(args: argparse.Namespace) -> Report:
     data_root = workload.check(args.configs, args)
     makers = {
         config.stem: partial(
-            InferenceStep,
-            config=str(config),
-            options=args.cfg_options,
-            data_root=data_root,
-            device=args.device,
+            InferenceStep, Workload(str(config), args.cfg_options, data_root), device=args.device
         )
         for config in args.configs
     }

@@ -23,6 +23,7 @@ from .processes import Measured, measure
 from .report import Report, gigabytes, memory_kind, procedure, spread
 from .timing import Spread, summarize, work
 from .training_step import BRANCHES, CachedTrainingStep, TrainingStep
+from .workload import Workload
 
 CACHED = 'cached'
 _SETTINGS = argparse.ArgumentParser()
@@ -72,11 +73,10 @@ def run(args: argparse.Namespace) -> Report:
     makers = {
         name: partial(
             CachedTrainingStep if side.cached else TrainingStep,
-            config=str(side.config),
-            options={**side.options, **args.cfg_options},
-            data_root=data_root,
+            Workload(
+                str(side.config), {**side.options, **args.cfg_options}, data_root, args.image_size
+            ),
             device=args.device,
-            image_size=args.image_size,
         )
         for name, side in sides.items()
     }

@@ -2,9 +2,7 @@
 
 import multiprocessing
 import tempfile
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -16,6 +14,7 @@ from projects.cmt_aqr.feature_cache.store import Entry
 
 from . import workload
 from .timing import Stopwatch, Times
+from .workload import Workload
 
 BRANCHES = ('camera', 'lidar', 'head')
 # Children of the detector that belong to no backbone branch.
@@ -30,28 +29,13 @@ class TrainingStep:
     there, and its gradient then enters each branch, so that the backward pass is timed by branch.
     The gradients equal those of an uncut step.
 
-    Args:
-        config: path of the config.
-        options: settings to change in it.
-        data_root: the database whose first training sample is used; ``None`` is a random sample.
-        device: device to train on.
-        image_size: height and width of the images; ``None`` takes those of the config.
-
     Attributes:
         model: the detector, in training mode.
         batch: the sample, collated.
     """
 
-    def __init__(
-        self,
-        *,
-        config: str,
-        options: Mapping,
-        data_root: str | None,
-        device: torch.device,
-        image_size: tuple[int, int] | None = None,
-    ) -> None:
-        cfg, self.model, self.batch = workload.build(config, options, data_root, image_size)
+    def __init__(self, given: Workload, *, device: torch.device) -> None:
+        cfg, self.model, self.batch = given.build()
         self.model.to(device).train()
         self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self._watch = Stopwatch(device)
@@ -128,19 +112,16 @@ class CachedTrainingStep(TrainingStep):
     """A :class:`TrainingStep` that reads the features of frozen parts from a feature cache.
 
     Reading and verifying their file, which the page cache of Linux holds, counts as input.
-
-    Args:
-        settings: of :class:`TrainingStep`.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, given: Workload, *, device: torch.device) -> None:
+        super().__init__(given, device=device)
         self._directory = tempfile.TemporaryDirectory(prefix='features_')
         self._store = FeatureStore(directory=self._directory.name)
         # In another process, so that the memory for it does not count here.
         spawn = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-            self._folders, shape = pool.submit(_fill, settings, self._store).result()
+            self._folders, shape = pool.submit(_fill, given, device, self._store).result()
         for sample in self.batch['data_samples']:
             sample.set_metainfo(dict(pad_shape=shape, batch_input_shape=shape))
 
@@ -155,10 +136,12 @@ class CachedTrainingStep(TrainingStep):
         super().differentiate()
 
 
-def _fill(settings: dict[str, Any], store: FeatureStore) -> tuple[list[str], tuple[int, int]]:
+def _fill(
+    given: Workload, device: torch.device, store: FeatureStore
+) -> tuple[list[str], tuple[int, int]]:
     """Store the features of the sample; returns their folders and the size of the images."""
     MMLogger.get_current_instance().setLevel('WARNING')
-    step = TrainingStep(**settings)
+    step = TrainingStep(given, device=device)
     folders = [
         frozen_features.feature_folder(step.model, branch, dtype=store.dtype, training=True)
         for branch in frozen_features.BRANCHES

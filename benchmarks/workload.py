@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,37 @@ _RANDOM_STEPS = (
 )
 
 
+class Workload(NamedTuple):
+    """A config, and the training sample on which its model is measured."""
+
+    config: str
+    """path of the config"""
+    options: Mapping | None = None
+    """settings to change in it"""
+    data_root: str | None = None
+    """the database whose first training sample is used; ``None`` is a random sample"""
+    image_size: tuple[int, int] | None = None
+    """height and width of the images; ``None`` takes those of the config"""
+
+    def read(self) -> Config:
+        """The config with its changes."""
+        cfg = Config.fromfile(self.config)
+        cfg.merge_from_dict(dict(self.options or {}))
+        if self.image_size is not None:
+            resize_images(cfg, self.image_size)
+        return cfg
+
+    def build(self) -> tuple[Config, nn.Module, dict]:
+        """The config, its model on the CPU with random weights, and a batch of the sample."""
+        cfg = self.read()
+        init_default_scope('mmdet3d')
+        seed()
+        batch = random_batch(cfg) if self.data_root is None else first_batch(cfg, self.data_root)
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        return cfg, model, batch
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that select the sample and change the configs."""
     parser.add_argument(
@@ -44,13 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(configs: Sequence[Path], args: argparse.Namespace) -> str | None:
-    """Check that the configs and the sample exist.
-
-    Returns:
-        the data root of the sample; ``None`` stands for a random sample.
+    """The data root of the sample, or ``None`` for a random sample.
 
     Raises:
-        UsageError: a config or the info file does not exist.
+        UsageError: a config or the info file of the sample does not exist.
     """
     for config in configs:
         if not config.is_file():
@@ -70,35 +99,6 @@ def describe(data_root: str | None, args: argparse.Namespace) -> str:
     """Sample and changed settings for the text of a report."""
     options = ''.join(f', {key}={value}' for key, value in args.cfg_options.items())
     return f'one sample of {data_root or "random input"}{options}'
-
-
-def build(
-    config: str,
-    options: Mapping,
-    data_root: str | None,
-    image_size: tuple[int, int] | None = None,
-) -> tuple[Config, nn.Module, dict]:
-    """Build the model of a config with random weights, and load a sample.
-
-    Args:
-        config: path of the config.
-        options: settings to change in it.
-        data_root: the database whose first training sample is used; ``None`` is a random sample.
-        image_size: height and width of the images; ``None`` takes those of the config.
-
-    Returns:
-        the config, the model on the CPU, and a batch of the sample.
-    """
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(dict(options))
-    if image_size is not None:
-        resize_images(cfg, image_size)
-    init_default_scope('mmdet3d')
-    seed()
-    batch = random_batch(cfg) if data_root is None else first_batch(cfg, data_root)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    return cfg, model, batch
 
 
 def seed() -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from benchmarks import memory
 from benchmarks.memory import TrainingMemory, _watch_saved
+from benchmarks.workload import Workload
 
 
 def test_each_storage_counts_once_and_weights_do_not():
@@ -26,8 +27,7 @@ def count(repo_root):
     """The count for a config of the tiny model, on a sample made at random."""
 
     def count(name: str, **options) -> TrainingMemory:
-        config = str(repo_root / f'configs/cmt/{name}.py')
-        return TrainingMemory(config=config, options=options, data_root=None)
+        return TrainingMemory(Workload(str(repo_root / f'configs/cmt/{name}.py'), options))
 
     return count
 

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import model
 from benchmarks.model import InferenceStep
 from benchmarks.timing import Spread
+from benchmarks.workload import Workload
 from projects.cmt_aqr.transformer import CrossAttention
 
 CPU = torch.device('cpu')
@@ -16,7 +17,7 @@ CPU = torch.device('cpu')
 def step(repo_root):
     """Inference of the tiny CMT with the recipe `frozen`."""
     config = repo_root / 'configs/cmt/cmt_tiny_synthetic_finetune.py'
-    return InferenceStep(config=str(config), options={}, data_root=None, device=CPU)
+    return InferenceStep(Workload(str(config)), device=CPU)
 
 
 def test_every_phase_is_timed(step):
@@ -38,12 +39,8 @@ def test_the_parts_make_up_the_model(step):
 
 def test_frozen_parts_compute_as_much_as_trained_ones(step, repo_root):
     """The copies that compute them are made before operations are counted."""
-    trained = InferenceStep(
-        config=str(repo_root / 'configs/cmt/cmt_tiny_synthetic.py'),
-        options={},
-        data_root=None,
-        device=CPU,
-    )
+    config = str(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    trained = InferenceStep(Workload(config), device=CPU)
     for name in ('img_backbone', 'pts_backbone'):
         assert step.facts[name]['flops'] == trained.facts[name]['flops']
 

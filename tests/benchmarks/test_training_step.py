@@ -9,6 +9,7 @@ from freezable import trainable
 from torch import nn
 
 from benchmarks.training_step import BRANCHES, CachedTrainingStep, TrainingStep
+from benchmarks.workload import Workload
 
 CPU = torch.device('cpu')
 PARTS = {
@@ -27,8 +28,8 @@ def make(repo_root):
     """A step of a config, on a sample made at random."""
 
     def make(name, **options):
-        config = str(repo_root / f'configs/cmt/{name}.py')
-        return TrainingStep(config=config, options=options, data_root=None, device=CPU)
+        given = Workload(str(repo_root / f'configs/cmt/{name}.py'), options)
+        return TrainingStep(given, device=CPU)
 
     return make
 
@@ -97,13 +98,9 @@ def test_facts_name_what_is_frozen(make):
 
 
 def test_a_cached_step_runs_nothing_that_is_frozen_and_learns_the_same(repo_root, monkeypatch):
-    settings = dict(
-        config=str(repo_root / 'configs/cmt/cmt_tiny_synthetic_finetune.py'),
-        options={'model.fast_path': None},
-        data_root=None,
-        device=CPU,
-    )
-    plain, cached = TrainingStep(**settings), CachedTrainingStep(**settings)
+    config = str(repo_root / 'configs/cmt/cmt_tiny_synthetic_finetune.py')
+    given = Workload(config, {'model.fast_path': None})
+    plain, cached = TrainingStep(given, device=CPU), CachedTrainingStep(given, device=CPU)
     for name in FROZEN:
         part = cached.model.get_submodule(name)
         monkeypatch.setattr(part, 'forward', lambda *_: pytest.fail('computed'))

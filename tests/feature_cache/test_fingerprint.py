@@ -23,34 +23,17 @@ def module() -> nn.Module:
     return second()
 
 
-def change_weight(module):
-    next(module.parameters()).data.view(-1)[3] += 1e-7
+CHANGES = {
+    'weight': lambda m: next(m.parameters()).data.view(-1)[3].add_(1e-7),
+    'buffer': lambda m: m.blocks[0][1].running_mean[0].add_(1e-7),
+    'eps': lambda m: setattr(m.blocks[0][1], 'eps', 1.0),
+    'stride': lambda m: setattr(m.blocks[1][0], 'stride', (1, 1)),
+    'class': lambda m: m.blocks[0].add_module('2', nn.LeakyReLU(inplace=True)),
+    'option': lambda m: setattr(m, 'out_indices', (1,)),
+}
 
 
-def change_buffer(module):
-    module.blocks[0][1].running_mean[0] += 1e-7
-
-
-def change_eps(module):
-    module.blocks[0][1].eps *= 2
-
-
-def change_stride(module):
-    module.blocks[1][0].stride = (1, 1)
-
-
-def change_class(module):
-    module.blocks[0][2] = nn.LeakyReLU(inplace=True)
-
-
-def change_option(module):
-    module.out_indices = (1,)
-
-
-@pytest.mark.parametrize(
-    'change',
-    [change_weight, change_buffer, change_eps, change_stride, change_class, change_option],
-)
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
 def test_a_change_of_the_module_changes_its_digest(module, change):
     before = digest(module)
     change(module)

@@ -257,53 +257,31 @@ def write_in_place(module: nn.Module) -> None:
         module[0].weight.neg_()
 
 
-def write_statistics(module: nn.Module) -> None:
-    module[1].running_mean.add_(1)
-
-
-def load(module: nn.Module) -> None:
-    module.load_state_dict(block().state_dict())
-
-
-def load_in_half(module: nn.Module) -> None:
-    module.load_state_dict({name: t.half() for name, t in block().state_dict().items()})
-
-
-def assign(module: nn.Module) -> None:
-    module.load_state_dict(block().requires_grad_(False).state_dict(), assign=True)
-
-
-def replace_data(module: nn.Module) -> None:
-    module[0].weight.data = module[0].weight.data * 2
-
-
-def replace_parameter(module: nn.Module) -> None:
-    module[0].weight = nn.Parameter(module[0].weight.detach() * 2, requires_grad=False)
-
-
-def replace_norm(module: nn.Module) -> None:
-    module[1] = block()[1].requires_grad_(False).eval()
-
-
 def write_data_and_tell(module: nn.Module) -> None:
     module[0].weight.data.neg_()
     renew_fast_paths(module)
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        write_in_place,
-        write_statistics,
-        load,
-        load_in_half,
-        assign,
-        replace_data,
-        replace_parameter,
-        replace_norm,
-        write_data_and_tell,
-    ],
-)
+def half(state: dict) -> dict:
+    return {name: tensor.half() for name, tensor in state.items()}
+
+
+CHANGES = {
+    'write in place': write_in_place,
+    'write statistics': lambda m: m[1].running_mean.add_(1),
+    'load': lambda m: m.load_state_dict(block().state_dict()),
+    'load in half': lambda m: m.load_state_dict(half(block().state_dict())),
+    'assign': lambda m: m.load_state_dict(block().requires_grad_(False).state_dict(), assign=True),
+    'replace data': lambda m: setattr(m[0].weight, 'data', m[0].weight.data * 2),
+    'replace parameter': lambda m: m[0].register_parameter(
+        'weight', nn.Parameter(m[0].weight.detach() * 2, requires_grad=False)
+    ),
+    'replace norm': lambda m: m.add_module('1', block()[1].requires_grad_(False).eval()),
+    'write data and tell': write_data_and_tell,
+}
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
 def test_the_copy_follows_the_module(change):
     module, x = frozen_block(), image()
     before = module(x)

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from projects.cmt_aqr.freezing.names import by_part, is_within, join, matching_submodules
+from projects.cmt_aqr.freezing.names import by_part, is_within, matching_submodules
 
 
 def test_names_lie_within_whole_components():
@@ -13,13 +13,6 @@ def test_names_lie_within_whole_components():
     assert not is_within('ab.c', ('a',))
     assert not is_within('a', ('a.b',))
     assert not is_within('a', ())
-
-
-@pytest.mark.parametrize(
-    ('prefix', 'name', 'joined'), [('a', 'b', 'a.b'), ('', 'b', 'b'), ('a', '', 'a'), ('', '', '')]
-)
-def test_join(prefix, name, joined):
-    assert join(prefix, name) == joined
 
 
 @pytest.mark.parametrize(

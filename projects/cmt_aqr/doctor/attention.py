@@ -1,4 +1,4 @@
-"""Each back end and form of cross-attention against dense attention in float64.
+"""Check of each back end and form of cross-attention against dense attention in float64.
 
 Inputs are rounded to the type of the back end first, and the reference gets the rounded values, so
 that errors come from the back end alone.

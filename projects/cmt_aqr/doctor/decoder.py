@@ -1,4 +1,4 @@
-"""A training step of decoder and router on random features against the same step in float64.
+"""Check of a training step of decoder and router on random features against float64.
 
 Shapes: B batch, Q queries, K tokens, C channels.
 """

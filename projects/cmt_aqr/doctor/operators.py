@@ -1,4 +1,4 @@
-"""The compiled operators of mmcv that this project uses, all of them on the CPU.
+"""Checks of the compiled operators of mmcv that this project uses, all of them on the CPU.
 
 Data loading uses points in boxes and overlaps of boxes. The model uses no operator of mmcv.
 """

@@ -1,4 +1,4 @@
-"""Gradients of data-parallel training in two processes against those of one process."""
+"""Check of data-parallel training in two processes against one process."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""Sparse convolutions against dense convolution in float64."""
+"""Check of sparse convolutions against dense convolution in float64."""
 
 import torch
 import torch.nn.functional as F

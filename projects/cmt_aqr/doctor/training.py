@@ -1,4 +1,4 @@
-"""A training step of the shipped tiny CMT on a random sample, against recorded losses.
+"""Check of a training step of the shipped tiny CMT against recorded losses.
 
 The sample is the same on all machines, and the step draws no random numbers: machines differ by
 rounding only.

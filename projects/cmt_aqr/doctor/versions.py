@@ -1,4 +1,4 @@
-"""Installed versions against those known to work together."""
+"""Check of the installed versions against those known to work together."""
 
 import platform
 import re

@@ -1,4 +1,4 @@
-"""The voxelizer against a loop over points."""
+"""Check of the voxelizer against a loop over points."""
 
 import numpy as np
 import torch

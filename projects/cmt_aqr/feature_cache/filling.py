@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..datasets.failures import DrawIndex
+from ..hooks.pipelines import datasets_of
 from .frozen_features import compute_output, feature_folder
 from .store import Entry, FeatureStore
 from .transform import DATA_KEYS, LoadCachedFeatures
@@ -26,11 +27,8 @@ Draw = tuple[int, int]
 
 def cached_datasets(datasets: Iterable[object]) -> Iterator[Dataset]:
     """Datasets whose pipeline reads features, including those inside wrappers."""
-    for dataset in datasets:
-        if any(_cached_branches(dataset)):
-            yield dataset
-        inner = [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())]
-        yield from cached_datasets(filter(None, inner))
+    for outer in datasets:
+        yield from (dataset for dataset in datasets_of(outer) if _cached_branches(dataset))
 
 
 def select_features(

@@ -1,4 +1,4 @@
-"""The end of a diverged run: its error and the file that records it."""
+"""Error of a run that has diverged, and the file that records it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

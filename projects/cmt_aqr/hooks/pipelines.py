@@ -10,15 +10,18 @@ from torch.utils.data import Dataset
 T = TypeVar('T')
 
 
+def datasets_of(dataset: Dataset) -> Iterator[Dataset]:
+    """Yields a dataset and those that it wraps."""
+    yield dataset
+    for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
+        if inner is not None:
+            yield from datasets_of(inner)
+
+
 def pipelines_of(dataset: Dataset) -> Iterator[Compose]:
     """Yields the pipeline of a dataset, or those of the datasets that it wraps."""
-    pipeline = getattr(dataset, 'pipeline', None)
-    if hasattr(pipeline, 'transforms'):
-        yield pipeline
-    wrapped = [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())]
-    for inner in wrapped:
-        if inner is not None:
-            yield from pipelines_of(inner)
+    pipelines = (getattr(inner, 'pipeline', None) for inner in datasets_of(dataset))
+    yield from (pipeline for pipeline in pipelines if hasattr(pipeline, 'transforms'))
 
 
 def transforms_of(dataset: Dataset, kind: type[T]) -> Iterator[T]:
