@@ -5,8 +5,6 @@ MMDetection3D permutes them on load unless the state dict has ``_metadata`` of v
 copies and converters easily lose. Here the layout is inferred from the shapes.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence

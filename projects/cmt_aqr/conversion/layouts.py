@@ -4,8 +4,6 @@ Every key of a file is mapped to a name in the model, or to a reason why it is n
 neither are refused by :mod:`.convert`.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Reading of published checkpoints without running any code in them."""
 
-from __future__ import annotations
-
 import pickle
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Filling a cache with the features that a dataset needs."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Digests of everything that determines the features of a sample."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from itertools import chain

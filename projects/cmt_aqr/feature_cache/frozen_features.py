@@ -1,7 +1,5 @@
 """The frozen output of a detector's branch, and the folder of its features."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """Hook that selects the features of a run's model and checks or fills the cache."""
 
-from __future__ import annotations
-
 import os
 
 from mmdet3d.registry import HOOKS

@@ -1,7 +1,5 @@
 """Applies the setting ``feature_cache`` of a config to its pipelines and hooks."""
 
-from __future__ import annotations
-
 import inspect
 import shlex
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,6 @@ file is written under a temporary name and then renamed, so any number of proces
 share a directory without a lock. Features of unused weights can be removed by deleting a folder.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import zlib

@@ -1,7 +1,5 @@
 """Transforms of a pipeline that reads cached features in place of points or images."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any

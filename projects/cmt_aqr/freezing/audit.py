@@ -4,8 +4,6 @@ No check changes the model or trusts a policy: each one inspects the tensors, mo
 groups themselves.
 """
 
-from __future__ import annotations
-
 import enum
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Hook that verifies the freezing of a training run and stops it at a violation."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path

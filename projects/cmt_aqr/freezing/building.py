@@ -1,7 +1,5 @@
 """Building a module from a config that may contain freezing settings."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Mapping

@@ -8,8 +8,6 @@ The copy is not a submodule. State dict, checkpoints, averages, optimizer, distr
 audit see only the module itself.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Folding of evaluation-mode norms into the preceding convolutions, sparse ones included."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from mmdet3d.models.layers.spconv import IS_SPCONV2_AVAILABLE

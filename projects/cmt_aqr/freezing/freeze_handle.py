@@ -5,8 +5,6 @@ running statistics of its norms do not change either. ``requires_grad=False`` al
 the former.
 """
 
-from __future__ import annotations
-
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm

@@ -4,8 +4,6 @@ Layers are looked up by the name of the module's class or of a base class, so th
 model does not use need not be imported. :func:`register_layers` adds further classes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Record of the tensors that a checkpoint really fills."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Dotted names of submodules and parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 

@@ -1,7 +1,5 @@
 """Freezing policies: the settings that select the frozen part of a module."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Reports on freezing: a table of parameters and learning rates by module, and plain data."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Hook that unfreezes and freezes a module by a schedule of epochs."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The audit of a run from its config alone; nothing is trained or written."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

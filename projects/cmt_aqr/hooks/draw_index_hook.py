@@ -1,7 +1,5 @@
 """Hook that tells workers the epoch, so that failures are drawn anew in each."""
 
-from __future__ import annotations
-
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner

@@ -4,8 +4,6 @@ mmengine seeds a run once, and its checkpoints contain no random states. Dropout
 would otherwise draw different numbers after a resumption.
 """
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Hook that stops a run whose gradient is not finite, before the weights are updated."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable
