@@ -1,4 +1,4 @@
-"""Write mmdet3d's info files for a nuScenes-format database, or convert an old info file.
+"""Write info files and object databases, convert an old info file, or check one of one's own.
 
 Example:
     python tools/create_data.py data/synthetic_nuscenes
@@ -6,6 +6,7 @@ Example:
     python tools/create_data.py /datasets/nuscenes --version v1.0-trainval --out data/nuscenes
     python tools/create_data.py data/nuscenes --version v1.0-trainval --with-ego-future
     python tools/create_data.py data/nuscenes --update-infos old/nuscenes_infos_train.pkl
+    python tools/create_data.py data/yard --infos yard_train.pkl --with-database
 """
 
 import argparse
@@ -18,9 +19,11 @@ import _startup
 
 _startup.prepare()
 
+from projects.cmt_aqr.data_preparation.check_infos import check_info_file
 from projects.cmt_aqr.data_preparation.ego_futures import add_ego_futures
 from projects.cmt_aqr.data_preparation.info_files import (
     INFO_SPLITS,
+    collect_own_objects,
     create_info_files,
     create_object_database,
     info_files,
@@ -56,6 +59,23 @@ def parse_args() -> argparse.Namespace:
         'files it is a data root itself',
     )
     parser.add_argument(
+        '--splits',
+        metavar='FILE',
+        help='JSON file with the names of the scenes of each split (default: splits.json beside '
+        'the tables, or else the official splits)',
+    )
+    parser.add_argument(
+        '--lidar-only',
+        action='store_true',
+        help='make the database of objects without image patches; no images are needed',
+    )
+    parser.add_argument(
+        '--infos',
+        metavar='FILE',
+        help="check this info file of a dataset of one's own, see docs/own_data.md; with "
+        '--with-database make the database of its objects',
+    )
+    parser.add_argument(
         '--workers',
         type=int,
         default=min(2, os.cpu_count() or 1),
@@ -79,15 +99,19 @@ def create(args: argparse.Namespace) -> list[Path]:
     """Write the files that the arguments ask for; return them."""
     if args.update_infos:
         return [update_info_file(args.root, args.update_infos, out=args.out)]
+    database = dict(
+        lidar_only=args.lidar_only, workers=args.workers, overwrite=args.overwrite, out=args.out
+    )
+    if args.infos:
+        check_info_file(args.root, args.infos)
+        return collect_own_objects(args.root, args.infos, **database) if args.with_database else []
     options = dict(
-        version=args.version, prefix=args.extra_tag, max_sweeps=args.max_sweeps, out=args.out
+        version=args.version, prefix=args.extra_tag, max_sweeps=args.max_sweeps, splits=args.splits
     )
     if args.with_database:
-        made = create_object_database(
-            args.root, **options, workers=args.workers, overwrite=args.overwrite
-        )
+        made = create_object_database(args.root, **options, **database)
     else:
-        made = create_info_files(args.root, **options)
+        made = create_info_files(args.root, **options, out=args.out)
     if args.with_ego_future:
         root = args.out or args.root
         add_ego_futures(root, info_files(root, args.version, args.extra_tag), version=args.version)

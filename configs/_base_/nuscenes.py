@@ -1,5 +1,7 @@
 """Classes and folders, the same for every database in nuScenes' format."""
 
+_base_ = './packing.py'
+
 class_names = [
     'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
     'pedestrian', 'traffic_cone',
@@ -14,7 +16,3 @@ data_prefix = dict(
     CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
     CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
 )
-meta_keys = (
-    'sample_idx', 'token', 'lidar_path', 'lidar2img', 'img_shape', 'pad_shape', 'box_type_3d',
-    'box_mode_3d', 'camera_names',
-)  # fmt: skip

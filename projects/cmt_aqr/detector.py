@@ -125,6 +125,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
                 if fast_path is not None:
                     add_fast_path(part, name=name, **fast_path)
                 self.add_module(name, part)
+        if grid is not None:
+            _check_height(self.pts_middle_encoder, pts_backbone)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
         self.planner = planner and self._build_planner(planner)
 
@@ -351,6 +353,17 @@ def _check_parts(names: Sequence[str], known: Sequence[str]) -> None:
     """Raises a ValueError for an unknown name in ``float32_parts``."""
     if isinstance(names, str) or not set(names) <= set(known):
         raise ValueError(f'float32_parts is {names!r}; it must be a list of names out of {known}')
+
+
+def _check_height(encoder: SparseEncoder, backbone: Mapping) -> None:
+    """Raises a ValueError unless the BEV map has the channels that the backbone takes."""
+    channels, voxels = bev_shape(encoder)[0], encoder.sparse_shape[0] - 1
+    if channels != backbone['in_channels']:
+        raise ValueError(
+            f'pts_backbone.in_channels is {backbone["in_channels"]}, but the range has {voxels} '
+            f'voxels along z, of which pts_middle_encoder makes {channels} channels: change the '
+            'range or the voxel_size along z, or in_channels'
+        )
 
 
 def bev_shape(encoder: SparseEncoder) -> tuple[int, int, int]:

@@ -379,10 +379,11 @@ class CmtHead(BaseModule):
         return self.criterion(learned, truth, noised, denoising.targets)
 
     def ground_truth(self, samples: Sequence[Det3DDataSample]) -> GroundTruth:
-        """The boxes of the head's classes; those labelled -1 are left out."""
+        """The boxes of the head's classes within its range; those labelled -1 are left out."""
         return GroundTruth.of(
             [sample.gt_instances_3d for sample in samples],
             num_classes=self.num_classes,
+            point_cloud_range=self.point_cloud_range,
             like=self.reference_points.weight,
         )
 

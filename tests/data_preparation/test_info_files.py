@@ -290,3 +290,82 @@ def test_command_line_updates_infos(root_copy, old_file, repo_root, monkeypatch,
     monkeypatch.setattr(sys, 'argv', [command, str(root_copy), '--update-infos', str(old_file)])
     assert runpy.run_path(command)['main']() == 0
     assert capsys.readouterr().out.endswith(f'made {root_copy}/nuscenes_infos_train.pkl\n')
+
+
+def rename_scenes(root: Path, *names: str) -> None:
+    """Gives the four scenes other names, in a copy of the tables."""
+    tables = (root / 'v1.0-mini').resolve()
+    (root / 'v1.0-mini').unlink()
+    shutil.copytree(tables, root / 'v1.0-mini')
+    file = root / 'v1.0-mini' / 'scene.json'
+    scenes = [dict(row, name=name) for row, name in zip(load(file), names, strict=True)]
+    dump(scenes, file)
+
+
+def scenes_in(file: Path) -> Counter:
+    return Counter(entry['scene'] for entry in load(file)['data_list'])
+
+
+def test_entries_have_the_names_of_their_scenes(synthetic_root):
+    assert set(scenes_in(synthetic_root / 'nuscenes_infos_val.pkl')) == {'scene-0103', 'scene-0916'}
+
+
+@pytest.mark.parametrize('place', ['beside the tables', 'named'])
+def test_splits_are_by_the_names_of_scenes(root_copy, tmp_path_factory, place):
+    rename_scenes(root_copy, 'a', 'b', 'c', 'd')
+    file = root_copy / 'v1.0-mini' / 'splits.json'
+    if place == 'named':
+        file = tmp_path_factory.mktemp('splits') / 'mine.json'
+    dump(dict(train=['d', 'a'], val=['c'], later=['b']), file)
+    options = dict(splits=file) if place == 'named' else {}
+    train, val = create_info_files(root_copy, version='v1.0-mini', **options)
+    assert (scenes_in(train), scenes_in(val)) == (dict(a=3, d=3), dict(c=3))
+
+
+@pytest.mark.parametrize(
+    ('splits', 'line'),
+    [
+        (None, r'4 scenes of .*v1.0-mini are in none of the official splits: a, b, c, d; name'),
+        (dict(train=['a'], val=['b']), r'2 scenes of .* are in none of splits file .*: c, d'),
+        (dict(train=['a'], val=['B']), r"scene.json, .* splits file .* names, has no 'B'.*a, b"),
+        (dict(train=['a'], test=['b']), r"splits file .*splits.json has no 'val'"),
+    ],
+)
+def test_scenes_and_splits_that_do_not_agree_are_refused(root_copy, splits, line):
+    rename_scenes(root_copy, 'a', 'b', 'c', 'd')
+    if splits is not None:
+        dump(splits, root_copy / 'v1.0-mini' / 'splits.json')
+    with pytest.raises(ValueError, match=line):
+        create_info_files(root_copy, version='v1.0-mini')
+    assert not [path for path in root_copy.iterdir() if path.suffix == '.pkl']
+
+
+def test_a_file_that_was_not_downloaded_is_named_as_the_user_knows_it(root_copy, synthetic_root):
+    clouds = sorted((synthetic_root / 'samples/LIDAR_TOP').iterdir())
+    (root_copy / 'samples').unlink()
+    for channel in (synthetic_root / 'samples').iterdir():
+        (root_copy / 'samples' / channel.name).mkdir(parents=True)
+        for file in channel.iterdir():
+            if file != clouds[1]:  # the second of the first scene
+                (root_copy / 'samples' / channel.name / file.name).symlink_to(file)
+    missing = root_copy / 'samples/LIDAR_TOP' / clouds[1].name
+    with pytest.raises(FileNotFoundError, match='download is not complete') as error:
+        create_info_files(root_copy, version='v1.0-mini')
+    assert f'"{missing}"' in str(error.value)
+    assert '.infos-' not in str(error.value)
+
+
+def test_a_read_only_data_root_needs_another_folder(synthetic_root, monkeypatch):
+    monkeypatch.setattr(info_files.os, 'access', lambda path, mode: False)
+    with pytest.raises(PermissionError, match='is read-only; to write elsewhere: --out FOLDER'):
+        create_info_files(synthetic_root, version='v1.0-mini')
+
+
+def test_a_database_without_images_is_asked_for_before_anything_slow(root_copy, synthetic_root):
+    (root_copy / 'samples').unlink()
+    (root_copy / 'samples').mkdir()
+    (root_copy / 'samples/LIDAR_TOP').symlink_to(synthetic_root / 'samples/LIDAR_TOP')
+    with pytest.raises(FileNotFoundError, match='no images in samples; .*: --lidar-only'):
+        create_object_database(root_copy, version='v1.0-mini')
+    made = create_object_database(root_copy, version='v1.0-mini', lidar_only=True)
+    assert ObjectDatabase(made[-1]).cameras == ()

@@ -14,14 +14,21 @@ from mmdet3d.datasets import NuScenesDataset
 from mmengine.fileio import load
 
 from projects.cmt_aqr.data_preparation import info_files, object_database
-from projects.cmt_aqr.data_preparation.object_database import collect_objects
+from projects.cmt_aqr.data_preparation.object_database import collect_objects as collect
+from projects.cmt_aqr.datasets.infos import Infos, read_infos
 from projects.cmt_aqr.datasets.object_sampling import ObjectDatabase
 from projects.cmt_aqr.datasets.reading import MissingFileError
 
 
 @pytest.fixture(scope='module')
-def infos(synthetic_root) -> list[dict]:
-    return load(synthetic_root / 'nuscenes_infos_train.pkl')['data_list']
+def infos(synthetic_root) -> Infos:
+    return read_infos(synthetic_root / 'nuscenes_infos_train.pkl')
+
+
+def collect_objects(root, folder, infos, **options) -> bool:
+    prefixes = {camera: f'samples/{camera}' for camera in infos.entries[0]['images']}
+    prefixes.update(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP')
+    return collect(root, folder, infos, data_prefix=prefixes, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +62,7 @@ def test_two_workers_make_what_one_makes(synthetic_root, infos, tmp_path, whole)
 
 
 def test_the_callers_infos_stay_as_they_are(synthetic_root, infos, whole):
-    assert infos == load(synthetic_root / 'nuscenes_infos_train.pkl')['data_list']
+    assert infos == read_infos(synthetic_root / 'nuscenes_infos_train.pkl')
 
 
 def test_progress_shows_the_time_left(synthetic_root, infos, tmp_path, capsys):
@@ -152,10 +159,10 @@ def test_a_missing_file_is_named_and_what_was_made_is_kept(
         if channel.name != 'CAM_BACK':
             (root / 'samples' / channel.name).symlink_to(channel)
     (root / 'samples' / 'CAM_BACK').mkdir()
-    names = [info['images']['CAM_BACK']['img_path'] for info in infos]
+    names = [info['images']['CAM_BACK']['img_path'] for info in infos.entries]
     for name in names[:4]:
         (root / 'samples/CAM_BACK' / name).symlink_to(synthetic_root / 'samples/CAM_BACK' / name)
-    with pytest.raises(MissingFileError, match=rf'sample {infos[4]["token"]}: .*{names[4]}'):
+    with pytest.raises(MissingFileError, match=rf'sample {infos.entries[4]["token"]}: .*{names[4]}'):
         collect_objects(root, tmp_path / 'objects', infos, workers=workers)
     assert len(list((tmp_path / 'objects.unfinished/rows').iterdir())) == 4
 
@@ -174,13 +181,13 @@ def test_overwriting_a_finished_database(synthetic_root, infos, tmp_path, whole)
 
 @pytest.mark.parametrize('name', ['whole', 'whole.unfinished'])
 def test_a_database_of_other_samples_is_not_mixed(synthetic_root, infos, tmp_path, whole, name):
-    folder = tmp_path / 'whole'
+    folder, few = tmp_path / 'whole', infos._replace(entries=infos.entries[:4])
     folder.rename(tmp_path / name)
     with pytest.raises(
         FileExistsError, match=rf'{name} is not the database of these samples.*--ov'
     ):
-        collect_objects(synthetic_root, folder, infos[:4])
-    assert collect_objects(synthetic_root, folder, infos[:4], overwrite=True)
+        collect_objects(synthetic_root, folder, few)
+    assert collect_objects(synthetic_root, folder, few, overwrite=True)
     assert np.unique(ObjectDatabase(folder).index['sample']).tolist() == [0, 1, 2, 3]
 
 
@@ -193,11 +200,27 @@ def test_a_foreign_folder_is_not_touched(synthetic_root, infos, tmp_path):
 
 
 def test_a_sample_without_objects(synthetic_root, infos, tmp_path):
-    empty = [infos[0] | dict(instances=[]), infos[1]]
+    empty = infos._replace(entries=[infos.entries[0] | dict(instances=[]), infos.entries[1]])
     collect_objects(synthetic_root, tmp_path / 'objects', empty)
     assert set(ObjectDatabase(tmp_path / 'objects').index['sample']) == {1}
-    collect_objects(synthetic_root, tmp_path / 'none', empty[:1])
+    none = empty._replace(entries=empty.entries[:1])
+    collect_objects(synthetic_root, tmp_path / 'none', none)
     assert len(ObjectDatabase(tmp_path / 'none').index) == 0
+
+
+def test_a_database_of_points_alone_reads_no_images(synthetic_root, infos, tmp_path, whole):
+    root = tmp_path / 'root'
+    (root / 'samples').mkdir(parents=True)
+    (root / 'sweeps').symlink_to(synthetic_root / 'sweeps')
+    (root / 'samples/LIDAR_TOP').symlink_to(synthetic_root / 'samples/LIDAR_TOP')
+    collect_objects(root, tmp_path / 'points', infos, cameras=False)
+    points, both = ObjectDatabase(tmp_path / 'points'), ObjectDatabase(tmp_path / 'whole')
+    assert points.cameras == ()
+    assert len(points.index) == len(both.index) > 10
+    for one, other in zip(points.index, both.index, strict=True):
+        found = points.read(one, cameras=['CAM_FRONT'])
+        np.testing.assert_array_equal(found.points, both.read(other).points)
+        assert found.patches == {}
 
 
 def test_the_objects_are_those_of_mmdet3d_but_for_ignored_ones(synthetic_root, infos, tmp_path):
@@ -209,7 +232,7 @@ def test_the_objects_are_those_of_mmdet3d_but_for_ignored_ones(synthetic_root, i
             'NuScenesDataset', str(tmp_path), 'nuscenes', 'nuscenes_infos_train.pkl'
         )
     theirs = load(tmp_path / 'nuscenes_dbinfos_train.pkl')
-    valid = [[i for i in info['instances'] if i['bbox_3d_isvalid']] for info in infos]
+    valid = [[i for i in info['instances'] if i['bbox_3d_isvalid']] for info in infos.entries]
     ignored = sum(i['bbox_label_3d'] < 0 for instances in valid for i in instances)
     barriers = sum(i['bbox_label_3d'] == 9 for instances in valid for i in instances)
     assert ignored > 5

@@ -11,9 +11,9 @@ from projects.cmt_aqr.visualization.damaged_frame import (
     loaders_of,
     telling_seed,
 )
+from projects.cmt_aqr.visualization.failures import FRONT as SHOWN
 from projects.cmt_aqr.visualization.failures import (
     MOST_OPAQUE,
-    SHOWN,
     damage_colours,
     render_failures,
 )

@@ -13,11 +13,12 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from ..datasets.failures.suite import PROTOCOLS, protocol
+from ..grid import range_of
 from ..usage_error import UsageError
 from ..visualization import save
 from ..visualization.chosen_sample import add_sample_arguments, find_sample
 from ..visualization.damaged_frame import load_damaged, loaders_of, telling_seed
-from ..visualization.failures import SHOWN, render_failures
+from ..visualization.failures import render_failures, shown_cameras
 from . import arguments
 
 
@@ -53,17 +54,18 @@ def draw(cfg: Config, args: argparse.Namespace) -> Figure:
     dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=[]))
     index = find_sample(dataset, args)
     info = dataset.get_data_info(index)
+    limits, shown = range_of(cfg.model), shown_cameras(info['images'])
 
     def load(failure: dict | None = None):
         return load_damaged(
-            dataset, index, loaders, point_cloud_range=cfg.point_cloud_range, failure=failure
+            dataset, index, loaders, point_cloud_range=limits, failure=failure
         )
 
     rows = {'no failure': [load()]}
     for row in protocol(args.suite, ann_file=dataset.ann_file):
         failures = list(row.conditions.values())
-        seed = telling_seed(info, failures, SHOWN)
+        seed = telling_seed(info, failures, shown)
         rows[row.name.replace('_', ' ')] = [load(dict(one, seed=seed)) for one in failures]
     return render_failures(
-        rows, point_cloud_range=cfg.point_cloud_range, title=f'sample {info["token"]}'
+        rows, point_cloud_range=limits, title=f'sample {info["token"]}'
     )

@@ -23,10 +23,11 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from mmcv.ops import points_in_boxes_cpu
-from mmdet3d.datasets import NuScenesDataset
 from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
 
+from ..datasets import CmtDataset
+from ..datasets.infos import Infos
 from ..datasets.object_sampling.database import (
     FORMAT,
     INDEX_FILE,
@@ -42,7 +43,7 @@ from ..datasets.transforms import (
     LoadPointsOfKeyframe,
     LoadPointsOfSweeps,
 )
-from .data_root import LIDAR_CHANNEL
+from ..samples import sample_name
 from .worker_pool import worker_pool
 
 SAMPLES_PER_SHARD = 16
@@ -55,14 +56,23 @@ ROWS_FOLDER, ROWS_FILE = 'rows', '{:05d}.npy'
 
 
 def collect_objects(
-    root: Path, folder: Path, infos: Sequence[dict], *, workers: int = 1, overwrite: bool = False
+    root: Path,
+    folder: Path,
+    infos: Infos,
+    *,
+    data_prefix: Mapping[str, str] | None = None,
+    cameras: bool = True,
+    workers: int = 1,
+    overwrite: bool = False,
 ) -> bool:
     """Makes the object database of some samples, or finishes an interrupted one.
 
     Args:
         root: data root of the samples.
         folder: folder of the database; until it is finished, it has the suffix ``.unfinished``.
-        infos: ``data_list`` of an info file in mmdet3d's v1.1 format, with annotations.
+        infos: content of an info file, with annotations.
+        data_prefix: as for :class:`.CmtDataset`.
+        cameras: whether to store image patches; without, no images are read.
         workers: number of processes, which does not change the result.
         overwrite: whether to replace a finished database, or an unfinished one of other samples.
 
@@ -73,14 +83,15 @@ def collect_objects(
         FileExistsError: the folder is not the database of these samples.
         SampleError: a file of a sample is missing or damaged.
     """
-    cameras = list(infos[0]['images'])
+    known = [(label, name) for name, label in infos.metainfo['categories'].items() if label >= 0]
+    names = list(infos.entries[0].get('images', ())) if cameras else []
     settings = dict(
         format=FORMAT,
-        classes=list(NuScenesDataset.METAINFO['classes']),
-        cameras=cameras,
-        samples=len(infos),
+        classes=[name for _, name in sorted(known)],
+        cameras=names,
+        samples=len(infos.entries),
         sweeps=SWEEPS,
-        annotations=_digest(infos),
+        annotations=_digest(infos.entries),
     )
     if folder.exists() and not overwrite:
         _check_same(folder, settings)
@@ -89,8 +100,16 @@ def collect_objects(
     unfinished = _open_unfinished(folder, settings, overwrite=overwrite)
     if not (unfinished / INDEX_FILE).is_file():
         tasks = [
-            _Task(number, start, infos[start : start + SAMPLES_PER_SHARD], root, unfinished)
-            for number, start in enumerate(range(0, len(infos), SAMPLES_PER_SHARD))
+            _Task(
+                number=number,
+                first_sample=start,
+                infos=infos._replace(entries=infos.entries[start : start + SAMPLES_PER_SHARD]),
+                root=root,
+                data_prefix=data_prefix or {},
+                cameras=names,
+                folder=unfinished,
+            )
+            for number, start in enumerate(range(0, len(infos.entries), SAMPLES_PER_SHARD))
         ]
         _make_shards(tasks, workers)
         _save(unfinished / INDEX_FILE, np.concatenate([np.load(task.rows) for task in tasks]))
@@ -98,14 +117,16 @@ def collect_objects(
     return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Task:
     """Shard to make."""
 
     number: int
     first_sample: int
-    infos: Sequence[dict]
+    infos: Infos
     root: Path
+    data_prefix: Mapping[str, str]
+    cameras: Sequence[str]
     folder: Path
 
     @property
@@ -121,8 +142,11 @@ def _digest(infos: Sequence[dict]) -> str:
     """Returns a hash of the samples' tokens and annotations."""
     digest = hashlib.sha256()
     for info in infos:
-        digest.update(info['token'].encode())
-        boxes = [[*i['bbox_3d'], i['bbox_label_3d'], i['num_lidar_pts']] for i in info['instances']]
+        digest.update(sample_name(info).encode())
+        boxes = [
+            [*i['bbox_3d'], i['bbox_label_3d'], i.get('num_lidar_pts', -1)]
+            for i in info['instances']
+        ]
         digest.update(np.array(boxes, dtype=np.float64).tobytes())
     return digest.hexdigest()
 
@@ -162,7 +186,7 @@ def _make_shards(tasks: Sequence[_Task], workers: int) -> None:
     if len(missing) < len(tasks):
         finished = len(tasks) - len(missing)
         print_log(f'{finished} of {len(tasks)} shards are finished already', logger='current')
-    bar = ProgressBar(sum(len(task.infos) for task in missing), file=sys.stdout)
+    bar = ProgressBar(sum(len(task.infos.entries) for task in missing), file=sys.stdout)
     try:
         with worker_pool(min(workers, len(missing))) as mapper:
             for samples in mapper(_make_shard, missing):
@@ -183,11 +207,10 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 def _make_shard(task: _Task) -> int:
     """Writes a shard and then its rows; returns the number of samples."""
-    cameras = list(task.infos[0]['images'])
-    dataset = _dataset(task.root, cameras)
+    cameras, dataset = task.cameras, _dataset(task)
     rows = []
     with _whole_file(task.shard) as file:
-        for sample, info in enumerate(task.infos, task.first_sample):
+        for sample, info in enumerate(task.infos.entries, task.first_sample):
             results = dataset.pipeline(dataset.parse_data_info(copy.deepcopy(info)))
             for label, box, points, patches in _objects(results):
                 sizes = [len(patches.get(camera, b'')) for camera in cameras]
@@ -195,36 +218,34 @@ def _make_shard(task: _Task) -> int:
                 file.write(points.tobytes())
                 file.writelines(patches[camera] for camera in cameras if camera in patches)
     _save(task.rows, np.array(rows, dtype=index_dtype(len(cameras))))
-    return len(task.infos)
+    return len(task.infos.entries)
 
 
-def _dataset(root: Path, cameras: Sequence[str]) -> NuScenesDataset:
-    """Returns mmdet3d's dataset, with a pipeline that loads points of all sweeps and images."""
+def _dataset(task: _Task) -> CmtDataset:
+    """Returns a dataset with a pipeline that loads points of all sweeps and images."""
     every_channel = dict(use_dim=[0, 1, 2, 3, 4], load_dim=5)
-    return NuScenesDataset(
-        data_root=str(root),
+    images = [LoadMultiViewImages(), ComputeLidar2Img()] if task.cameras else []
+    dataset = CmtDataset(
+        data_root=str(task.root),
         ann_file='',
-        data_prefix=dict(
-            pts=f'samples/{LIDAR_CHANNEL}',
-            sweeps=f'sweeps/{LIDAR_CHANNEL}',
-            **{camera: f'samples/{camera}' for camera in cameras},
-        ),
-        modality=dict(use_lidar=True, use_camera=True),
+        data_prefix=task.data_prefix,
+        modality=dict(use_lidar=True, use_camera=bool(task.cameras)),
         use_valid_flag=True,
         lazy_init=True,
         pipeline=[
             LoadPointsOfKeyframe(coord_type='LIDAR', **every_channel),
             LoadPointsOfSweeps(
                 sweeps_num=SWEEPS,
-                pad_empty_sweeps=True,
+                pad_empty_sweeps='lidar_sweeps' in task.infos.entries[0],
                 remove_close=True,
                 test_mode=True,  # the latest sweeps, not a random choice
                 **every_channel,
             ),
-            LoadMultiViewImages(),
-            ComputeLidar2Img(),
+            *images,
         ],
     )
+    dataset.declare(task.infos.metainfo)
+    return dataset
 
 
 def _objects(results: Mapping) -> Iterator[tuple[int, np.ndarray, np.ndarray, dict[str, bytes]]]:
@@ -251,9 +272,8 @@ def _objects(results: Mapping) -> Iterator[tuple[int, np.ndarray, np.ndarray, di
 def _cut_patches(results: Mapping, corners: np.ndarray) -> list[dict[str, bytes]]:
     """Returns the encoded patches by camera of each of the boxes (N, 8, 3)."""
     patches: list[dict[str, bytes]] = [{} for _ in corners]
-    for name, image, lidar2img in zip(
-        results['camera_names'], results['img'], results['lidar2img'], strict=True
-    ):
+    views = [results.get(key, ()) for key in ('camera_names', 'img', 'lidar2img')]
+    for name, image, lidar2img in zip(*views, strict=True):
         view = view_boxes(corners, lidar2img, image.shape[:2], min_size=MIN_PATCH_SIZE)
         for box in view.far_to_near():
             _, encoded = cv2.imencode(

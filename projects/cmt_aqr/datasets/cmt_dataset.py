@@ -81,14 +81,7 @@ class CmtDataset(Det3DDataset):
             ValueError: see the class.
         """
         infos = read_infos(self.ann_file)
-        self._read_labels(infos.metainfo['categories'])
-        for key, value in infos.metainfo.items():
-            if self._metainfo.setdefault(key, value) != value and key == 'version':
-                raise ValueError(
-                    f'metainfo.version is {self._metainfo[key]}, but info file {self.ann_file} is '
-                    f'of {value}: leave version out of the metainfo'
-                )
-        self._metainfo.update(ann_file=self.ann_file, data_root=self.data_root)
+        self.declare(infos.metainfo)
         entries = infos.entries
         if self.scenes is not None:
             names = {str(entry.get('scene', 'unnamed')) for entry in entries}
@@ -97,6 +90,17 @@ class CmtDataset(Det3DDataset):
         if not entries:
             raise ValueError(f'info file {self.ann_file} has no samples')
         return [self._parse_checked(number, entry) for number, entry in enumerate(entries)]
+
+    def declare(self, metainfo: Mapping) -> None:
+        """Takes the declarations of an info file: classes, columns of points, version."""
+        self._read_labels(metainfo['categories'])
+        for key, value in metainfo.items():
+            if self._metainfo.setdefault(key, value) != value and key == 'version':
+                raise ValueError(
+                    f'metainfo.version is {self._metainfo[key]}, but info file {self.ann_file} is '
+                    f'of {value}: leave version out of the metainfo'
+                )
+        self._metainfo.update(ann_file=self.ann_file, data_root=self.data_root)
 
     def _read_labels(self, categories: Mapping[str, int]) -> None:
         """Maps the labels of the info file to those of the classes, all others to -1."""

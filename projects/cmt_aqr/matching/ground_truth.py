@@ -32,28 +32,40 @@ class GroundTruth(NamedTuple):
     """number of boxes of each sample"""
 
     @classmethod
-    def of(cls, samples: Sequence[InstanceData], *, num_classes: int, like: Tensor) -> GroundTruth:
+    def of(
+        cls,
+        samples: Sequence[InstanceData],
+        *,
+        num_classes: int,
+        like: Tensor,
+        point_cloud_range: Sequence[float] | None = None,
+    ) -> GroundTruth:
         """Join the ``bboxes_3d`` and ``labels_3d`` of all samples, with one host read.
 
         Boxes with a negative label are omitted: MMDetection3D assigns -1 to ignored boxes, such as
-        those of other classes.
+        those of other classes. So are boxes whose centres lie outside the range along x or y.
 
         Args:
             samples: the samples of the batch.
             num_classes: number of classes of all tasks together.
             like: tensor of the target device and type.
+            point_cloud_range: metres; ``None`` for no limit.
 
         Raises:
             ValueError: a label is out of range, or boxes without a velocity.
         """
         labels = torch.cat([sample.labels_3d for sample in samples])
+        boxes = samples[0].bboxes_3d.cat([sample.bboxes_3d for sample in samples])
+        if point_cloud_range is not None:
+            x_low, y_low, _, x_high, y_high, _ = point_cloud_range
+            inside = boxes.in_range_bev([x_low, y_low, x_high, y_high])
+            labels = torch.where(inside.to(labels.device), labels, -1)
         host_labels = labels.cpu().numpy()
         if (host_labels >= num_classes).any():
             raise ValueError(
                 f'a box is labelled {host_labels.max()}, but the head has {num_classes} classes; '
                 "check the dataset's metainfo and the head's tasks"
             )
-        boxes = samples[0].bboxes_3d.cat([sample.bboxes_3d for sample in samples])
         if boxes.box_dim != BOX_DIM:
             raise ValueError(
                 f'boxes have {boxes.box_dim} numbers; the head learns {BOX_DIM}, the last two a '

@@ -1,11 +1,11 @@
 """The contact sheet of sensor failures: a row for each failure, a column for each severity.
 
-Each cell shows the scene from above, with the car driving to the right, and the three front
-cameras, both with the annotated boxes. Damaged areas are tinted red, more opaque the less health
+Each cell shows the scene from above, with y of the LiDAR frame to the right, and three cameras, of
+nuScenes those in front, both with the annotated boxes. Damaged areas are tinted red, more opaque the less health
 is left. Boxes stay at the annotated positions, even where the failure shifts the data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,13 +18,18 @@ from .drawing import draw_from_above, draw_lidar_boxes_in_image
 from .frame import FROM_ABOVE, PIXELS_PER_INCH
 from .style import BACKGROUND, FAINT, PANEL, TEXT
 
-# Cameras of a cell: a large image, and two small ones below it.
-LARGE, SMALL = 'CAM_FRONT', ('CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT')
-SHOWN = (LARGE, *SMALL)
+# Cameras of nuScenes in a cell: a large image, and two small ones below it.
+FRONT = ('CAM_FRONT', 'CAM_FRONT_LEFT', 'CAM_FRONT_RIGHT')
 # Layout in pixels: cells with a title above the panels.
 ABOVE, GAP, SIDE, TITLE, HEADER = 300, 4, 14, 24, 36
 # Colour of damage, and its opacity at a health of 0.
 DAMAGE, MOST_OPAQUE = '#ff3322', 0.38
+
+
+def shown_cameras(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of the up to three cameras in a cell, out of those of a sample."""
+    names = [*names]
+    return FRONT if set(FRONT) <= set(names) else tuple(names[: len(FRONT)])
 
 
 def render_failures(
@@ -43,12 +48,13 @@ def render_failures(
         severity from 1 and the sensor, such as ``fog 2 CAM_FRONT``.
     """
     clean = next(iter(rows.values()))[0]
-    figure, axes = _layout(rows, clean, title)
+    shown = shown_cameras(clean.images)
+    figure, axes = _layout(rows, clean, shown, title)
     for name, frames in rows.items():
         for severity, frame in enumerate(frames, start=1):
-            panels = {label: axes[f'{name} {severity} {label}'] for label in (FROM_ABOVE, *SHOWN)}
+            panels = {label: axes[f'{name} {severity} {label}'] for label in (FROM_ABOVE, *shown)}
             _draw_above(panels[FROM_ABOVE], frame, point_cloud_range)
-            for camera in SHOWN:
+            for camera in shown:
                 _draw_camera(panels[camera], frame, camera)
             heading = name if frame is clean else f'{name}, severity {severity}'
             _draw_title(axes[f'{name} {severity} title'], heading, frame, clean)
@@ -64,10 +70,14 @@ def damage_colours(health: np.ndarray) -> np.ndarray:
 
 
 def _layout(
-    rows: Mapping[str, Sequence[DamagedFrame]], clean: DamagedFrame, title: str
+    rows: Mapping[str, Sequence[DamagedFrame]],
+    clean: DamagedFrame,
+    shown: Sequence[str],
+    title: str,
 ) -> tuple[Figure, dict[str, Axes]]:
     """An empty figure and its axes by label."""
-    height, width = clean.images[LARGE].shape[:2]
+    first, *others = shown
+    height, width = clean.images[first].shape[:2]
     # The small images are half as wide as the large one; together they are as high as the scene.
     large = (ABOVE - GAP) / 1.5 * width / height
     cell = ABOVE + GAP + large
@@ -113,8 +123,8 @@ def _layout(
             top += TITLE
             add(f'{here} {FROM_ABOVE}', left, top, ABOVE, ABOVE)
             left += ABOVE + GAP
-            add(f'{here} {LARGE}', left, top, large, ABOVE - GAP - small[1])
-            for k, camera in enumerate(SMALL):
+            add(f'{here} {first}', left, top, large, ABOVE - GAP - small[1])
+            for k, camera in enumerate(others):
                 corner = (left + k * (small[0] + GAP), top + ABOVE - small[1])
                 add(f'{here} {camera}', *corner, *small)
     return figure, axes

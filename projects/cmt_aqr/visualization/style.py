@@ -1,5 +1,6 @@
 """Colours of classes and line styles of kinds of boxes."""
 
+import zlib
 from dataclasses import dataclass
 
 from matplotlib.colors import LinearSegmentedColormap
@@ -63,5 +64,10 @@ STYLES = {
 
 
 def colour_of(item: SceneBox) -> str:
-    """Colour of a box: that of its kind, or else of its class."""
-    return STYLES[item.kind].colour or COLOURS.get(item.name, COLOURS[OTHER])
+    """Colour of a box: that of its kind, or else of its class.
+
+    A class that nuScenes lacks has one of the ten colours, always the same.
+    """
+    names = [name for name in COLOURS if name != OTHER]
+    spare = COLOURS[names[zlib.crc32(item.name.encode()) % len(names)]]
+    return STYLES[item.kind].colour or COLOURS.get(item.name, spare)

@@ -24,6 +24,7 @@ class Lidar:
 
     Args:
         azimuths: number of columns per turn.
+        beams: number of rings.
         max_range: range of the farthest returns, metres.
         range_noise: standard deviation along the ray, metres.
         dropout: share of returns lost at random.
@@ -33,16 +34,17 @@ class Lidar:
         self,
         *,
         azimuths: int = 480,
+        beams: int = BEAMS,
         max_range: float = 60.0,
         range_noise: float = 0.015,
         dropout: float = 0.03,
     ):
         self.max_range, self.range_noise, self.dropout = max_range, range_noise, dropout
-        self.elevation = np.radians(np.linspace(LOWEST, HIGHEST, BEAMS))
+        self.elevation = np.radians(np.linspace(LOWEST, HIGHEST, beams))
         self.step = 2 * np.pi / azimuths
         azimuth = (np.arange(azimuths) + 0.5) * self.step
         level = np.cos(self.elevation)[:, None]
-        # Unit rays (BEAMS, azimuths, 3) in the ego frame; azimuth grows from forward to the left.
+        # Unit rays (beams, azimuths, 3) in the ego frame; azimuth grows from forward to the left.
         self.rays = np.stack(
             np.broadcast_arrays(
                 level * np.cos(azimuth), level * np.sin(azimuth), np.sin(self.elevation)[:, None]

@@ -134,6 +134,11 @@ class JointObjectSample(BaseTransform):
         """Returns all boxes in every camera; a pasted box is visible where it has a patch."""
         if 'img' not in results:
             return []
+        if not self.db_sampler.database.cameras:
+            raise ValueError(
+                f'{self.db_sampler.database.folder} has no image patches, so pasted objects would '
+                'be invisible in the images: make it anew without --lidar-only'
+            )
         if 'lidar2img' not in results:
             raise KeyError('lidar2img not in the sample: ComputeLidar2Img before JointObjectSample')
         real = results['gt_bboxes_3d']
