@@ -276,3 +276,14 @@ def test_what_a_runner_checkpoints_still_learns_from_an_input_without_gradient()
     turn_on_activation_checkpointing(model, ['block'])
     found = torch.autograd.grad(model['block'](image).sum(), model.parameters())
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ('counts', 'enable', 'expected'), [(1, True, 0.02), (4, True, 0.08), (4, False, 0.01)]
+)
+def test_the_learning_rate_is_scaled_by_accumulated_batches_too(tmp_path, counts, enable, expected):
+    runner = make_runner(tmp_path, auto_scale_lr=dict(enable=enable, base_batch_size=1))
+    wrapper = dict(optimizer=dict(type='AdamW', lr=0.01), accumulative_counts=counts)
+    wrapper = runner.build_optim_wrapper(dict(type='OptimWrapper', **wrapper))
+    runner.scale_lr(wrapper, runner.auto_scale_lr)  # batches of two samples
+    assert wrapper.optimizer.param_groups[0]['lr'] == pytest.approx(expected)

@@ -183,6 +183,29 @@ def resume_without_running_config() -> None:
     _replace(Runner, 'resume', make)
 
 
+def scale_learning_rate_by_accumulation() -> None:
+    """Let ``auto_scale_lr`` count the batches whose gradients are accumulated.
+
+    mmengine 0.10.7 divides by the samples of all processes in one iteration, whatever
+    ``optim_wrapper.accumulative_counts`` is; no mmengine thread was found.
+    """
+    if not is_installed('mmengine'):
+        return
+    from mmengine.runner import Runner
+
+    def make(scale_lr: Callable) -> Callable:
+        def scale(runner: Runner, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
+            counts = getattr(optim_wrapper, '_accumulative_counts', 1)
+            if auto_scale_lr and counts > 1:
+                base = auto_scale_lr['base_batch_size'] / counts
+                auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base}
+            scale_lr(runner, optim_wrapper, auto_scale_lr)
+
+        return scale
+
+    _replace(Runner, 'scale_lr', make)
+
+
 def refuse_mmcv_sync_bn_without_cuda() -> None:
     """Refuse to build mmcv's synchronised batch normalisation if mmcv has no CUDA operators.
 
@@ -332,6 +355,7 @@ def apply() -> None:
     read_urls_as_weights()
     checkpoint_without_reentry()
     resume_without_running_config()
+    scale_learning_rate_by_accumulation()
     refuse_mmcv_sync_bn_without_cuda()
     train_spconv_without_cuda()
     run_spconv_on_one_cpu_thread()
