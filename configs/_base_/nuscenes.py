@@ -16,3 +16,5 @@ data_prefix = dict(
     CAM_BACK_LEFT='samples/CAM_BACK_LEFT',
     CAM_BACK_RIGHT='samples/CAM_BACK_RIGHT',
 )
+# Sensors of the data; nuScenes' result files declare all five.
+modality = dict(use_lidar=True, use_camera=True, use_radar=False, use_map=False, use_external=False)

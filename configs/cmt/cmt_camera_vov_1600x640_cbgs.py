@@ -41,3 +41,5 @@ test_pipeline = [
 train_dataloader = dict(dataset=dict(dataset=dict(modality=modality, pipeline=train_pipeline)))
 val_dataloader = dict(dataset=dict(modality=modality, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(modality=modality)
+test_evaluator = val_evaluator

@@ -33,6 +33,8 @@ test_pipeline = [
 train_dataloader = dict(dataset=dict(dataset=dict(modality=modality, pipeline=train_pipeline)))
 val_dataloader = dict(dataset=dict(modality=modality, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(modality=modality)
+test_evaluator = val_evaluator
 
 optim_wrapper = dict(paramwise_cfg=None)  # its keys name the image branch
 # The rate climbs as far as that of the r50 model.

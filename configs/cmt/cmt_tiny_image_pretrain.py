@@ -39,6 +39,6 @@ param_scheduler = [
     ),
 ]
 optim_wrapper = dict(paramwise_cfg=None)
-train_cfg = dict(max_epochs=max_epochs)
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 val_dataloader = val_evaluator = val_cfg = None
 load_from = None

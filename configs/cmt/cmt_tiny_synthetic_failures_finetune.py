@@ -32,6 +32,6 @@ param_scheduler = [
     dict(_base_.finetune_schedule[0], end=50),
     dict(_base_.finetune_schedule[1], T_max=max_epochs),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)  # scored under failures later
+train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)  # scored under failures later
 
 load_from = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'

@@ -12,7 +12,8 @@ param_scheduler = [
     dict(_base_.finetune_schedule[0], end=10),
     dict(_base_.finetune_schedule[1], T_max=max_epochs),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)  # scored by tools/test.py
+# Scored by tools/test.py, and not after training.
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs, val_begin=max_epochs + 1)
 default_hooks = dict(logger=dict(interval=10))
 
 load_from = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'

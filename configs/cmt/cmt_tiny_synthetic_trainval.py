@@ -21,4 +21,4 @@ test_dataloader = val_dataloader
 load_from = 'work_dirs/cmt_tiny_lidar_pretrain/epoch_1.pth'
 
 # Stops on the way down a cosine over eleven epochs; `cmt_tiny_synthetic_anneal.py` goes on.
-train_cfg = dict(max_epochs=5)
+train_cfg = dict(max_epochs=5, val_interval=5)

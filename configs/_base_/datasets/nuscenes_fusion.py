@@ -11,6 +11,7 @@ point_cloud_range = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
 post_center_range = [-61.2, -61.2, -10.0, 61.2, 61.2, 10.0]
 
 data_root = 'data/nuscenes/'
+version = 'v1.0-trainval'
 data_command = (
     'put nuScenes or a link to it at data/nuscenes, then '
     'python tools/create_data.py data/nuscenes --version v1.0-trainval --with-database'
@@ -109,7 +110,7 @@ dataset = dict(
     data_root=data_root,
     data_prefix=_base_.data_prefix,
     metainfo=dict(classes=_base_.class_names),
-    modality=dict(use_lidar=True, use_camera=True),
+    modality=_base_.modality,
 )
 train_dataloader = dict(
     batch_size=4,
@@ -133,5 +134,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 # Of the samples and classes of the tested dataset.
-val_evaluator = dict(type='FramesMetric')
+val_evaluator = dict(type='FramesMetric', modality=_base_.modality)
 test_evaluator = val_evaluator

@@ -78,7 +78,7 @@ dataset = dict(
     data_root=data_root,
     data_prefix=_base_.data_prefix,
     metainfo=dict(classes=_base_.class_names),
-    modality=dict(use_lidar=True, use_camera=True),
+    modality=_base_.modality,
 )
 train_dataloader = dict(
     batch_size=8,
@@ -99,5 +99,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 # Of the samples and classes of the tested dataset.
-val_evaluator = dict(type='FramesMetric')
+val_evaluator = dict(type='FramesMetric', modality=_base_.modality)
 test_evaluator = val_evaluator
