@@ -17,8 +17,7 @@ test_pipeline = [*_base_.test_pipeline[:-1], dict(_base_.test_pipeline[-1], **pa
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-boxes_evaluator = _base_.val_evaluator
-val_evaluator = [boxes_evaluator, dict(type='PlanMetric', ann_file=boxes_evaluator['ann_file'])]
+val_evaluator = [_base_.val_evaluator, dict(type='PlanMetric')]
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

@@ -29,8 +29,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(pipeline=[*load_inputs, pack_ego]))
 test_dataloader = val_dataloader
-boxes_evaluator = _base_.val_evaluator
-val_evaluator = [boxes_evaluator, dict(type='PlanMetric', ann_file=boxes_evaluator['ann_file'])]
+val_evaluator = [_base_.val_evaluator, dict(type='PlanMetric')]
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

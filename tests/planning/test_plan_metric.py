@@ -84,5 +84,8 @@ def test_collisions_of_the_plan_and_of_the_driven_path(tmp_path):
 
 def test_info_files_without_futures_are_refused(tmp_path):
     dump(dict(data_list=[dict(token='a')]), tmp_path / 'infos.pkl')
+    metric = PlanMetric()
+    metric.dataset_meta = dict(ann_file=str(tmp_path / 'infos.pkl'))
+    metric.process(None, [dict(token='a', ego_plan=torch.zeros(6, 3))])
     with pytest.raises(ValueError, match='--with-ego-future'):
-        PlanMetric(ann_file=str(tmp_path / 'infos.pkl'))
+        metric.evaluate(1)

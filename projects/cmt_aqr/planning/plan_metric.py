@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from mmdet3d.registry import METRICS
@@ -42,7 +43,7 @@ class PlanMetric(BaseMetric):
     keyframe, whose speed is unknown.
 
     Args:
-        ann_file: info file of the dataset, with ego futures.
+        ann_file: info file with ego futures; that of the dataset by default.
         collect_device: as in mmengine.
         prefix: of the scores' names.
     """
@@ -50,12 +51,14 @@ class PlanMetric(BaseMetric):
     default_prefix = 'plan'
 
     def __init__(
-        self, *, ann_file: str, collect_device: str = 'cpu', prefix: str | None = None
+        self,
+        *,
+        ann_file: str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        infos = load(ann_file)['data_list']
-        self._check(infos, ann_file)
-        self.infos = {info['token']: info for info in infos}
+        self.ann_file = ann_file
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping]) -> None:
         """Keeps the plan of every sample."""
@@ -95,6 +98,21 @@ class PlanMetric(BaseMetric):
             for key, value in row.items()
         }
 
+    @cached_property
+    def infos(self) -> dict[str, dict]:
+        """Infos of all samples by token.
+
+        Raises:
+            ValueError: they have no futures.
+        """
+        ann_file = self.ann_file or self.dataset_meta['ann_file']
+        infos = load(ann_file)['data_list']
+        if not infos or 'ego_future' not in infos[0]:
+            raise ValueError(
+                f'{ann_file} has no ego futures: python tools/create_data.py ROOT --with-ego-future'
+            )
+        return {info['token']: info for info in infos}
+
     def _future_boxes(self, info: Mapping) -> list[np.ndarray]:
         """Annotated boxes (N, 5) at each future keyframe, in the ego frame of this one."""
         to_ego = np.linalg.inv(np.asarray(info['ego2global']))
@@ -103,13 +121,6 @@ class PlanMetric(BaseMetric):
             later = self.infos.get(token)
             boxes.append(np.zeros((0, 5)) if later is None else _boxes(later, to_ego))
         return boxes
-
-    @staticmethod
-    def _check(infos: Sequence[Mapping], ann_file: str) -> None:
-        if not infos or 'ego_future' not in infos[0]:
-            raise ValueError(
-                f'{ann_file} has no ego futures: python tools/create_data.py ROOT --with-ego-future'
-            )
 
 
 def _boxes(info: Mapping, to_ego: np.ndarray) -> np.ndarray:
