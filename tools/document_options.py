@@ -39,6 +39,7 @@ SECTIONS = {
     'Sensor failures': ('datasets.failures',),
     'Data': ('datasets',),
     'Hooks': ('hooks',),
+    'Pictures': ('visualization',),
     'Evaluation': ('evaluation',),
     'Feature cache': ('feature_cache',),
     'Pre-training of the image branch': ('pretraining',),

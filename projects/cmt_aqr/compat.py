@@ -347,6 +347,31 @@ def _fits_as_it_is(module: torch.nn.Module, state_dict: dict, prefix: str) -> bo
     return stored.shape == kernel.shape and len(set(stored.shape)) > 1
 
 
+def name_the_inferencer_of_several_cameras() -> None:
+    """Let MMDetection3D's inferencer for LiDAR and cameras say what to use with several cameras.
+
+    Its loader reads a single image (``MultiModalityDet3DInferencerLoader`` of mmdet3d 1.4.0). With
+    another pipeline its error asks for that loader, which would not help.
+    """
+    if not is_installed('mmdet3d'):
+        return
+    from mmdet3d.apis import MultiModalityDet3DInferencer
+
+    def make(initialise: Callable) -> Callable:
+        def init_pipeline(inferencer: MultiModalityDet3DInferencer, cfg: Any) -> Any:
+            steps = [step['type'] for step in cfg.test_dataloader.dataset.pipeline]
+            if 'LoadMultiViewImages' in steps:
+                raise ValueError(
+                    'MultiModalityDet3DInferencer reads one camera; for several, use `detect` of '
+                    'projects.cmt_aqr.apis or tools/infer.py'
+                )
+            return initialise(inferencer, cfg)
+
+        return init_pipeline
+
+    _replace(MultiModalityDet3DInferencer, '_init_pipeline', make)
+
+
 def apply() -> None:
     """Apply every patch; a second call changes nothing."""
     require_safe_torch_load()
@@ -361,6 +386,7 @@ def apply() -> None:
     run_spconv_on_one_cpu_thread()
     differentiate_spconv_in_evaluation_mode()
     load_spconv_kernels_by_shape()
+    name_the_inferencer_of_several_cameras()
 
 
 apply()

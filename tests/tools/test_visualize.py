@@ -34,11 +34,12 @@ def checkpoint(repo_root, tmp_path_factory):
 def run(repo_root, synthetic_root, monkeypatch, capsys):
     """Run the tool in this process on the tiny database; returns what it prints."""
 
-    def run(picture: str, *options: object) -> str:
+    def run(picture: str, *arguments: object, options: list[str] = ()) -> str:
         monkeypatch.chdir(repo_root)
-        command = ['visualize.py', picture, *map(str, options)]
+        command = ['visualize.py', picture, *map(str, arguments)]
         if picture != 'frame':
-            command += ['--cfg-options', f'test_dataloader.dataset.data_root={synthetic_root}']
+            root = f'test_dataloader.dataset.data_root={synthetic_root}'
+            command += ['--cfg-options', root, *options]
         monkeypatch.setattr(sys, 'argv', command)
         runpy.run_path('tools/visualize.py', run_name='__main__')
         return capsys.readouterr().out
@@ -51,6 +52,19 @@ def test_frame(run, synthetic_root, tmp_path):
     said = run('frame', synthetic_root, '--index', 11, '--out', out, '--width', 400)
     assert said == f'made {out}\n'
     assert cv2.imread(str(out)).shape[1] == 400
+
+
+def test_browse_draws_what_the_model_is_fed(run, synthetic_root, tmp_path):
+    """Each draw of a training sample in a file of its own, and a test sample under a failure."""
+    root = f'train_dataloader.dataset.data_root={synthetic_root}'
+    run('browse', CMT, '--index', 1, '--draws', 2, '--out', tmp_path / 'train', options=[root])
+    first, second = (cv2.imread(str(file)) for file in sorted((tmp_path / 'train').iterdir()))
+    assert first.shape == second.shape
+    assert (first != second).mean() > 0.01
+    failure = ('--split', 'test', '--failure', 'view_drop_1')
+    run('browse', CMT, *failure, '--out', tmp_path / 'test')
+    (picture,) = (tmp_path / 'test').iterdir()
+    assert (cv2.imread(str(picture))[100:250, 50:500] == 0).mean() > 0.8  # black images
 
 
 def test_failures_have_a_row_each(run, tmp_path):
@@ -103,6 +117,8 @@ def test_a_sample_by_its_token(run, synthetic_root, tmp_path):
             ['failures', 'configs/cmt/cmt_lidar_voxel0075_cbgs.py'],
             "the test pipeline has no ['LoadMultiViewImages', 'ComputeLidar2Img']",
         ),
+        (['browse', CMT, '--failure', 'fog_1'], '--failure needs --split test'),
+        (['browse', CMT, '--split', 'test', '--index', '6'], '--index must be 0 to 5'),
         (['router', ROUTED, 'none.pth'], 'checkpoint none.pth does not exist'),
         (['router', CMT, 'CHECKPOINT'], 'has no router'),
         (['router', ROUTED, 'CHECKPOINT', '--token', 'x'], "have no token 'x'"),

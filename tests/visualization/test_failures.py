@@ -17,7 +17,7 @@ from projects.cmt_aqr.visualization.failures import (
     damage_colours,
     render_failures,
 )
-from projects.cmt_aqr.visualization.frame import LIDAR
+from projects.cmt_aqr.visualization.frame import FROM_ABOVE
 
 RANGE = (-20.0, -20.0, -3.0, 20.0, 20.0, 3.0)
 # Looks along +y, with a focal length of 40 pixels.
@@ -58,7 +58,7 @@ def test_damage_from_above_is_where_it_is_on_the_ground():
     health[4:, :4] = 0  # rows along y
     figure = sheet(fog=[make_frame(lidar=health)])
     found = {
-        (right, up): redness(figure, f'fog 1 {LIDAR}', (right, up)) > 50
+        (right, up): redness(figure, f'fog 1 {FROM_ABOVE}', (right, up)) > 50
         for right in (-13, 13)
         for up in (-13, 13)
     }
@@ -81,7 +81,9 @@ def test_a_panel_for_each_sensor_of_each_severity():
     figure = sheet(fog=[make_frame()] * 3, drop=[make_frame()])
     labels = {axes.get_label() for axes in figure.axes}
     places = ['clean 1', 'fog 1', 'fog 2', 'fog 3', 'drop 1']
-    assert labels == {f'{place} {what}' for place in places for what in ('title', LIDAR, *SHOWN)}
+    assert labels == {
+        f'{place} {what}' for place in places for what in ('title', FROM_ABOVE, *SHOWN)
+    }
 
 
 def test_titles_tell_what_is_left():

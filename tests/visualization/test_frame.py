@@ -15,7 +15,8 @@ from nuscenes.utils.geometry_utils import BoxVisibility, view_points
 from pyquaternion import Quaternion
 
 from projects.cmt_aqr.visualization import load_predictions, render_frame
-from projects.cmt_aqr.visualization.frame import CAMERAS
+from projects.cmt_aqr.visualization.frame import FROM_ABOVE, render_views, ring_order
+from projects.cmt_aqr.visualization.frame_view import FrameView
 from projects.cmt_aqr.visualization.scene_boxes import (
     NEAR,
     OTHER,
@@ -26,6 +27,15 @@ from projects.cmt_aqr.visualization.scene_boxes import (
 )
 from projects.cmt_aqr.visualization.style import COLOURS
 
+# In the order of their ring.
+CAMERAS = (
+    'CAM_FRONT_LEFT',
+    'CAM_FRONT',
+    'CAM_FRONT_RIGHT',
+    'CAM_BACK_LEFT',
+    'CAM_BACK',
+    'CAM_BACK_RIGHT',
+)
 INTRINSIC = np.array([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]])
 
 
@@ -80,8 +90,8 @@ def test_size_and_panels(nusc, width):
     figure = render_frame(nusc, nusc.sample[0]['token'], width=width)
     image = pixels(figure)
     # Two rows of 16:9 images, three a row, and what is round them.
-    assert image.shape == (1378 * width // 1600, width, 3)
-    assert {axes.get_label() for axes in figure.axes} == {*CAMERAS, 'LIDAR_TOP', 'legend'}
+    assert image.shape == (1494 * width // 1600, width, 3)
+    assert {axes.get_label() for axes in figure.axes} == {*CAMERAS, FROM_ABOVE, 'legend'}
     for channel in CAMERAS:
         assert axes_of(figure, channel).images[0].get_array().shape == (198, 352, 3)
 
@@ -122,8 +132,8 @@ def test_view_from_above_has_the_points_and_boxes_of_the_lidar_frame(nusc):
     sample = nusc.sample[1]
     path, boxes, _ = nusc.get_sample_data(sample['data']['LIDAR_TOP'])
     figure = render_frame(nusc, sample['token'])
-    axes = axes_of(figure, 'LIDAR_TOP')
-    drawn = next(c for c in axes.collections if c.get_label() == 'LIDAR_TOP').get_offsets()
+    axes = axes_of(figure, FROM_ABOVE)
+    drawn = next(c for c in axes.collections if c.get_label() == FROM_ABOVE).get_offsets()
     points = LidarPointCloud.from_file(path).points
     expected = np.stack([points[1], -points[0]], axis=1)
     assert sorted(np.asarray(drawn).tolist()) == sorted(expected.tolist())
@@ -136,7 +146,7 @@ def test_view_from_above_has_the_points_and_boxes_of_the_lidar_frame(nusc):
             outline = box.bottom_corners()[:2].T
             sides = (outline + np.roll(outline, 1, axis=0)) / 2
             x, y = max(sides, key=np.linalg.norm)
-            assert colour_error(figure, 'LIDAR_TOP', (y, -x), _name(box)) < 40
+            assert colour_error(figure, FROM_ABOVE, (y, -x), _name(box)) < 40
     wide, high = axes.get_xlim()[1], axes.get_ylim()[1]
     assert all(abs(b.center[0]) < high and abs(b.center[1]) < wide for b in boxes)
 
@@ -170,8 +180,7 @@ def test_only_sure_predictions_are_drawn(nusc, tmp_path):
         nusc, token, predictions=load_predictions(file), score_threshold=0.5, width=400
     )
     legend = [t.get_text() for t in axes_of(figure, 'legend').get_legend().get_texts()]
-    bus = next(text for text in legend if text.startswith('bus'))
-    assert bus.endswith(': 1')
+    assert [text for text in legend if 'false alarm' in text] == ['? false alarm  1']
 
 
 def test_annotations_without_points_are_marked(nusc):
@@ -179,6 +188,38 @@ def test_annotations_without_points_are_marked(nusc):
         for item in sample_boxes(nusc, sample['data']['CAM_BACK']):
             points = nusc.get('sample_annotation', item.box.token)['num_lidar_pts']
             assert item.kind is (Kind.TRUTH if points else Kind.UNSEEN)
+
+
+def test_any_rig_stands_in_its_ring_order():
+    def looking(degrees: float) -> np.ndarray:
+        """A projection that looks to the left of ahead, which is y."""
+        matrix = np.eye(4)
+        matrix[2, :2] = -np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+        return matrix
+
+    rig = dict(rear=180, right=-85, left=85, ahead=0, rear_left=140, rear_right=-140)
+    order = ring_order({name: looking(degrees) for name, degrees in rig.items()})
+    assert order == ['left', 'ahead', 'right', 'rear_left', 'rear', 'rear_right']
+
+
+@pytest.mark.parametrize('count', [0, 1, 4, 7])
+def test_conditions_stand_side_by_side_with_any_number_of_cameras(count):
+    names = [f'eye_{index}' for index in range(count)]
+    view = FrameView(
+        points=np.zeros((5, 3)),
+        images={name: np.zeros((10, 30, 3), np.uint8) for name in names},
+        lidar2img=dict.fromkeys(names, np.eye(4)),
+        note='nothing',
+    )
+    figure = render_views({'sound': view, 'damaged': view}, title='a title', width=800)
+    panels = (*names, FROM_ABOVE, 'legend', 'heading')
+    assert {axes.get_label() for axes in figure.axes} == {
+        f'{heading} {panel}' for heading in ('sound', 'damaged') for panel in panels
+    }
+    assert pixels(figure).shape[1] == 800
+    sound, damaged = (axes_of(figure, f'{h} {FROM_ABOVE}') for h in ('sound', 'damaged'))
+    assert sound.get_position().x1 < damaged.get_position().x0
+    assert sound.get_xlim() == damaged.get_xlim()
 
 
 def test_heading_mark_points_to_the_front():

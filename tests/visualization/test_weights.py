@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 from nuscenes.utils.data_classes import Box
 from pyquaternion import Quaternion
 
-from projects.cmt_aqr.visualization.frame import CAMERAS, LIDAR
+from projects.cmt_aqr.visualization.frame import FROM_ABOVE
 from projects.cmt_aqr.visualization.observation import (
     BEV_SIGMA,
     CELLS,
@@ -23,6 +23,8 @@ from projects.cmt_aqr.visualization.weights import (
     render_weights_over_inputs,
 )
 
+PLACES = ('FRONT_LEFT', 'FRONT', 'FRONT_RIGHT', 'BACK_LEFT', 'BACK', 'BACK_RIGHT')
+CAMERAS = tuple(f'CAM_{place}' for place in PLACES)
 RANGE = (-20.0, -20.0, -3.0, 20.0, 20.0, 3.0)
 # Looks along x from the origin, with a focal length of 40 pixels and the centre at (40, 20).
 AHEAD = np.array([[40.0, -40, 0, 0], [20, 0, -40, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
@@ -73,23 +75,23 @@ def test_zero_is_transparent_and_both_signs_are_as_strong():
 def test_conditions_stand_side_by_side_with_every_camera():
     figure = render_weights_over_inputs({'a': make_observation(), 'b': make_observation()})
     labels = {axes.get_label() for axes in figure.axes}
-    panels = (*CAMERAS, LIDAR, 'title')
+    panels = (*CAMERAS, FROM_ABOVE, 'title')
     assert labels >= {f'{condition} {panel}' for condition in 'ab' for panel in panels}
     for panel in panels:
         left, right = (axes_of(figure, f'{c} {panel}').get_position() for c in 'ab')
         assert left.x1 < right.x0
         assert (left.y0, left.y1) == (right.y0, right.y1)
     texts = [text.get_text() for text in axes_of(figure, 'a CAM_BACK_LEFT').texts]
-    assert texts == ['BACK LEFT']
+    assert texts == ['back left']
 
 
 def test_a_weight_lies_where_it_is_from_above():
     figure = render_weights_over_inputs({'a': make_observation(lidar=-0.5)})
     # Least x is at the top, least y at the left; the map's first row runs along x.
     left, top = -19.0, 19.0
-    assert np.ptp(pixel(figure, f'a {LIDAR}', (left, top - 4))) > 80
-    assert np.ptp(pixel(figure, f'a {LIDAR}', (left + 8, top))) < 30
-    assert np.ptp(pixel(figure, f'a {LIDAR}', (-left, -top))) < 30
+    assert np.ptp(pixel(figure, f'a {FROM_ABOVE}', (left, top - 4))) > 80
+    assert np.ptp(pixel(figure, f'a {FROM_ABOVE}', (left + 8, top))) < 30
+    assert np.ptp(pixel(figure, f'a {FROM_ABOVE}', (-left, -top))) < 30
 
 
 def test_one_scale_serves_both_conditions():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..evaluation.conditions import named_failure
 from ..usage_error import UsageError
 from ..visualization.damaged_frame import telling_seed
 from ..visualization.frame_view import FrameView, fed_view, predictions_of, truth_of
-from ..visualization.scene_boxes import SceneBox
+from ..visualization.scene_boxes import Kind, SceneBox
 from .frames import Frame, load_frames
 
 COORDINATES = (
@@ -45,7 +45,7 @@ class Detection:
     boxes: Sequence[SceneBox]
     """in the LiDAR frame, by descending score"""
     truth: Sequence[SceneBox] | None
-    """annotated boxes; None for a frame without annotations"""
+    """annotated boxes, of kind ``UNSEEN`` beyond the detector's range; None without annotations"""
     fed: FrameView
     """points and images after the test pipeline, without boxes"""
 
@@ -92,7 +92,7 @@ def detect(
         frame=frame.name,
         failure=failure,
         boxes=sorted(boxes, key=lambda item: -item.box.score),
-        truth=truth_of(sample['data_samples'], classes),
+        truth=_within_range(truth_of(sample['data_samples'], classes), model),
         fed=fed_view(sample['inputs'], sample['data_samples']),
     )
 
@@ -173,6 +173,17 @@ def _find_failure(frame: Frame, name: str) -> dict:
     if failure.get('ann_file') == '':
         raise ValueError('it needs the previous keyframe, which only an info file has')
     return dict(failure, seed=telling_seed(frame.info, [failure], list(frame.info['images'])))
+
+
+def _within_range(truth: Sequence[SceneBox] | None, model: CmtDetector) -> list[SceneBox] | None:
+    """Annotated boxes, of kind ``UNSEEN`` if the detector cannot see as far."""
+    low, high = np.split(np.array(model.pts_bbox_head.point_cloud_range), 2)
+    return truth and [
+        item
+        if (low[:2] <= item.box.center[:2]).all() and (item.box.center[:2] <= high[:2]).all()
+        else replace(item, kind=Kind.UNSEEN)
+        for item in truth
+    ]
 
 
 def within_class_ranges(boxes: Sequence[SceneBox], info: Mapping) -> list[SceneBox]:

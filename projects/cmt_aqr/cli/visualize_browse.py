@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> list[Path]:
         UsageError: the config, its data, the sample or the failure do not exist, or a failure is
             given for training, which draws its own.
     """
-    cfg = arguments.read_config(args, cached=[])
-    arguments.check_data(cfg, f'{args.split}_dataloader')
     if args.failure and args.split == 'train':
         raise UsageError('--failure needs --split test: training draws the failures of its config')
+    cfg = arguments.read_config(args, cached=[])
+    arguments.check_data(cfg, f'{args.split}_dataloader')
     if args.failure:
         add_failure(cfg, find_failure(cfg, args.failure))
     for dataset in arguments.datasets_of(cfg, f'{args.split}_dataloader'):

@@ -95,8 +95,8 @@ def draw_lidar_boxes_in_image(
         return project(scaled, np.eye(3))
 
     named = []
-    depths = [float(lidar2img[2, :3] @ item.box.center + lidar2img[2, 3]) for item in boxes]
-    for depth, item in sorted(zip(depths, boxes, strict=True), key=lambda pair: pair[0]):
+    for item in boxes:
+        depth = float(lidar2img[2, :3] @ item.box.center + lidar2img[2, 3])
         lines = to_image(item.lines())
         add_lines(axes, item, lines, np.clip(FINER_BEYOND / max(depth, 1.0), 0.4, 1.0))
         face = to_image(item.front())
@@ -104,9 +104,10 @@ def draw_lidar_boxes_in_image(
         if len(face) == 4 and np.allclose(face[:, 1], np.roll(face[:, 0], -1, axis=0)):
             add_front(axes, item, face[:, 0])
         if depth > 1 and np.ptp(lines[..., 1]) > LARGE * abs(np.diff(axes.get_ylim())):
-            named.append((item, np.array([lines[..., 0].mean(), lines[..., 1].min()])))
+            named.append((depth, item, np.array([lines[..., 0].mean(), lines[..., 1].min()])))
     if labels and named:
-        add_box_labels(axes, *zip(*named, strict=True))
+        _, *near_first = zip(*sorted(named, key=lambda entry: entry[0]), strict=True)
+        add_box_labels(axes, *near_first)
 
 
 def from_above(points: np.ndarray) -> np.ndarray:

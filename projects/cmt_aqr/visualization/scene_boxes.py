@@ -37,7 +37,7 @@ class Kind(Enum):
     """Kind of a box, which determines its style."""
 
     TRUTH = 'ground truth'
-    UNSEEN = 'without points, not scored'
+    UNSEEN = 'without points or out of range, not scored'
     PREDICTION = 'detection'
     FOUND = 'ground truth of a hit'
     HIT = 'hit'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmdet3d.registry import VISUALIZERS
 from mmdet3d.structures import Det3DDataSample
@@ -24,6 +25,15 @@ class FrameVisualizer(Visualizer):
 
     It takes the arguments of mmengine's `Visualizer`, and logs as that does.
     """
+
+    @classmethod
+    def get_instance(cls, name: str = 'visualizer', **kwargs: Any) -> FrameVisualizer:
+        """The instance of this name, made if there is none.
+
+        The Runner gives the name of its experiment. A fixed name in a config would make a second
+        Runner of a process log into the folder of the first.
+        """
+        return super().get_instance(name, **kwargs)
 
     @master_only
     def add_datasample(
