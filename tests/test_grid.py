@@ -13,16 +13,14 @@ LIMITS = [-80.0, -80.0, -3.0, 80.0, 80.0, 5.0]
 def config(repo_root):
     """The tiny model, with a range of its own in the one place."""
     model = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py').model
-    model.data_preprocessor.voxel_layer.update(
-        point_cloud_range=LIMITS, voxel_size=[0.8, 0.8, 0.4]
-    )
+    model.data_preprocessor.voxel_layer.update(point_cloud_range=LIMITS, voxel_size=[0.5, 0.5, 0.4])
     del model.pts_bbox_head.box_coder['post_center_range']
     return model
 
 
 def test_all_follows_from_the_voxels(config):
     model = MODELS.build(config)
-    assert list(model.pts_middle_encoder.sparse_shape) == [21, 200, 200]
+    assert list(model.pts_middle_encoder.sparse_shape) == [21, 320, 320]
     assert model.pts_bbox_head.point_cloud_range == range_of(config) == tuple(LIMITS)
     limits = model.pts_bbox_head.box_coder.post_center_range
     assert limits == (-85, -85, -8, 85, 85, 10)
@@ -37,11 +35,19 @@ def test_all_follows_from_the_voxels(config):
         ),
         (
             {'pts_middle_encoder.sparse_shape': [41, 1024, 1024]},
-            r'sparse_shape is \[41, 1024, 1024\], but .* make \[21, 200, 200\]; leave',
+            r'sparse_shape is \[41, 1024, 1024\], but .* make \[21, 320, 320\]; leave',
         ),
         (
-            {'data_preprocessor.voxel_layer.voxel_size': [0.3, 0.8, 0.4]},
-            r'has 533.333, 200, 20 voxels of \[0.3, 0.8, 0.4\] m .*; change either',
+            {'data_preprocessor.voxel_layer.voxel_size': [0.3, 0.5, 0.4]},
+            r'has 533.333, 320, 20 voxels of \[0.3, 0.5, 0.4\] m .*; change either',
+        ),
+        (
+            {'data_preprocessor.voxel_layer.voxel_size': [0.8, 0.5, 0.4]},
+            'has 200 x 320 voxels .* need multiples of 16: change the range or the voxel_size',
+        ),
+        (
+            {'data_preprocessor.voxel_layer.voxel_size': [0.5, 0.5, 0.2]},
+            'in_channels is 64, but the range has 40 voxels along z, .* makes 128 channels',
         ),
         (
             {'pts_bbox_head.box_coder.post_center_range': [-61.2, -61.2, -10, 61.2, 61.2, 10]},

@@ -76,9 +76,7 @@ def _calibration(camera: Camera) -> dict:
     lidar_to_camera = np.eye(4)
     lidar_to_camera[:3, :3] = camera.axes
     lidar_to_camera[:3, 3] = camera.axes @ (np.array(LIDAR.position) - camera.origin)
-    return dict(
-        intrinsic=camera.intrinsic.tolist(), lidar_to_camera=lidar_to_camera.tolist()
-    )
+    return dict(intrinsic=camera.intrinsic.tolist(), lidar_to_camera=lidar_to_camera.tolist())
 
 
 def _label(item) -> dict:

@@ -17,8 +17,9 @@ model = dict(
     data_preprocessor=dict(
         voxel_layer=dict(voxel_size=voxel_size, point_cloud_range=_base_.point_cloud_range)
     ),
-    # Voxels along z, y and x, a declared exception. The range has 1080 of them along y and x, but the released weights
-    # were trained on 1024: points beyond 48.4 m to the right or ahead are lost.
+    # Voxels along z, y and x. The range has 1080 of them along y and x, but the released weights
+    # were trained on 1024, a declared exception: points beyond 48.4 m to the right or ahead are
+    # lost.
     pts_middle_encoder=dict(sparse_shape=[41, 1024, 1024]),
     pts_bbox_head=dict(
         tasks=[_base_.class_names],

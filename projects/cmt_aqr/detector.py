@@ -5,6 +5,7 @@ Shapes: B batch, V cameras.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -126,7 +127,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
                     add_fast_path(part, name=name, **fast_path)
                 self.add_module(name, part)
         if grid is not None:
-            _check_height(self.pts_middle_encoder, pts_backbone)
+            _check_bev_map(self.pts_middle_encoder, pts_backbone)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
         self.planner = planner and self._build_planner(planner)
 
@@ -355,14 +356,26 @@ def _check_parts(names: Sequence[str], known: Sequence[str]) -> None:
         raise ValueError(f'float32_parts is {names!r}; it must be a list of names out of {known}')
 
 
-def _check_height(encoder: SparseEncoder, backbone: Mapping) -> None:
-    """Raises a ValueError unless the BEV map has the channels that the backbone takes."""
-    channels, voxels = bev_shape(encoder)[0], encoder.sparse_shape[0] - 1
+def _check_bev_map(encoder: SparseEncoder, backbone: Mapping) -> None:
+    """Raises a ValueError if backbone and neck cannot take the BEV map of this grid.
+
+    It must have the channels of the backbone, and its sides must be divisible by the strides of the
+    backbone, which the neck undoes.
+    """
+    channels, *sides = bev_shape(encoder)
+    depth, *voxels = encoder.sparse_shape
     if channels != backbone['in_channels']:
         raise ValueError(
-            f'pts_backbone.in_channels is {backbone["in_channels"]}, but the range has {voxels} '
+            f'pts_backbone.in_channels is {backbone["in_channels"]}, but the range has {depth - 1} '
             f'voxels along z, of which pts_middle_encoder makes {channels} channels: change the '
             'range or the voxel_size along z, or in_channels'
+        )
+    stride = math.prod(backbone.get('layer_strides', ()))
+    if any(side % stride for side in sides):
+        multiple = round(max(voxels) / max(sides)) * stride
+        raise ValueError(
+            f'the range has {voxels[1]} x {voxels[0]} voxels along x and y; pts_backbone and '
+            f'pts_neck need multiples of {multiple}: change the range or the voxel_size'
         )
 
 

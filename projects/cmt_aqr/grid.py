@@ -1,8 +1,8 @@
 """Range and voxel grid of a model, which its config gives once.
 
-With LiDAR, the ``point_cloud_range`` and ``voxel_size`` of the voxel layer determine the grid of the
-sparse encoder and the range of the head; without, the head has the range. Whatever a config gives
-in addition must agree.
+With LiDAR, the ``point_cloud_range`` and ``voxel_size`` of the voxel layer determine the grid of
+the sparse encoder and the range of the head; without, the head has the range. Whatever a config
+gives in addition must agree.
 """
 
 from __future__ import annotations

@@ -365,7 +365,7 @@ def test_a_database_without_images_is_asked_for_before_anything_slow(root_copy, 
     (root_copy / 'samples').unlink()
     (root_copy / 'samples').mkdir()
     (root_copy / 'samples/LIDAR_TOP').symlink_to(synthetic_root / 'samples/LIDAR_TOP')
-    with pytest.raises(FileNotFoundError, match='no images in samples; .*: --lidar-only'):
+    with pytest.raises(FileNotFoundError, match=r'no images in samples; .*: --lidar-only'):
         create_object_database(root_copy, version='v1.0-mini')
     made = create_object_database(root_copy, version='v1.0-mini', lidar_only=True)
     assert ObjectDatabase(made[-1]).cameras == ()

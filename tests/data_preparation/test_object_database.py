@@ -162,7 +162,9 @@ def test_a_missing_file_is_named_and_what_was_made_is_kept(
     names = [info['images']['CAM_BACK']['img_path'] for info in infos.entries]
     for name in names[:4]:
         (root / 'samples/CAM_BACK' / name).symlink_to(synthetic_root / 'samples/CAM_BACK' / name)
-    with pytest.raises(MissingFileError, match=rf'sample {infos.entries[4]["token"]}: .*{names[4]}'):
+    with pytest.raises(
+        MissingFileError, match=rf'sample {infos.entries[4]["token"]}: .*{names[4]}'
+    ):
         collect_objects(root, tmp_path / 'objects', infos, workers=workers)
     assert len(list((tmp_path / 'objects.unfinished/rows').iterdir())) == 4
 

@@ -100,7 +100,7 @@ def test_a_test_does_without_annotations(write):
 def test_scenes_are_chosen_by_name(write):
     (sample,) = write(scenes=['south'])
     assert sample['scene'] == 'south'
-    with pytest.raises(ValueError, match="scenes: .*no 'sout'; did you mean 'south'"):
+    with pytest.raises(ValueError, match=r"scenes: .*no 'sout'; did you mean 'south'"):
         write(scenes=['sout'])
 
 
@@ -149,7 +149,7 @@ def test_unknown_classes_are_refused(write):
 
 
 def test_a_version_that_contradicts_the_info_file_is_refused(synthetic_root):
-    with pytest.raises(ValueError, match='is v1.0-trainval, but info file .* is of v1.0-mini'):
+    with pytest.raises(ValueError, match=r'is v1\.0-trainval, but info file .* is of v1\.0-mini'):
         make(synthetic_root, metainfo=dict(classes=CLASSES, version='v1.0-trainval'))
 
 

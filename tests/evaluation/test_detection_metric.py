@@ -18,7 +18,9 @@ def boxes(*rows):
     return LiDARInstance3DBoxes(numbers, box_dim=9, origin=(0.5, 0.5, 0.5))
 
 
-def score(found, labels=(0, 1), scores=(0.9, 0.8), truth=(CRATE, VAN), true_labels=(0, 1), **options):
+def score(
+    found, labels=(0, 1), scores=(0.9, 0.8), truth=(CRATE, VAN), true_labels=(0, 1), **options
+):
     """Metrics of one sample with these boxes and another without any, without their prefix."""
     metric = DetectionMetric(**options)
     metric.dataset_meta = dict(classes=CLASSES)
@@ -32,7 +34,9 @@ def score(found, labels=(0, 1), scores=(0.9, 0.8), truth=(CRATE, VAN), true_labe
         info = dict(
             gt_bboxes_3d=boxes(*annotated[0]), gt_labels_3d=np.array(annotated[1], dtype=np.int64)
         )
-        metric.process({}, [dict(sample_idx=number, pred_instances_3d=instances, eval_ann_info=info)])
+        metric.process(
+            {}, [dict(sample_idx=number, pred_instances_3d=instances, eval_ann_info=info)]
+        )
     return {name.split('/')[1]: value for name, value in metric.evaluate(2).items()}
 
 
@@ -78,5 +82,5 @@ def test_mistakes_are_found_in_the_first_batch():
     metric = DetectionMetric()
     metric.dataset_meta = dict(classes=CLASSES)
     sample = dict(token='a', pred_instances_3d={})
-    with pytest.raises(ValueError, match='sample a has no annotations .*DumpResults'):
+    with pytest.raises(ValueError, match=r'sample a has no annotations .*DumpResults'):
         metric.process({}, [sample])

@@ -23,7 +23,9 @@ INFOS = 'nuscenes_infos_val.pkl'
 def evaluate(synthetic_root):
     """A function that scores shaken true boxes by a metric: its scores without their prefix."""
 
-    def evaluate(metric, most=None, root=synthetic_root, ann_file=INFOS, classes=CLASSES, **options):
+    def evaluate(
+        metric, most=None, root=synthetic_root, ann_file=INFOS, classes=CLASSES, **options
+    ):
         dataset = CmtDataset(
             data_root=str(root),
             ann_file=ann_file,
@@ -66,7 +68,7 @@ def test_all_frames_score_as_by_mmdetection3d(evaluate, synthetic_root):
     assert ours['NDS'] == pytest.approx(theirs['NDS'], abs=1e-9)
     for name in ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE'):
         assert ours[name] == pytest.approx(theirs[name], abs=1e-4)  # which it rounds
-    assert {name for name in theirs} < {*ours}
+    assert {*theirs} < {*ours}
     assert ours['car_AP_dist_2.0'] == pytest.approx(theirs['car_AP_dist_2.0'], abs=1e-4)
 
 
@@ -139,7 +141,9 @@ def test_classes_that_nuscenes_lacks_need_another_metric(synthetic_root):
         metric.process({}, [dict(token=token)])
 
 
-def test_the_mean_over_present_classes_leaves_out_those_without_a_box(evaluate, real_frame, tmp_path):
+def test_the_mean_over_present_classes_leaves_out_those_without_a_box(
+    evaluate, real_frame, tmp_path
+):
     """The real frame has scored boxes of five classes."""
     root = make_frame_root(real_frame, tmp_path / 'root')
     scores = evaluate(FramesMetric(), root=root)

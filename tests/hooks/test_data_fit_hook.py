@@ -38,7 +38,7 @@ def test_data_that_fit_pass():
 
 @pytest.mark.parametrize('classes', [['crate', 'van'], ['van'], ['van', 'box']])
 def test_other_classes_or_another_order_are_refused(classes):
-    with pytest.raises(ValueError, match='test_dataloader: the dataset has the classes .* same'):
+    with pytest.raises(ValueError, match=r'test_dataloader: the dataset has the classes .* same'):
         check(classes=classes)
 
 

@@ -57,15 +57,11 @@ def draw(cfg: Config, args: argparse.Namespace) -> Figure:
     limits, shown = range_of(cfg.model), shown_cameras(info['images'])
 
     def load(failure: dict | None = None):
-        return load_damaged(
-            dataset, index, loaders, point_cloud_range=limits, failure=failure
-        )
+        return load_damaged(dataset, index, loaders, point_cloud_range=limits, failure=failure)
 
     rows = {'no failure': [load()]}
     for row in protocol(args.suite, ann_file=dataset.ann_file):
         failures = list(row.conditions.values())
         seed = telling_seed(info, failures, shown)
         rows[row.name.replace('_', ' ')] = [load(dict(one, seed=seed)) for one in failures]
-    return render_failures(
-        rows, point_cloud_range=limits, title=f'sample {info["token"]}'
-    )
+    return render_failures(rows, point_cloud_range=limits, title=f'sample {info["token"]}')

@@ -22,6 +22,8 @@ from ..datasets.transforms import ComputeLidar2Img, LoadMultiViewImages, LoadPoi
 OPENED = 20
 # Share of the boxes that must contain a point, and be in the image of a camera.
 LEAST_SHARE = 0.3
+# Lower part of a box in which points may be those of the ground.
+GROUND_SHARE = 0.25
 MOST_PROBLEMS = 20
 
 
@@ -137,7 +139,10 @@ def _compare(results: Mapping) -> Agreement:
     if boxes is None or not len(boxes):
         return Agreement(0, 0, 0)
     points = results['points'].tensor[None, :, :3].contiguous()
-    inside = points_in_boxes_cpu(points, boxes.tensor[None, :, :7])[0].any(dim=0)
+    upper = boxes.tensor[None, :, :7].clone()  # without the ground, which any box contains
+    upper[..., 2] += GROUND_SHARE * upper[..., 5]
+    upper[..., 5] *= 1 - GROUND_SHARE
+    inside = points_in_boxes_cpu(points, upper)[0].any(dim=0)
     seen = np.zeros(len(boxes), dtype=bool)
     for image, matrix in zip(results.get('img', ()), results.get('lidar2img', ()), strict=True):
         pixels, depth = project(boxes.gravity_center.numpy(), matrix)

@@ -56,7 +56,8 @@ def create_info_files(
 ) -> list[Path]:
     """Writes ``{prefix}_infos_train.pkl`` and ``{prefix}_infos_val.pkl`` into a data root.
 
-    Beyond mmdet3d's fields, each entry has the name of its ``scene``. Not thread-safe: it changes the working folder of the process and redirects standard output.
+    Beyond mmdet3d's fields, each entry has the name of its ``scene``. Not thread-safe: it changes
+    the working folder of the process and redirects standard output.
 
     Args:
         root: data root in nuScenes' format.

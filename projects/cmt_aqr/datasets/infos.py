@@ -32,9 +32,7 @@ def read_infos(file: str | os.PathLike) -> Infos:
     """
     content = load(file)
     if not isinstance(content, Mapping) or not {'metainfo', 'data_list'} <= set(content):
-        raise ValueError(
-            f'info file {file} must have metainfo and data_list, see docs/own_data.md'
-        )
+        raise ValueError(f'info file {file} must have metainfo and data_list, see docs/own_data.md')
     infos = Infos(content['metainfo'], content['data_list'])
     for problem in _metainfo_problems(infos.metainfo):
         raise ValueError(f'info file {file}: {problem}')
@@ -61,9 +59,7 @@ def _metainfo_problems(metainfo: Mapping) -> Iterator[str]:
         )
 
 
-def entry_problems(
-    entry: Mapping, *, lidar: bool, cameras: bool, annotated: bool
-) -> Iterator[str]:
+def entry_problems(entry: Mapping, *, lidar: bool, cameras: bool, annotated: bool) -> Iterator[str]:
     """Yields one line for each field of an entry that is missing or malformed.
 
     Args:
@@ -72,7 +68,7 @@ def entry_problems(
         annotated: whether the sample needs annotations.
     """
     if lidar and not entry.get('lidar_points', {}).get('lidar_path'):
-        yield "lidar_points has no lidar_path; modality=dict(use_lidar=False) does without"
+        yield 'lidar_points has no lidar_path; modality=dict(use_lidar=False) does without'
     if cameras and not entry.get('images'):
         yield 'it has no images; modality=dict(use_camera=False) does without'
     for name, camera in (entry.get('images') or {}).items() if cameras else ():

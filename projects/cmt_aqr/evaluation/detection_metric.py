@@ -1,4 +1,4 @@
-"""nuScenes' average precision and errors for any classes, against the annotations of the samples."""
+"""nuScenes' average precision and errors for any classes, against the samples' annotations."""
 
 from collections.abc import Mapping, Sequence
 

@@ -66,14 +66,17 @@ def load_damaged(
         results,
         point_cloud_range=point_cloud_range,
         cell_size=[(point_cloud_range[3] - point_cloud_range[0]) / CELLS] * 2,
-        patch_size=max(1, results['img_shape'][0] // PATCHES),
+        patch_size=max(1, results.get('img_shape', (PATCHES,))[0] // PATCHES),
         samples=1,
     )
-    names = results['camera_names']
+    names = results.get('camera_names', ())
     return DamagedFrame(
         points=results['points'].tensor.numpy(),
-        images={name: image[..., ::-1] for name, image in zip(names, results['img'], strict=True)},
-        lidar2img=dict(zip(names, results['lidar2img'], strict=True)),
+        images={
+            name: image[..., ::-1]
+            for name, image in zip(names, results.get('img', ()), strict=True)
+        },
+        lidar2img=dict(zip(names, results.get('lidar2img', ()), strict=True)),
         boxes=boxes,
         lidar_health=health['lidar'],
         camera_health=dict(zip(names, health['camera'], strict=True)),

@@ -92,7 +92,9 @@ def test_nuscenes_sizes():
 def test_what_the_resized_image_does_not_reach_is_black():
     image = np.full((100, 100, 3), 200, np.uint8)
     results = dict(img=[image], lidar2img=np.eye(4)[None], cam2img=np.eye(4)[None])
-    out = ResizeCropFlipImage(final_dim=(80, 90), zoom_lim=(0.5 / 0.9, 0.5 / 0.9), rand_flip=False)(results)
+    out = ResizeCropFlipImage(final_dim=(80, 90), zoom_lim=(0.5 / 0.9, 0.5 / 0.9), rand_flip=False)(
+        results
+    )
     assert (out['img'][0][30:, :50] == 200).all()
     assert out['img'][0][:30].max() == out['img'][0][:, 50:].max() == 0
 

@@ -234,7 +234,7 @@ def test_a_cloud_that_does_not_fit_its_columns_is_named(write, columns, points, 
 
 def test_sweeps_need_the_channel_that_becomes_the_time(info):
     points = LoadPointsOfKeyframe(**dict(KEYFRAME, use_dim=4))(dict(info))
-    with pytest.raises(ValueError, match='has 4 channels, but the time .*: use_dim=5'):
+    with pytest.raises(ValueError, match=r'has 4 channels, but the time .*: use_dim=5'):
         LoadPointsOfSweeps()(points)
 
 

@@ -42,7 +42,7 @@ class StaleFrame(SensorFailure):
     The previous keyframe is the latest one of the same log, less than a second before. A sample
     without a previous keyframe, the first of its scene, is unchanged; the number of these samples
     is logged. The log is the ``scene`` or ``scene_token`` of an info, if it has one, or else the
-    start of its file name (``LOG__CHANNEL__TIME`` in nuScenes; the scene in the synthetic database).
+    start of its file name (``LOG__CHANNEL__TIME`` in nuScenes).
 
     Args:
         ann_file: info file of the dataset, searched for previous keyframes; read once per process.
