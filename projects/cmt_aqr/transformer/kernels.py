@@ -118,7 +118,11 @@ def _without_cudnn() -> Iterator[None]:
 
 
 class AttentionKernel(NamedTuple):
-    """A pair of private kernels for one type of device."""
+    """A pair of private kernels for one type of device.
+
+    ``grad_out`` and ``out`` of the backward pass may have any memory layout. Its gradients do not
+    include that of the log-sum-exp.
+    """
 
     forward: Callable[..., tuple[Tensor, ...]]
     """(q, k, v, scale) -> out, log-sum-exp, state of dropout"""
@@ -143,8 +147,8 @@ def attention_forward(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple
         scale: factor of the logits.
 
     Returns:
-        The output (B, H, Q, E), the log-sum-exp (B, H, at least Q), and further tensors that
-        :func:`attention_backward` needs.
+        The output (B, H, Q, E), the log-sum-exp (B, H, at least Q), and further tensors that the
+        backward kernel needs.
 
     Raises:
         RuntimeError: no known kernel gives the log-sum-exp on this device or torch.
@@ -153,24 +157,6 @@ def attention_forward(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple
     if reason:
         raise RuntimeError(f"{reason}; use attention='dense'")
     return KERNELS[q.device.type].forward(q, k, v, scale)
-
-
-def attention_backward(
-    grad_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    *state: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values, without that of the log-sum-exp.
-
-    The arguments are those of :func:`attention_forward`, its results and the gradient (B, H, Q, E)
-    of the output, both in any memory layout.
-    """
-    return KERNELS[q.device.type].backward(grad_out, q, k, v, out, lse, *state, scale=scale)
 
 
 def _flash_forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, ...]:

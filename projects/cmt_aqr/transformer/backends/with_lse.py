@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..kernels import attention_backward, attention_forward
+from ..kernels import KERNELS, attention_forward
 
 
 def attention_with_lse(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ class _AttentionWithLse(torch.autograd.Function):
             v = F.pad(v, (0, 1), value=1.0)
             grad_out = torch.cat([grad_out, grad_lse[..., None].to(grad_out)], dim=-1)
             out = F.pad(out, (0, 1))
-        grad_q, grad_k, grad_v = attention_backward(
+        grad_q, grad_k, grad_v = KERNELS[q.device.type].backward(
             grad_out, q, k, v, out, lse, *state, scale=ctx.scale
         )
         return grad_q, grad_k, grad_v[..., :channels], None
