@@ -34,26 +34,22 @@ _MOME_ROUTER_HEADS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """Converted weights and a report on every key.
-
-    Attributes:
-        layout: layout of the source file.
-        state: converted weights in the order, dtypes and layout of the model, with its
-            ``_metadata``.
-        reshaped: old and new shape of permuted kernels, by name in the model.
-        counters: batch counters of norm layers that the file lacks, set to zero as in PyTorch.
-        casts: number of tensors cast, by old and new dtype.
-        left_out: reason why a tensor of the file was not used, by name in the file.
-        missing: reason why a tensor of the model was not filled, by name in the model.
-    """
+    """Converted weights and a report on every key."""
 
     layout: Layout
+    """of the source file"""
     state: OrderedDict[str, Tensor]
+    """converted weights in the order, dtypes and layout of the model, with its ``_metadata``"""
     reshaped: Mapping[str, str]
+    """old and new shape of permuted kernels, by name in the model"""
     counters: tuple[str, ...]
+    """batch counters of norm layers that the file lacks, set to zero as in PyTorch"""
     casts: Mapping[tuple[str, str], int]
+    """number of tensors cast, by old and new dtype"""
     left_out: Mapping[str, str]
+    """reason why a tensor of the file was not used, by name in the file"""
     missing: Mapping[str, str]
+    """reason why a tensor of the model was not filled, by name in the model"""
 
     def __str__(self) -> str:
         parts = Counter(name.split('.')[0] for name in self.state)

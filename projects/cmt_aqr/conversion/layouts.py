@@ -66,15 +66,12 @@ class Layout(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Mapping of the keys of a file.
-
-    Attributes:
-        targets: name in the model, by name in the file.
-        left_out: reason why a key is not used, by name in the file.
-    """
+    """Mapping of the keys of a file."""
 
     targets: Mapping[str, str]
+    """name in the model, by name in the file"""
     left_out: Mapping[str, str]
+    """reason why a key is not used, by name in the file"""
 
 
 def recognise(names: Iterable[str]) -> Layout:

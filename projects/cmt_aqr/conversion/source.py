@@ -24,21 +24,17 @@ class ConversionError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Weights read from a file.
-
-    Attributes:
-        state: tensors by name, without the prefix ``module.`` of a wrapped model.
-        path: path of the file.
-        found_under: entry that holds the weights; empty if the file is the state dict itself.
-        beside: other entries, such as the state of an optimizer; they are ignored.
-        was_wrapped: whether names had the prefix ``module.``.
-    """
+    """Weights read from a file."""
 
     state: Mapping[str, Tensor]
+    """tensors by name, without the prefix ``module.`` of a wrapped model"""
     path: Path
     found_under: str = ''
+    """entry that holds the weights; empty if the file is the state dict itself"""
     beside: tuple[str, ...] = ()
+    """other entries, such as the state of an optimizer; they are ignored"""
     was_wrapped: bool = False
+    """whether names had the prefix ``module.``"""
 
 
 def read_source(path: Path) -> Source:

@@ -127,19 +127,16 @@ def _shorten(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """The parts of a model that must not change, by full dotted name.
-
-    Attributes:
-        parameters: parameters that require no gradient or belong to frozen modules.
-        buffers: buffers of frozen modules and of norms that stay in evaluation mode.
-        modules: modules that must be in evaluation mode.
-        loadable: names of the parameters and persistent buffers.
-    """
+    """The parts of a model that must not change, by full dotted name."""
 
     parameters: Mapping[str, nn.Parameter]
+    """parameters that require no gradient or belong to frozen modules"""
     buffers: Mapping[str, Tensor]
+    """buffers of frozen modules and of norms that stay in evaluation mode"""
     modules: Mapping[str, nn.Module]
+    """modules that must be in evaluation mode"""
     loadable: tuple[str, ...]
+    """names of the parameters and persistent buffers"""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
