@@ -3,19 +3,23 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+STACK = ('mmengine', 'torch', 'mmcv', 'mmdet', 'mmdet3d', 'spconv', 'nuscenes')
 
-def prepare(*, needs: str = 'mmengine') -> None:
+
+def prepare(*, needs: Sequence[str] = STACK) -> None:
     """Make this checkout importable and set the environment that torch reads at its import.
 
     Args:
-        needs: package without which the tool cannot run; where it is missing, the process ends
+        needs: packages without which the tool cannot run; where one is missing, the process ends
             with status 2 and one line.
     """
-    if importlib.util.find_spec(needs) is None:
+    missing = [package for package in needs if importlib.util.find_spec(package) is None]
+    if missing:
         print(
-            f'{sys.argv[0]}: {needs} is not installed for {sys.executable}; '
+            f'{sys.argv[0]}: {missing[0]} is not installed for {sys.executable}; '
             'run `source .venv/bin/activate`',
             file=sys.stderr,
         )

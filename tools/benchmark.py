@@ -14,12 +14,13 @@ from types import ModuleType
 
 import _startup
 
-_startup.prepare(needs='torch')
+_startup.prepare(needs=['torch'])
 
 import torch
 
 import benchmarks
 from benchmarks.report import OtherWork, machine, machine_line
+from projects.cmt_aqr.cli import entry
 from projects.cmt_aqr.files import dump_json
 from projects.cmt_aqr.usage_error import UsageError
 
@@ -29,13 +30,12 @@ BENCHMARKS = ('attention', 'memory', 'model', 'step', 'voxels')
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser, with the options of the benchmark named by the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='benchmark', required=True)
     for name in BENCHMARKS:
         command = commands.add_parser(name, help=_first_line(name))
         if name == next(iter(arguments), None):
+            entry.add_traceback_argument(command)
             _add_common_arguments(command)
             _benchmark(name).add_arguments(command)
     return parser
@@ -64,19 +64,14 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', type=Path, help='file for the results in full')
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Run one benchmark and print its report."""
-    parser = make_parser(sys.argv[1:])
-    args = parser.parse_args()
     for name, least in (('threads', 1), ('rounds', 1), ('warmup', 0)):
         if getattr(args, name) < least:
-            parser.error(f'--{name} must be {least} or more, got {getattr(args, name)}')
+            raise UsageError(f'--{name} must be {least} or more, got {getattr(args, name)}')
     facts = machine(args.device, args.threads)
     others = OtherWork()
-    try:
-        report = _benchmark(args.benchmark).run(args)
-    except UsageError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
+    report = _benchmark(args.benchmark).run(args)
     other_work = others.cores()
     print(f'{machine_line(facts, other_work)}\n\n{report.markdown}')
     if args.json:
@@ -87,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser(sys.argv[1:]))

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from projects.cmt_aqr.cli import arguments, processes
+from projects.cmt_aqr.cli import arguments, entry, processes
 from projects.cmt_aqr.feature_cache import FeatureCacheHook, fill
 from projects.cmt_aqr.feature_cache.filling import select_features
 from projects.cmt_aqr.process_group import leave_process_group
@@ -38,30 +38,26 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Read the config, check what it needs, and fill the cache."""
-    parser = make_parser()
-    args = parser.parse_args()
     processes.start_process(args.local_rank)
     loaders = [f'{name}_dataloader' for name in args.data]
-    with arguments.exit_on_usage_error(parser):
-        cfg = arguments.read_config(args)
-        if not has_cache(cfg):
-            raise UsageError(
-                f'config {args.config} has no feature_cache; to add it: '
-                '--cfg-options feature_cache.directory=work_dirs/features'
-            )
-        cfg.resume, cfg.load_from = False, args.checkpoint or cfg.get('load_from')
-        if not cfg.load_from:
-            raise UsageError(
-                f'config {args.config} has no load_from: name the checkpoint of the frozen '
-                'backbones after the config'
-            )
-        arguments.check_checkpoint(cfg.load_from)
-        arguments.check_data(cfg, *loaders)
+    cfg = arguments.read_config(args)
+    if not has_cache(cfg):
+        raise UsageError(
+            f'config {args.config} has no feature_cache; to add it: '
+            '--cfg-options feature_cache.directory=work_dirs/features'
+        )
+    cfg.resume, cfg.load_from = False, args.checkpoint or cfg.get('load_from')
+    if not cfg.load_from:
+        raise UsageError(
+            f'config {args.config} has no load_from: name the checkpoint of the frozen '
+            'backbones after the config'
+        )
+    arguments.check_checkpoint(cfg.load_from)
+    arguments.check_data(cfg, *loaders)
     processes.start_cpu_processes(cfg)
-    with arguments.exit_on_usage_error(parser):
-        fill_cache(cfg, loaders)
+    fill_cache(cfg, loaders)
     leave_process_group()
 
 
@@ -71,11 +67,7 @@ def has_cache(cfg: Config) -> bool:
 
 
 def fill_cache(cfg: Config, loaders: list[str]) -> None:
-    """Compute the features of all samples of some data loaders.
-
-    Raises:
-        UsageError: the cache is too small.
-    """
+    """Compute the features of all samples of some data loaders."""
     runner = Runner.from_cfg(cfg)
     runner._init_model_weights()
     runner.load_or_resume()
@@ -85,11 +77,8 @@ def fill_cache(cfg: Config, loaders: list[str]) -> None:
         for config in arguments.datasets_of(cfg, name):
             dataset = DATASETS.build(copy.deepcopy(config))
             select_features(model, dataset, store, training=name == 'train_dataloader')
-            try:
-                fill(model, dataset, store, num_workers=cfg[name].num_workers)
-            except ValueError as error:
-                raise UsageError(str(error)) from error
+            fill(model, dataset, store, num_workers=cfg[name].num_workers)
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser(), resume='the same command computes the rest')

@@ -15,38 +15,35 @@ import _startup
 _startup.prepare()
 
 from mmdet3d.registry import MODELS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from projects.cmt_aqr.cli import arguments
+from projects.cmt_aqr.cli import arguments, entry
 from projects.cmt_aqr.conversion import ConversionError, convert, read_source, write_checkpoint
 from projects.cmt_aqr.usage_error import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path, help='published file')
     parser.add_argument('config', help='config file of the model to fill')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='file to write')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings to change in the config'
+        '--cfg-options',
+        nargs='+',
+        action=arguments.ConfigOptions,
+        help='settings to change in the config',
     )
+    entry.add_traceback_argument(parser)
     return parser
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Read, convert and write; print a report on every key."""
-    parser = make_parser()
-    args = parser.parse_args()
-    with arguments.exit_on_usage_error(parser):
-        check_files(args)
-        model = build_model(read_config(args))
-        report = run(args, model)
-    print(report)
+    check_files(args)
+    print(run(args, build_model(read_config(args))))
 
 
 def check_files(args: argparse.Namespace) -> None:
@@ -106,4 +103,4 @@ def run(args: argparse.Namespace, model: nn.Module) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser())

@@ -19,6 +19,7 @@ import _startup
 
 _startup.prepare()
 
+from projects.cmt_aqr.cli import entry
 from projects.cmt_aqr.data_preparation.check_infos import check_info_file
 from projects.cmt_aqr.data_preparation.ego_futures import add_ego_futures
 from projects.cmt_aqr.data_preparation.info_files import (
@@ -31,10 +32,9 @@ from projects.cmt_aqr.data_preparation.info_files import (
 )
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', help='data root of the database')
     parser.add_argument('--version', default='v1.0-mini', help=f'one of {", ".join(INFO_SPLITS)}')
     parser.add_argument('--extra-tag', default='nuscenes', help='prefix of the file names')
@@ -92,7 +92,8 @@ def parse_args() -> argparse.Namespace:
         help='only convert an info file of MMDetection3D before 1.1 to the current format and '
         'write it to the data root',
     )
-    return parser.parse_args()
+    entry.add_traceback_argument(parser)
+    return parser
 
 
 def create(args: argparse.Namespace) -> list[Path]:
@@ -118,24 +119,15 @@ def create(args: argparse.Namespace) -> list[Path]:
     return made
 
 
-def main() -> int:
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Write the files and print their names."""
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
+    with entry.as_usage_error(ValueError, OSError):
         made = create(args)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            '\ninterrupted: no file is half written; the same command goes on with the database',
-            file=sys.stderr,
-        )
-        return 130
     print('\n'.join(f'made {path}' for path in made))
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    resume = 'no file is half written, and the same command goes on with the database'
+    entry.run(main, make_parser(), resume=resume)

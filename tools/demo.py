@@ -46,6 +46,9 @@ def main() -> int:
         command = shlex.join(map(str, error.cmd))
         print(f'demo: this command failed: {command}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print('demo: interrupted; the same command keeps the data and features', file=sys.stderr)
+        return 130
     print(f'\n{(ROOT / scores).read_text()}')
     print(f'the table and its plot: {scores.parent}')
     print(f'where a shipped router looks, with all sensors and without one: {pictures}')
@@ -80,7 +83,7 @@ def train(args: argparse.Namespace) -> Path:
     """Train the router from the shipped CMT; returns the checkpoint of the last epoch."""
     folder = args.work_dir / ROUTED.stem
     run('Features of the frozen backbones', 'tools/cache_features.py', ROUTED, *cache(args))
-    options = ('--work-dir', folder, '--seed', args.seed, *cache(args))
+    options = ('--work-dir', folder, '--overwrite', '--seed', args.seed, *cache(args))
     run('Training of a router', 'tools/train.py', ROUTED, *options)
     return Path((ROOT / folder / 'last_checkpoint').read_text().strip())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import _startup
 
-_startup.prepare(needs='torch')
+_startup.prepare(needs=['torch'])
 
 import torch
 

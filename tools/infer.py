@@ -5,24 +5,22 @@ Examples:
     python tools/infer.py CONFIG INFO_FILE --index 3 --checkpoint FILE --failure fog_2
 """
 
+import argparse
+
 import _startup
 
 _startup.prepare()
 
-from projects.cmt_aqr.cli import infer
-from projects.cmt_aqr.cli.arguments import exit_on_usage_error
+from projects.cmt_aqr.cli import entry, infer
 from projects.cmt_aqr.denormals import flush_denormals
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Detect, draw, and print the names of the files."""
-    parser = infer.make_parser()
-    args = parser.parse_args()
     flush_denormals()
-    with exit_on_usage_error(parser):
-        files = infer.run(args)
+    files = infer.run(args)
     print('\n'.join(f'made {file}' for file in files))
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, infer.make_parser())

@@ -15,14 +15,14 @@ import _startup
 
 _startup.prepare()
 
+from projects.cmt_aqr.cli import entry
 from projects.cmt_aqr.data_preparation.synthetic import DatabaseSettings, make_database
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
     defaults = DatabaseSettings()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', default='data/synthetic_nuscenes', help='data root to make')
     parser.add_argument(
         '--version', default=defaults.version, help='v1.0-mini (default) or v1.0-trainval'
@@ -63,14 +63,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--overwrite', action='store_true', help='replace a database made by this tool'
     )
-    return parser.parse_args()
+    entry.add_traceback_argument(parser)
+    return parser
 
 
-def main() -> int:
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Make the database and print its name."""
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
+    with entry.as_usage_error(ValueError, OSError):
         settings = DatabaseSettings(
             version=args.version,
             train_scenes=args.train_scenes,
@@ -83,15 +84,8 @@ def main() -> int:
             ignored_objects=args.ignored_objects,
         )
         out = make_database(args.out, settings, workers=args.workers, overwrite=args.overwrite)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('\ninterrupted: nothing was left behind', file=sys.stderr)
-        return 130
     print(f'made {out}')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    entry.run(main, make_parser(), resume='nothing was left behind')

@@ -5,7 +5,6 @@ Example:
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import _startup
@@ -14,20 +13,22 @@ _startup.prepare()
 
 import torch
 
-import projects.cmt_aqr.compat  # noqa: F401  (lets torch.load read a run's own checkpoints safely)
+from projects.cmt_aqr.cli import entry
+from projects.cmt_aqr.cli.checkpoints import read_checkpoint
 from projects.cmt_aqr.files import replacing
+from projects.cmt_aqr.usage_error import UsageError
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', type=Path, help='checkpoint of a run of tools/train.py')
     parser.add_argument('out', type=Path, help='file to write')
     parser.add_argument(
         '--note', nargs='*', default=[], metavar='KEY=VALUE', help='facts to store, such as scores'
     )
-    return parser.parse_args()
+    entry.add_traceback_argument(parser)
+    return parser
 
 
 def publish(checkpoint: Path, out: Path, notes: dict[str, str]) -> None:
@@ -36,7 +37,9 @@ def publish(checkpoint: Path, out: Path, notes: dict[str, str]) -> None:
     Floating-point tensors become float16. The metadata of the state dict is kept, since spconv
     reads the layout of its kernels from it.
     """
-    run = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    run = read_checkpoint(str(checkpoint))
+    if not {'state_dict', 'meta'} <= run.keys():
+        raise UsageError(f'{checkpoint} is not the checkpoint of a run: it has {", ".join(run)}')
     state = run['state_dict']
     for name, value in state.items():
         state[name] = value.half() if value.is_floating_point() else value
@@ -45,19 +48,14 @@ def publish(checkpoint: Path, out: Path, notes: dict[str, str]) -> None:
         torch.save({'meta': meta, 'state_dict': state}, temporary)
 
 
-def main() -> int:
-    args = parse_args()
-    if not args.checkpoint.is_file():
-        print(f'error: checkpoint {args.checkpoint} does not exist', file=sys.stderr)
-        return 2
+def main(args: argparse.Namespace) -> None:
+    """Write the file and print its size."""
     malformed = [note for note in args.note if '=' not in note]
     if malformed:
-        print(f'error: notes {malformed} are not KEY=VALUE', file=sys.stderr)
-        return 2
+        raise UsageError(f'--note {" ".join(malformed)}: give KEY=VALUE')
     publish(args.checkpoint, args.out, dict(note.split('=', 1) for note in args.note))
     print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    entry.run(main, make_parser())

@@ -1,7 +1,6 @@
 """Score a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
 
 import argparse
-import functools
 
 import _startup
 
@@ -9,7 +8,7 @@ _startup.prepare()
 
 from mmengine.config import Config
 
-from projects.cmt_aqr.cli import arguments, config_changes, processes
+from projects.cmt_aqr.cli import arguments, checkpoints, config_changes, entry, processes
 from projects.cmt_aqr.process_group import leave_process_group
 
 
@@ -43,38 +42,35 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Read the config, check what it needs, load every weight, and score."""
-    parser = make_parser()
-    args = parser.parse_args()
     processes.start_process(args.local_rank)
-    with arguments.exit_on_usage_error(parser):
-        cfg = arguments.read_config(args, cached=['test_dataloader'])
-        cfg.load_from, cfg.resume = args.checkpoint, False
-        arguments.check_checkpoint(args.checkpoint)
-        if args.submission:
-            config_changes.format_submission(cfg, args.submission)
-        arguments.check_data(cfg, 'test_dataloader')
-        failure = config_changes.DROPS[args.drop] if args.drop else args.failure
-        if failure:
-            config_changes.add_failure(cfg, config_changes.find_failure(cfg, failure))
+    cfg = arguments.read_config(args, cached=['test_dataloader'])
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    arguments.check_checkpoint(args.checkpoint)
+    if args.submission:
+        config_changes.format_submission(cfg, args.submission)
+    arguments.check_data(cfg, 'test_dataloader')
+    failure = config_changes.DROPS[args.drop] if args.drop else args.failure
+    if failure:
+        config_changes.add_failure(cfg, config_changes.find_failure(cfg, failure))
     processes.start_cpu_processes(cfg)
-    score(cfg, strict=not args.allow_mismatch)
+    score(cfg, allow_mismatch=args.allow_mismatch)
     leave_process_group()
 
 
-def score(cfg: Config, *, strict: bool) -> None:
+def score(cfg: Config, *, allow_mismatch: bool) -> None:
     """Run the test.
 
     Args:
         cfg: config of the test, with the checkpoint as ``load_from``.
-        strict: whether to raise an error on missing or unexpected weights. The Runner only warns of
-            them and would score random weights.
+        allow_mismatch: whether to score with missing or unexpected weights. The Runner only warns
+            of them and would score random weights.
     """
     runner = processes.build_runner(cfg)
-    runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=strict)
+    checkpoints.check_fit(runner, complete=True, allow_mismatch=allow_mismatch)
     runner.test()
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser())

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 import projects.cmt_aqr  # noqa: F401  (registers what configs name)
-from projects.cmt_aqr.cli import arguments, config_changes, processes
+from projects.cmt_aqr.cli import arguments, config_changes, entry, processes
 from projects.cmt_aqr.datasets.failures.suite import PROTOCOLS, Row, protocol
 from projects.cmt_aqr.evaluation.conditions import choose_rows
 from projects.cmt_aqr.evaluation.frames import choose_frames, scenes_of
@@ -71,13 +71,10 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Test the models under all conditions without a result, and report."""
-    parser = make_parser()
-    args = parser.parse_args()
     processes.start_process(args.local_rank)
-    with arguments.exit_on_usage_error(parser):
-        runs = make_runs(args)
+    runs = make_runs(args)
     results = []
     for run in runs:
         run.run()
@@ -214,4 +211,4 @@ def report(results: Sequence[ModelResult], first: ModelRun) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser(), resume='the same command tests the missing conditions')

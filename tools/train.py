@@ -8,7 +8,8 @@ _startup.prepare()
 
 from mmengine.config import Config
 
-from projects.cmt_aqr.cli import arguments, config_changes, processes
+from projects.cmt_aqr.cli import arguments, checkpoints, config_changes, entry, processes
+from projects.cmt_aqr.cli.work_dir import claim_work_dir
 from projects.cmt_aqr.process_group import leave_process_group
 from projects.cmt_aqr.usage_error import UsageError
 
@@ -33,20 +34,28 @@ def make_parser() -> argparse.ArgumentParser:
         const='auto',
         help='resume from this checkpoint (default: the latest in the work dir)',
     )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace the checkpoints of another run in the work dir',
+    )
+    parser.add_argument(
+        '--allow-mismatch',
+        action='store_true',
+        help='train even if weights of load_from do not fit the model; these start at random',
+    )
     return parser
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Read the config, check what it needs, and train."""
-    parser = make_parser()
-    args = parser.parse_args()
     processes.start_process(args.local_rank)
-    with arguments.exit_on_usage_error(parser):
-        cfg = arguments.read_config(args)
-        apply_arguments(cfg, args)
-        arguments.check_data(cfg, 'train_dataloader', 'val_dataloader')
-    processes.start_cpu_processes(cfg)
-    processes.build_runner(cfg).train()
+    cfg = arguments.read_config(args)
+    apply_arguments(cfg, args)
+    arguments.check_data(cfg, 'train_dataloader', 'val_dataloader')
+    with claim_work_dir(cfg.work_dir, resume=args.resume is not None, overwrite=args.overwrite):
+        processes.start_cpu_processes(cfg)
+        train(cfg, allow_mismatch=args.allow_mismatch)
     leave_process_group()
 
 
@@ -67,10 +76,22 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('load_from'):
+        cfg.load_from = checkpoints.checkpoint_to_resume(cfg, args.resume)
+    elif cfg.get('load_from'):
         arguments.check_checkpoint(cfg.load_from)
 
 
+def train(cfg: Config, *, allow_mismatch: bool) -> None:
+    """Build a Runner and train.
+
+    Args:
+        cfg: config of the run.
+        allow_mismatch: whether weights of ``load_from`` may have other shapes than the model's.
+    """
+    runner = processes.build_runner(cfg)
+    checkpoints.check_fit(runner, complete=False, allow_mismatch=allow_mismatch)
+    runner.train()
+
+
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser(), resume='to go on from the last checkpoint, add --resume')

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from projects.cmt_aqr.cli import arguments
+from projects.cmt_aqr.cli import arguments, entry
 from projects.cmt_aqr.files import dump_json
 from projects.cmt_aqr.freezing.verify import verify
 from projects.cmt_aqr.usage_error import UsageError
@@ -42,13 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
+def main(args: argparse.Namespace) -> int:
     """Read the config, check the run that it describes, and print a report."""
-    parser = make_parser()
-    args = parser.parse_args()
-    with arguments.exit_on_usage_error(parser):
-        cfg = read_config(args)
-        epoch_length, origin = find_epoch_length(cfg, args.epoch_length)
+    cfg = read_config(args)
+    epoch_length, origin = find_epoch_length(cfg, args.epoch_length)
     report = {
         'config': args.config,
         'checkpoint': cfg.get('load_from'),
@@ -58,7 +55,7 @@ def main() -> int:
         found = verify(cfg, epoch_length=epoch_length)
     except ValueError as error:
         report |= {'state': 'refused', 'error': str(error)}
-        answer = f'{parser.prog}: {args.config} is refused: {error}'
+        answer = f'{Path(sys.argv[0]).name}: {args.config} is refused: {error}'
     else:
         report |= found.describe()
         answer = '\n'.join(map(str, found.violations))
@@ -108,4 +105,4 @@ def find_epoch_length(cfg: Config, given: int | None) -> tuple[int, str]:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    entry.run(main, make_parser())

@@ -10,12 +10,12 @@ import _startup
 _startup.prepare()
 
 from projects.cmt_aqr.cli import (
+    entry,
     visualize_browse,
     visualize_failures,
     visualize_frame,
     visualize_router,
 )
-from projects.cmt_aqr.cli.arguments import exit_on_usage_error
 
 PICTURES = {
     'frame': visualize_frame,
@@ -28,7 +28,7 @@ PICTURES = {
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command, with a subcommand for each kind of picture."""
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = entry.Parser(description=__doc__, formatter_class=formatter)
     commands = parser.add_subparsers(dest='picture', required=True)
     for name, module in PICTURES.items():
         summary = module.__doc__.splitlines()[0]
@@ -39,14 +39,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Draw, and print the names of the files."""
-    parser = make_parser()
-    args = parser.parse_args()
-    with exit_on_usage_error(parser):
-        files = PICTURES[args.picture].run(args)
+    files = PICTURES[args.picture].run(args)
     print('\n'.join(f'made {file}' for file in files))
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser())

@@ -7,7 +7,6 @@ import pytest
 from mmengine.config import Config
 
 from projects.cmt_aqr.cli.arguments import (
-    check_checkpoint,
     check_data,
     exit_on_usage_error,
     make_parser,
@@ -24,27 +23,35 @@ def read(path: Path, *arguments: str) -> Config:
 def config_file(tmp_path) -> Path:
     path = tmp_path / 'plain.py'
     path.write_text(
-        "lr = 1\nrandomness = dict(seed=5)\ncustom_hooks = [dict(type='RunInfoHook')]\n"
+        "seed = 5\nrandomness = dict(seed=seed)\ncustom_hooks = [dict(type='RunInfoHook')]\n"
     )
     return path
 
 
 def test_arguments_change_the_config(config_file):
-    options = ['--work-dir', 'there', '--seed', '7', '--deterministic', '--cfg-options', 'lr=2']
+    options = [
+        '--work-dir',
+        'there',
+        '--seed',
+        '7',
+        '--deterministic',
+        '--cfg-options',
+        'sync_bn=torch',
+    ]
     cfg = read(config_file, *options)
-    assert (cfg.work_dir, cfg.lr) == ('there', 2)
+    assert (cfg.work_dir, cfg.sync_bn) == ('there', 'torch')
     assert cfg.randomness == dict(seed=7, deterministic=True)
 
 
 def test_what_is_not_given_stays_as_in_the_config(config_file):
     cfg = read(config_file)
-    assert (cfg.work_dir, cfg.lr, cfg.launcher) == ('work_dirs/plain', 1, 'none')
+    assert (cfg.work_dir, cfg.launcher) == ('work_dirs/plain', 'none')
     assert cfg.randomness == dict(seed=5)
 
 
 def test_a_run_has_the_hooks_of_its_config_and_no_others(config_file):
     assert read(config_file).custom_hooks == [dict(type='RunInfoHook')]
-    config_file.write_text('lr = 1\n')
+    config_file.write_text('resume = False\n')
     assert 'custom_hooks' not in read(config_file)
 
 
@@ -81,7 +88,7 @@ def test_missing_data_is_named_with_the_command_that_makes_it(tmp_path, wrap):
     cfg = Config(dict(train_dataloader=dict(dataset=wrap(dataset)), data_command='make data'))
     with pytest.raises(UsageError, match=r'infos\.pkl, which does not exist.*: make data$'):
         check_data(cfg, 'train_dataloader')
-    (tmp_path / 'infos.pkl').touch()
+    (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(dict(data_list=[{}])))
     check_data(cfg, 'train_dataloader', 'val_dataloader')
 
 
@@ -95,16 +102,27 @@ def test_an_old_info_file_is_refused_with_the_command_that_converts_it(tmp_path)
         check_data(Config(dict(val_dataloader=dict(dataset=dataset))), 'val_dataloader')
 
 
-def test_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r'checkpoint .*none\.pth does not exist'):
-        check_checkpoint(str(tmp_path / 'none.pth'))
-    check_checkpoint('https://example.com/weights.pth')
-    (tmp_path / 'some.pth').touch()
-    check_checkpoint(str(tmp_path / 'some.pth'))
-
-
 def test_a_usage_error_ends_the_command_with_one_line(capsys):
     with pytest.raises(SystemExit) as end, exit_on_usage_error(make_parser('test')):
         raise UsageError('--seed: not this one')
     assert end.value.code == 2
     assert capsys.readouterr().err.endswith(': --seed: not this one\n')
+
+
+def test_a_score_needs_the_tables_of_its_version(tmp_path):
+    metainfo = dict(version='v1.0-trainval', classes=['car'])
+    dataset = dict(
+        type='NuScenesDataset', data_root=str(tmp_path), ann_file='infos.pkl', metainfo=metainfo
+    )
+    cfg = Config(dict(val_dataloader=dict(dataset=dataset)))
+    (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(dict(data_list=[{}])))
+    check_data(cfg, 'val_dataloader')  # not scored
+    cfg.val_evaluator = dict(type='NuScenesMetric')
+    (tmp_path / 'v1.0-mini').mkdir()
+    (tmp_path / 'v1.0-mini' / 'sample_data.json').touch()
+    with pytest.raises(
+        UsageError, match=r'version=v1\.0-trainval: a score .* the versions there are v1\.0-mini;'
+    ):
+        check_data(cfg, 'val_dataloader')
+    (tmp_path / 'v1.0-trainval').mkdir()
+    check_data(cfg, 'val_dataloader')

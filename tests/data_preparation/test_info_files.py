@@ -173,7 +173,7 @@ def test_command_line_makes_a_database(synthetic_root, tmp_path, repo_root, monk
     command = str(repo_root / 'tools/create_data.py')
     options = ['--with-database', '--workers', '2', '--out', str(tmp_path)]
     monkeypatch.setattr(sys, 'argv', [command, str(synthetic_root), *options])
-    assert runpy.run_path(command)['main']() == 0
+    runpy.run_path(command, run_name='__main__')
     out = capsys.readouterr().out
     assert out.endswith(f'made {tmp_path}/nuscenes_objects\n')
     assert '6/6' in out
@@ -288,7 +288,7 @@ def test_an_old_info_file_that_is_not_there(tmp_path):
 def test_command_line_updates_infos(root_copy, old_file, repo_root, monkeypatch, capsys):
     command = str(repo_root / 'tools/create_data.py')
     monkeypatch.setattr(sys, 'argv', [command, str(root_copy), '--update-infos', str(old_file)])
-    assert runpy.run_path(command)['main']() == 0
+    runpy.run_path(command, run_name='__main__')
     assert capsys.readouterr().out.endswith(f'made {root_copy}/nuscenes_infos_train.pkl\n')
 
 

@@ -85,8 +85,9 @@ def _check_keys(where: object, value: object, keys: tuple[Sequence[str], Sequenc
         raise UsageError(f'{where} must have the keys {", ".join(required)}')
     for key in value:
         if key not in (*required, *others):
-            hint = did_you_mean(str(key), [*required, *others])
-            raise UsageError(f'{where} has an unknown key {key!r}; {hint}')
+            known = [*required, *others]
+            hint = did_you_mean(str(key), known) or f'; known: {", ".join(known)}'
+            raise UsageError(f'{where} has an unknown key {key!r}{hint}')
     missing = [key for key in required if key not in value]
     if missing:
         raise UsageError(f'{where} lacks {", ".join(missing)}')
@@ -113,8 +114,8 @@ def _existing(where: str, folder: Path, name: object) -> Path:
     """Path of a file of the folder."""
     path = folder / str(name)
     if not path.is_file():
-        hint = did_you_mean(str(name), sorted(entry.name for entry in folder.iterdir()))
-        raise UsageError(f'{where} {name} does not exist in {folder}; {hint}')
+        hint = did_you_mean(str(name), [entry.name for entry in folder.iterdir()])
+        raise UsageError(f'{where} {name} does not exist in {folder}{hint}')
     return path.resolve()
 
 

@@ -73,7 +73,7 @@ def _find_file(path: Path) -> Path:
     """
     if not path.exists():
         siblings = [str(entry) for entry in path.parent.glob('*')]
-        raise UsageError(f'{path} does not exist; {did_you_mean(str(path), siblings)}')
+        raise UsageError(f'{path} does not exist{did_you_mean(str(path), siblings)}')
     if path.is_file():
         if path.suffix not in ('.pkl', *SUFFIXES):
             raise UsageError(f'{path} is neither an info file (.pkl) nor a calibration file')
@@ -102,8 +102,8 @@ def _frames_of_scene(entries: Sequence[dict], scene: str, file: Path) -> list[di
     names = _scene_names(entries, file.parent)
     chosen = [entry for entry, name in zip(entries, names, strict=True) if name == scene]
     if not chosen:
-        hint = did_you_mean(scene, dict.fromkeys(names))
-        raise UsageError(f'{file} has no scene {scene!r}; {hint}')
+        hint = did_you_mean(scene, names) or f'; known: {", ".join(dict.fromkeys(names))}'
+        raise UsageError(f'{file} has no scene {scene!r}{hint}')
     return sorted(chosen, key=lambda entry: entry['timestamp'])
 
 

@@ -12,9 +12,10 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.registry import DefaultScope
-from mmengine.runner import load_checkpoint
 
 from .. import paths
+from ..cli.checkpoints import check_checkpoint, misfits
+from ..cli.config_file import read_config_file
 from ..detector import CmtDetector
 from ..usage_error import UsageError, did_you_mean
 
@@ -66,18 +67,14 @@ def init_detector(
     elif Path(model).is_file():
         config = Path(model)
     else:
-        raise UsageError(
-            f'model {model} is neither a config file nor a shipped model; '
-            f'{did_you_mean(str(model), shipped)}'
-        )
+        hint = did_you_mean(str(model), shipped) or f'; known: {", ".join(shipped)}'
+        raise UsageError(f'model {model} is neither a config file nor a shipped model{hint}')
     if checkpoint is None:
         raise UsageError(
             f'config {model} needs a checkpoint; models with their own are {", ".join(shipped)}'
         )
-    if '://' not in str(checkpoint) and not Path(checkpoint).is_file():
-        raise UsageError(f'checkpoint {checkpoint} does not exist (in {Path.cwd()})')
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
+    check_checkpoint(str(checkpoint))
+    cfg = read_config_file(config, cfg_options or {})
     return build_model(cfg, checkpoint, device)
 
 
@@ -96,11 +93,7 @@ def build_model(
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet3d')):
         model = MODELS.build(cfg.model)
-    try:
-        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
-    except RuntimeError as error:
-        raise UsageError(
-            f'checkpoint {checkpoint} does not fit {cfg.filename}: {" ".join(str(error).split())}'
-        ) from error
+    if faults := misfits(model, str(checkpoint)):
+        raise UsageError(f'checkpoint {checkpoint} does not fit {cfg.filename}: {faults}')
     model.cfg = cfg
     return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()

@@ -1,35 +1,39 @@
 """The command line of the tools: arguments, the config with its changes, and early checks.
 
 A mistake of the user, such as a path that does not exist, is found before anything is built. It is
-raised as ``UsageError``, whose message says what is wrong and how to mend it.
+raised as ``UsageError``, whose message says what is wrong and how to mend it; :mod:`.entry` prints
+it.
 """
 
 import argparse
-import contextlib
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from ..data_preparation.old_infos import is_old
 from ..feature_cache import use_feature_cache
-from ..old_settings import find_old_settings
 from ..usage_error import UsageError
+from .checkpoints import check_checkpoint as check_checkpoint
+from .config_checks import check_config, is_scored
+from .config_file import read_config_file
+from .data_checks import check_info_file, check_tables
+from .entry import Parser, add_traceback_argument
+from .entry import exit_on_usage_error as exit_on_usage_error
+from .processes import check_launcher
 
-_REPO_ROOT = Path(__file__).resolve().parents[3]
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Parser with the arguments that training and testing share."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     add_config_arguments(parser)
     return parser
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a config and the changes to it, under the names that MMDetection3D's tools use."""
+    add_traceback_argument(parser)
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--work-dir', help='folder for logs and checkpoints (default: from the config)'
@@ -39,7 +43,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         help='settings to change in the config, such as optim_wrapper.optimizer.lr=1e-4; a list is '
         'written key="[a,b]", without white space',
     )
@@ -48,13 +52,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-@contextlib.contextmanager
-def exit_on_usage_error(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """End the command with status 2 and one line if the block raises ``UsageError``."""
-    try:
-        yield
-    except UsageError as error:
-        parser.exit(2, f'{parser.prog}: {error}\n')
+class ConfigOptions(DictAction):
+    """KEY=VALUE pairs, as in mmengine, but for errors in one line."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        """Parse the values; see :class:`mmengine.config.DictAction`."""
+        for value in values:
+            if '=' not in value.strip('='):
+                parser.error(f'{option_string} {value}: give KEY=VALUE, such as model.x=1')
+            if any(value.count(pair[0]) != value.count(pair[1]) for pair in ('[]', '()')):
+                parser.error(f'{option_string} {value}: unbalanced brackets; write key="[a,b]"')
+        super().__call__(parser, namespace, values, option_string)
 
 
 def read_config(args: argparse.Namespace, cached: Sequence[str] = _DATALOADERS) -> Config:
@@ -65,19 +73,14 @@ def read_config(args: argparse.Namespace, cached: Sequence[str] = _DATALOADERS) 
         cached: data loaders that read features where the config sets ``feature_cache``.
 
     Raises:
-        UsageError: the file does not exist, has settings that mmengine would ignore, or caches
-            features that differ between epochs.
+        UsageError: the file does not exist, has settings without effect or names unknown to what
+            they build, or caches features that differ between epochs.
     """
+    check_launcher(args.launcher)
     path = Path(args.config)
-    if not path.is_file():
-        raise UsageError(f'config {path} does not exist{_similar_config(path)}')
-    cfg = Config.fromfile(path)
+    cfg = read_config_file(path, args.cfg_options or {})
+    check_config(cfg)
     cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    old = find_old_settings(cfg.to_dict())
-    if old:
-        raise UsageError(f'config {path}: {"; ".join(old)}')
     if args.work_dir or not cfg.get('work_dir'):
         cfg.work_dir = args.work_dir or str(Path('work_dirs') / path.stem)
     if args.seed is not None:
@@ -91,20 +94,13 @@ def read_config(args: argparse.Namespace, cached: Sequence[str] = _DATALOADERS) 
     return cfg
 
 
-def _similar_config(path: Path) -> str:
-    """Hint at the config of this checkout with the most similar name."""
-    known = {str(file.relative_to(_REPO_ROOT)) for file in _REPO_ROOT.glob('configs/*/*.py')}
-    nearest = difflib.get_close_matches(str(path), known, n=1)
-    return f'; did you mean {nearest[0]}?' if nearest else f' (in {Path.cwd()})'
-
-
 def check_data(cfg: Config, *dataloaders: str) -> None:
-    """Check that the annotation file of every dataset in these dataloaders exists.
+    """Check the info file of every dataset in these dataloaders, and the tables for their scores.
 
     ``data_command`` of the config is the command that creates its data.
 
     Raises:
-        UsageError: a file does not exist or has the format of MMDetection3D before 1.1.
+        UsageError: a file does not exist, is incomplete or has another format.
     """
     for name in dataloaders:
         for dataset in datasets_of(cfg, name):
@@ -115,22 +111,9 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
                     f'{name} reads {path}, which does not exist in {Path.cwd()}; to make it: '
                     f'{command}'
                 )
-            if is_old(path):
-                raise UsageError(
-                    f'{name} reads {path}, which has the format of MMDetection3D before 1.1; to '
-                    f'convert it: python tools/create_data.py {dataset.get("data_root")} '
-                    f'--update-infos {path}'
-                )
-
-
-def check_checkpoint(path: str) -> None:
-    """Check that a checkpoint exists if it is a local file; URLs are not checked.
-
-    Raises:
-        UsageError: it does not exist.
-    """
-    if '://' not in path and not Path(path).expanduser().is_file():
-        raise UsageError(f'checkpoint {path} does not exist (in {Path.cwd()})')
+            check_info_file(path, dataset)
+            if is_scored(cfg, name):
+                check_tables(dataset)
 
 
 def datasets_of(cfg: Config, dataloader: str) -> Iterator[dict]:

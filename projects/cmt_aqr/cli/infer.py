@@ -26,6 +26,7 @@ from ..visualization.drawing import save
 from ..visualization.frame import render_views
 from ..visualization.movie import save_movie
 from ..visualization.scene_boxes import AGAINST_SOUND, AGAINST_TRUTH, Kind, SceneBox, compare
+from . import entry
 
 SOUND = 'sound'
 # Width in pixels of a movie of one condition.
@@ -34,7 +35,8 @@ MOVIE_WIDTH = 1200
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
-    parser = argparse.ArgumentParser(description='Detect objects in a frame or a scene')
+    parser = entry.Parser(description='Detect objects in a frame or a scene')
+    entry.add_traceback_argument(parser)
     parser.add_argument(
         'model', help=f'config file, or the name of a shipped model: {", ".join(shipped_models())}'
     )

@@ -8,6 +8,35 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..denormals import flush_denormals
+from ..usage_error import UsageError
+
+_VARIABLES = dict(
+    none=(),
+    pytorch=('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    mpi=('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
+)
+_LAUNCHERS = dict(pytorch='tools/dist_train.sh or torchrun', slurm='srun', mpi='mpirun')
+
+
+def check_launcher(launcher: str) -> None:
+    """Check that a launcher has set its environment variables.
+
+    Raises:
+        UsageError: it has not.
+    """
+    missing = [name for name in _VARIABLES[launcher] if name not in os.environ]
+    if missing:
+        raise UsageError(
+            f'--launcher {launcher}: {", ".join(missing)} not set in the environment; start '
+            f'several processes by {_LAUNCHERS[launcher]}, or leave out --launcher'
+        )
+
+
+def number_of_processes(launcher: str) -> int:
+    """Number of processes that a launcher has started."""
+    size = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+    return int(os.environ[size[launcher]]) if launcher in size else 1
 
 
 def start_process(local_rank: int) -> None:

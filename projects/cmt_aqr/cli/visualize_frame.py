@@ -12,10 +12,12 @@ from pathlib import Path
 from ..data_preparation.data_root import open_database
 from ..usage_error import UsageError
 from ..visualization import load_predictions, render_frame, save
+from .entry import add_traceback_argument, as_usage_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this picture."""
+    add_traceback_argument(parser)
     parser.add_argument('dataroot', help='data root of the database')
     parser.add_argument('--version', help='such as v1.0-mini; default: the only one in the root')
     which = parser.add_mutually_exclusive_group()
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     Raises:
         UsageError: the database, the sample or the predictions do not exist or do not fit.
     """
-    try:
+    with as_usage_error(ValueError, OSError):
         nusc = open_database(args.dataroot, args.version)
         if args.token is None and not 0 <= args.index < len(nusc.sample):
             raise UsageError(f'--index must be 0 to {len(nusc.sample) - 1}, got {args.index}')
@@ -50,6 +52,4 @@ def run(args: argparse.Namespace) -> list[Path]:
             score_threshold=args.score_threshold,
             width=args.width,
         )
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
     return [save(figure, args.out)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from mmdet3d.registry import HOOKS
+from mmengine.config import Config
 from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -26,7 +27,7 @@ class RunInfoHook(Hook):
     It contains the command, config file, checkpoint, seed, git commit and whether the checkout
     differed from it, package versions, machine and number of processes, and one entry for every
     evaluation. It is in the folder of the run's log, so that a test does not overwrite the file of
-    a training in the same work directory.
+    a training in the same work directory. Checkpoints get the settings that ``--resume`` compares.
     """
 
     priority = 'VERY_LOW'
@@ -49,6 +50,10 @@ class RunInfoHook(Hook):
         }
         self._write(runner)
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Store what ``--resume`` compares."""
+        checkpoint['meta']['schedule'] = schedule_of(runner.cfg, get_world_size())
+
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add the scores of a validation."""
@@ -68,6 +73,24 @@ class RunInfoHook(Hook):
 
     def _write(self, runner: Runner) -> None:
         dump_json(Path(runner.log_dir) / 'run_info.json', self._info)
+
+
+def schedule_of(cfg: Config, processes: int) -> dict[str, int]:
+    """Settings of a run on which its learning rates depend, by name.
+
+    Args:
+        cfg: config of the run.
+        processes: number of processes that train together.
+    """
+    schedule = {}
+    if cfg.get('param_scheduler'):
+        loop = cfg.get('train_cfg') or {}
+        schedule = {name: loop[name] for name in ('max_epochs', 'max_iters') if name in loop}
+    if 'batch_size' in (cfg.get('train_dataloader') or {}):
+        schedule['batch_size x processes'] = cfg.train_dataloader.batch_size * processes
+    wrapper = cfg.get('optim_wrapper') or {}
+    schedule['accumulative_counts'] = wrapper.get('accumulative_counts', 1)
+    return schedule
 
 
 def code_version() -> dict:

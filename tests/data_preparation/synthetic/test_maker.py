@@ -195,7 +195,12 @@ def group_is_empty(group: int) -> bool:
 @pytest.mark.parametrize(
     ('send', 'number', 'status', 'message'),
     [
-        (os.killpg, signal.SIGINT, 130, 'interrupted: nothing was left behind'),
+        (
+            os.killpg,
+            signal.SIGINT,
+            130,
+            'make_synthetic_nuscenes.py: interrupted; nothing was left behind',
+        ),
         (os.kill, signal.SIGTERM, 143, ''),
     ],
     ids=['Ctrl-C', 'kill'],
@@ -217,21 +222,24 @@ def test_killed_worker_is_an_error(tmp_path, repo_root):
         os.kill(int(workers[0]), signal.SIGKILL)
         errors = process.communicate(timeout=60)[1]
     assert process.returncode == 2
-    assert errors.startswith('error: a worker process was killed')
+    assert errors.startswith('make_synthetic_nuscenes.py: a worker process was killed')
     assert list(tmp_path.iterdir()) == []
     assert group_is_empty(process.pid)
 
 
-def run_tool(repo_root: Path, *arguments: str) -> int:
-    """Exit status of the tool's ``main`` under a command line."""
-    script = runpy.run_path(str(repo_root / 'tools' / 'make_synthetic_nuscenes.py'))
+def run_tool(repo_root: Path, *arguments: str) -> None:
+    """Run the tool in this process, under a command line."""
+    script = str(repo_root / 'tools' / 'make_synthetic_nuscenes.py')
     with mock.patch.object(sys, 'argv', ['make_synthetic_nuscenes.py', *arguments]):
-        return script['main']()
+        runpy.run_path(script, run_name='__main__')
 
 
 def test_command_line_error_is_one_sentence(tmp_path, repo_root, capsys):
-    assert run_tool(repo_root, '--keyframes', '1', '--out', str(tmp_path / 'data')) == 2
-    assert capsys.readouterr().err == 'error: keyframes must be 2 to 100, got 1\n'
+    with pytest.raises(SystemExit) as end:
+        run_tool(repo_root, '--keyframes', '1', '--out', str(tmp_path / 'data'))
+    assert end.value.code == 2
+    message = 'make_synthetic_nuscenes.py: keyframes must be 2 to 100, got 1\n'
+    assert capsys.readouterr().err == message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -239,5 +247,5 @@ def test_command_line(tmp_path, repo_root):
     scenes = ['--train-scenes', '1', '--val-scenes', '1', '--keyframes', '2', '--sweeps', '0']
     out = tmp_path / 'data'
     size = ['--image-size', '64', '36']
-    assert run_tool(repo_root, '--out', str(out), *scenes, *size, '--workers', '1') == 0
+    run_tool(repo_root, '--out', str(out), *scenes, *size, '--workers', '1')
     assert json.loads((out / 'synthetic.json').read_text())['image_size'] == [64, 36]

@@ -1,0 +1,133 @@
+"""The start of every tool: a mistake ends it with one line and status 2, without a traceback.
+
+The line is the last one on stderr and in the log of the run; ``--traceback`` puts the traceback
+before it. An error that :mod:`.explain` does not recognise is a bug and keeps its traceback.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from ..usage_error import UsageError, did_you_mean
+from .explain import explain
+
+INTERRUPTED = 130  # as shells report SIGINT
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser whose errors are one line with the most similar option, without the usage."""
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """Parse the command line; see :meth:`argparse.ArgumentParser.parse_args`."""
+        args, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hint = did_you_mean(unknown[0].split('=')[0], self._all_options())
+            self.error(f'unknown argument {unknown[0]}{hint}')
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """End the command with status 2 and one line."""
+        self.exit(2, f'{self.prog}: {message} (all options: --help)\n')
+
+    def _all_options(self) -> list[str]:
+        """Options of this parser and of its subcommands."""
+        options = []
+        for action in self._actions:
+            options += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    options += command._all_options()
+        return options
+
+
+def add_traceback_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--traceback``; a parser with subcommands needs it in each of them."""
+    parser.add_argument(
+        '--traceback', action='store_true', help='show where in the code a mistake was noticed'
+    )
+
+
+def run(
+    main: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    *,
+    resume: str = 'the same command starts again',
+) -> None:
+    """Parse the command line, run a tool and exit with its status.
+
+    Args:
+        main: the tool; returns its exit status, or None.
+        parser: parser of its arguments, with :func:`add_traceback_argument`.
+        resume: way to go on after Ctrl-C.
+    """
+    args = parser.parse_args()
+    with exit_on_usage_error(parser, show_traceback=args.traceback, resume=resume):
+        status = main(args)
+    if status is not None:
+        sys.exit(status)
+
+
+@contextlib.contextmanager
+def exit_on_usage_error(
+    parser: argparse.ArgumentParser,
+    *,
+    show_traceback: bool = False,
+    resume: str = 'the same command starts again',
+) -> Iterator[None]:
+    """End the process with one line if the block ends by a mistake of the user; see :func:`run`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        finish(INTERRUPTED, f'{parser.prog}: interrupted; {resume}')
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            _write_to_log(f'{type(error).__name__}: {error}')
+            raise
+        if show_traceback:
+            traceback.print_exc()
+        finish(2, f'{parser.prog}: {message}')
+
+
+@contextlib.contextmanager
+def as_usage_error(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of these kinds, whose messages are written for the user, into ``UsageError``."""
+    try:
+        yield
+    except kinds as error:
+        raise UsageError(str(error)) from error
+
+
+def finish(status: int, line: str) -> NoReturn:
+    """Write the line to the log of the run and as the last one to stderr, and exit."""
+    _write_to_log(line)
+    _tell_launcher(line)
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def _write_to_log(line: str) -> None:
+    """Append a line to the log files of the Runners of this process, if there are any."""
+    if 'mmengine.logging' not in sys.modules:
+        return
+    for logger in sys.modules['mmengine.logging'].MMLogger._instance_dict.values():
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, line, (), None)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)  # a full disk does not raise here
+
+
+def _tell_launcher(line: str) -> None:
+    """Let torchrun show the line in the report that it prints last, in place of a traceback."""
+    file = os.environ.get('TORCHELASTIC_ERROR_FILE')
+    if file:
+        facts = dict(py_callstack=line, timestamp=str(int(time.time())))
+        Path(file).write_text(json.dumps(dict(message=dict(message=line, extraInfo=facts))))
