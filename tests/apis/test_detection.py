@@ -117,7 +117,6 @@ def test_a_failure_damages_what_is_shown(detector, info_file, sound):
         ('fogg_2', r"no condition 'fogg_2'.*did you mean fog_2\?"),
         ('object_failure_1', 'neither ann_info nor eval_ann_info'),
         ('stale_frame_1', 'it needs the previous keyframe, which only an info file has'),
-        ('fog_1', 'cam2ego'),
     ],
 )
 def test_a_failure_that_cannot_act_is_one_line(detector, folder, failure, message):
