@@ -287,3 +287,11 @@ def test_the_learning_rate_is_scaled_by_accumulated_batches_too(tmp_path, counts
     wrapper = runner.build_optim_wrapper(dict(type='OptimWrapper', **wrapper))
     runner.scale_lr(wrapper, runner.auto_scale_lr)  # batches of two samples
     assert wrapper.optimizer.param_groups[0]['lr'] == pytest.approx(expected)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU has the kernels')
+def test_a_cuda_build_of_spconv_runs_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(spconv.conv, 'CPU_ONLY_BUILD', False)
+    assert spconv.SubMConv3d(4, 4, 3).algo is not spconv.ConvAlgo.Native
+    compat.train_spconv_without_cuda()
+    assert spconv.SubMConv3d(4, 4, 3).algo is spconv.ConvAlgo.Native

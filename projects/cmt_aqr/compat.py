@@ -232,14 +232,18 @@ def refuse_mmcv_sync_bn_without_cuda() -> None:
 
 
 def train_spconv_without_cuda() -> None:
-    """Give spconv's backward pass a stream handle on machines without CUDA.
+    """Let spconv run and train on machines without a GPU.
 
     spconv 2.3.8 requests the current CUDA stream even in its CPU backward pass, and torch raises
     (https://github.com/traveller59/spconv/issues/366). CPU kernels ignore the handle, which is 0.
+    Its builds for CUDA choose an algorithm that has no CPU kernel, unless a layer names another.
     """
     if not is_installed('spconv'):
         return
-    from spconv.pytorch import ops
+    from spconv.pytorch import conv, ops, pool
+
+    if not torch.cuda.is_available():
+        conv.CPU_ONLY_BUILD = pool.CPU_ONLY_BUILD = True
 
     def make(current_stream: Callable[[], int]) -> Callable[[], int]:
         return lambda: current_stream() if torch.cuda.is_available() else 0

@@ -265,3 +265,11 @@ def test_a_gpu_without_bfloat16_is_skipped(monkeypatch):
     result = attend(BFLOAT16)(torch.device('cuda'))
     assert result.skipped
     assert result.passed
+
+
+def test_versions_for_a_gpu_are_known_on_a_machine_without_one(monkeypatch):
+    installed = dict(versions.read_pins('cuda').values())
+    monkeypatch.setattr(versions, 'installed_version', installed.get)
+    result = versions.check_versions(torch.device('cpu'))
+    assert result.faults == []
+    assert 'spconv-cu126 2.3.8' in result.what

@@ -17,9 +17,12 @@ _OLDEST_TORCH = (2, 6)
 def check_versions(device: torch.device) -> Result:
     """Check all packages against ``requirements/``, whose versions are tested together.
 
-    A GPU needs other builds of torch and spconv than a CPU.
+    A GPU needs other builds of torch and spconv than a CPU. Those for a GPU also run without one.
     """
-    pinned = read_pins('cuda' if device.type == 'cuda' else 'cpu')
+    for_cuda = read_pins('cuda')
+    gpu_spconv, _ = for_cuda.get('spconv', ('spconv', None))
+    with_gpu = device.type == 'cuda' or installed_version(gpu_spconv) is not None
+    pinned = for_cuda if with_gpu else read_pins('cpu')
     found, faults = [_python()], []
     for package in STACK:
         name, wanted = pinned.get(package, (package, None))
