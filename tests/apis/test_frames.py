@@ -1,6 +1,8 @@
 """Frames from info files and folders: what the pipeline gets, and what cannot be found."""
 
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +48,27 @@ def test_without_tables_a_scene_has_the_name_of_its_log(detector, info_file, tmp
     (frame,) = load_frames(tmp_path, detector.cfg, scene=name.split('__')[0])
     assert frame.info['lidar_path'] == str(tmp_path / name)
     assert frame.ann_file == str(tmp_path / 'infos.pkl')
+
+
+def test_the_frame_that_the_page_copies_is_that_of_the_database(
+    detector, info_file, first_info, repo_root, tmp_path, monkeypatch
+):
+    page = (repo_root / 'docs/inference.md').read_text()
+    (snippet,) = re.findall(r'```python\n(import shutil.*?)```', page, flags=re.DOTALL)
+    for there, here in (
+        ('data/nuscenes', str(info_file.parent)),
+        ('ca9a282c9e77460f8360f564131a8af5', first_info['token']),
+        ('nuscenes_infos_train.pkl', info_file.name),
+    ):
+        assert there in snippet
+        snippet = snippet.replace(there, here)
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, {})
+    (frame,) = load_frames('frame', detector.cfg)
+    assert frame.name == first_info['token']
+    paths = [camera['img_path'] for camera in frame.info['images'].values()]
+    assert all(Path(path).is_file() for path in (*paths, frame.info['lidar_path']))
+    assert 'eval_ann_info' in frame.info
 
 
 def test_a_folder_has_no_annotations(detector, folder, first_info):

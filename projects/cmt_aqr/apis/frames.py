@@ -73,7 +73,8 @@ def _find_file(path: Path) -> Path:
     """
     if not path.exists():
         siblings = [str(entry) for entry in path.parent.glob('*')]
-        raise UsageError(f'{path} does not exist{did_you_mean(str(path), siblings)}')
+        hint = did_you_mean(str(path), siblings) or f' (in {Path.cwd()})'
+        raise UsageError(f'{path} does not exist{hint}')
     if path.is_file():
         if path.suffix not in ('.pkl', *SUFFIXES):
             raise UsageError(f'{path} is neither an info file (.pkl) nor a calibration file')

@@ -58,8 +58,8 @@ STYLES = {
     Kind.HIT: Style(1.5, 'solid', 1.0, 0.3, '#35f08a'),
     Kind.MISS: Style(1.7, (0, (2.5, 1.6)), 1.0, 0.15, '#ff4040'),
     Kind.FALSE_ALARM: Style(1.7, (0, (5, 1.4)), 1.0, 0.3, '#ff66d0'),
-    Kind.GONE: Style(1.7, (0, (2.5, 1.6)), 1.0, 0.15, '#ff4040'),
-    Kind.NEW: Style(1.7, 'solid', 1.0, 0.3, '#3fd0ff'),
+    Kind.GONE: Style(1.7, (0, (2.5, 1.6)), 1.0, 0.1, '#ffffff'),
+    Kind.NEW: Style(2.4, 'solid', 1.0, 0.5, '#ffffff'),
 }
 
 
