@@ -251,7 +251,8 @@ class CmtHead(BaseModule):
             ValueError: no input at all, or one that the head was not built for.
         """
         self._check_inputs(bev, images)
-        compute = partial(self._compute, metas=metas, denoising=denoising)
+        cameras = None if images is None else batch_cameras(metas, like=images)
+        compute = partial(self.compute, cameras=cameras, denoising=denoising)
         device_type = self.reference_points.weight.device.type
         dtype = autocast_dtype(device_type)
         if dtype is None or not self.float32:
@@ -259,19 +260,18 @@ class CmtHead(BaseModule):
         compute = partial(compute, kernel_dtype=dtype)
         return in_float32(compute, bev, images, device_type=device_type)
 
-    def _compute(
+    def compute(
         self,
         bev: Tensor | None,
         images: Tensor | None,
         *,
-        metas: Sequence[Mapping],
-        denoising: DenoisingQueries | None,
+        cameras: Cameras | None,
+        denoising: DenoisingQueries | None = None,
         kernel_dtype: torch.dtype | None = None,
     ) -> HeadOutput:
-        """As :meth:`forward`; ``kernel_dtype`` is that of cross-attention."""
-        cameras = None if images is None else batch_cameras(metas, like=images)
+        """As :meth:`forward`, from tensors alone; ``kernel_dtype`` is that of cross-attention."""
         tokens = self.tokenize(bev, images, cameras)
-        reference = self.reference(len(metas), denoising)
+        reference = self.reference(tokens.features.shape[0], denoising)
         query_pos = self.embed_queries(reference, cameras)
         routed, routing = None, None
         if self.router is not None:
@@ -305,7 +305,7 @@ class CmtHead(BaseModule):
             bev = self.shared_conv(bev)
             features.append(bev.flatten(2).transpose(1, 2))
             cells = self._embed_bev(bev_grid(*bev.shape[-2:], like=bev))
-            position.append(cells.expand(len(bev), -1, -1))
+            position.append(cells.expand(bev.shape[0], -1, -1))
         if images is not None:
             features.append(images.flatten(3).transpose(2, 3).flatten(1, 2))
             pixels = token_pixels(*images.shape[-2:], cameras.image_shape, like=cameras.lidar2img)

@@ -30,9 +30,10 @@ class TokenLayout(NamedTuple):
     def of(cls, bev: Tensor | None, images: Tensor | None) -> TokenLayout:
         """Layout of the tokens of (B, C, height, width) and (B, V, C, height, width)."""
         return cls(
-            bev=None if bev is None else tuple(bev.shape[-2:]),
-            image=None if images is None else tuple(images.shape[-2:]),
-            num_cameras=0 if images is None else images.shape[1],
+            # Sizes are tensors while torch.jit.trace runs, for an export; only B may vary there.
+            bev=None if bev is None else tuple(map(int, bev.shape[-2:])),
+            image=None if images is None else tuple(map(int, images.shape[-2:])),
+            num_cameras=0 if images is None else int(images.shape[1]),
         )
 
     @property

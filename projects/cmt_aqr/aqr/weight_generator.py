@@ -37,7 +37,7 @@ class WindowAttention(MultiheadAttention):
         key: Tensor,
         value: Tensor,
         windows: Sequence[tuple[Windows, Tensor]],
-        slots: int,
+        groups: int,
     ) -> Tensor:
         """Pool windows into slots, with one softmax over all windows of a slot.
 
@@ -46,14 +46,14 @@ class WindowAttention(MultiheadAttention):
             key: (B, K, C).
             value: (B, K, C).
             windows: each with the slot (P,) of every window.
-            slots: number of slots.
+            groups: M; a query has a slot for each, so that there are B * Q * M.
 
         Returns:
             (slots, C), zero for a slot without a cell on a map.
         """
         q, k, v = self.project(query, key, value)
         with torch.autocast(q.device.type, enabled=False):  # sums of exponentials need the range
-            pooled, seen = self._pool(q.float(), k.float(), v.float(), windows, slots)
+            pooled, seen = self._pool(q.float(), k.float(), v.float(), windows, groups)
         return self.out_proj(pooled.flatten(1).to(v)) * seen
 
     def _pool(
@@ -62,13 +62,15 @@ class WindowAttention(MultiheadAttention):
         k: Tensor,
         v: Tensor,
         windows: Sequence[tuple[Windows, Tensor]],
-        slots: int,
+        groups: int,
     ) -> tuple[Tensor, Tensor]:
         """(slots, H, C / H), and (slots, 1) whether a slot has any cell on a map."""
         batch_size, _, num_queries, channels = q.shape
-        rows = slots // batch_size  # a query has one row for each group
+        rows = num_queries * groups
+        slots = batch_size * rows
         pairs, inside = _pairs(windows, rows, like=k)
-        q = (q * channels**-0.5).repeat_interleave(rows // num_queries, dim=2)
+        q = (q * channels**-0.5)[:, :, :, None].expand(-1, -1, -1, groups, -1)
+        q = q.flatten(2, 3)
         outside = torch.finfo(q.dtype).min
         logit = pair_dot(q, k, pairs).masked_fill(~inside, outside)  # (H, N)
         slot = pairs.row
@@ -205,8 +207,7 @@ class AQRWeightGenerator(nn.Module):
         for part in windows:
             group = part.group if self.groups == 'camera' else part.group.clamp(max=1)
             slotted.append((part, (part.sample * num_queries + part.query) * num_groups + group))
-        slots = batch_size * num_queries * num_groups
-        pooled = self.attention(query, key, value, slotted, slots=slots)
+        pooled = self.attention(query, key, value, slotted, groups=num_groups)
         pooled = pooled.unflatten(0, (batch_size, num_queries, num_groups))
         # The query's embedding selects what is pooled and, as in the decoder, is not added to it:
         # beside a large embedding the norm would hide whether a sensor has anything to say.
@@ -224,8 +225,9 @@ class AQRWeightGenerator(nn.Module):
     ) -> Tensor:
         """(B, M), bool."""
         cameras = layout.num_groups(self.groups) - 1
-        lidar = like.new_full((len(like), 1), layout.bev is not None, dtype=torch.bool)
-        camera = like.new_full((len(like), cameras), layout.num_cameras > 0, dtype=torch.bool)
+        batch_size = like.shape[0]
+        lidar = like.new_full((batch_size, 1), int(layout.bev is not None), dtype=torch.bool)
+        camera = like.new_full((batch_size, cameras), int(layout.num_cameras > 0), dtype=torch.bool)
         if camera_mask is not None:
             any_camera = camera_mask.any(dim=1, keepdim=True)
             camera = camera_mask if self.groups == 'camera' else any_camera

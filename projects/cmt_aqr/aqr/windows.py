@@ -62,8 +62,9 @@ def bev_windows(
         cell_size: metres along x and y.
     """
     batch_size, num_queries = points.shape[:2]
-    samples = torch.arange(batch_size, device=points.device).repeat_interleave(num_queries)
-    queries = torch.arange(num_queries, device=points.device).repeat(batch_size)
+    samples = torch.arange(batch_size, device=points.device)[:, None]
+    samples = samples.expand(-1, num_queries).flatten()
+    queries = torch.arange(num_queries, device=points.device).expand(batch_size, -1).flatten()
     cells = bev_cells(points, point_cloud_range, cell_size).flatten(0, 1)
     index, inside, offset = _window(cells, layout.bev, size)
     return Windows(samples, queries, torch.zeros_like(samples), index, inside, offset)

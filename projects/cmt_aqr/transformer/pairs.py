@@ -8,6 +8,7 @@ Shapes: B batch, H heads, R rows (queries), K columns (tokens), F channels, N pa
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +35,8 @@ class SparsePairs:
     """(N,): row of each pair, counted through all samples, ascending"""
     column: Tensor
     """(N,): column of each pair, counted within its sample"""
-    offsets: Tensor
-    """(B * R,): index of the first pair of each row"""
+    num_rows: int
+    """B * R"""
     transposed: SparsePairs | None = None
     """the same pairs sorted by sample and column, for gradients with respect to columns"""
     _tables: dict = field(default_factory=dict, repr=False)
@@ -68,8 +69,12 @@ class SparsePairs:
     ) -> SparsePairs:
         batch_size, num_rows = shape
         row = sample * num_rows + row
-        offsets = torch.searchsorted(row, torch.arange(batch_size * num_rows, device=row.device))
-        return cls(order, sample, row, column, offsets, transposed)
+        return cls(order, sample, row, column, batch_size * num_rows, transposed)
+
+    @functools.cached_property
+    def offsets(self) -> Tensor:
+        """(B * R,): index of the first pair of each row."""
+        return torch.searchsorted(self.row, torch.arange(self.num_rows, device=self.row.device))
 
     def by_head(self, num_heads: int, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
         """Indices for ``embedding_bag``, with one bag for each head and row, head by head.
@@ -86,13 +91,15 @@ class SparsePairs:
             head = torch.arange(num_heads, device=self.row.device)[:, None]
             place = (self.sample * num_heads + head) * num_columns + self.column
             offsets = self.offsets + head * len(self.row)
-            bag = self.row + head * len(self.offsets)
+            bag = self.row + head * self.num_rows
             self._tables[key] = tuple(x.flatten().int() for x in (place, offsets, bag))
         return self._tables[key]
 
 
 def pair_dot(q: Tensor, k: Tensor, pairs: SparsePairs) -> Tensor:
     """(H, N): scalar product of the query (B, H, R, F) and key (B, H, K, F) of each pair."""
+    if torch.onnx.is_in_onnx_export():
+        return _gathered_dot(q, k, pairs)
     return _PairDot.apply(q, k, pairs)
 
 
@@ -101,6 +108,8 @@ def pair_sum(weight: Tensor, v: Tensor, pairs: SparsePairs) -> Tensor:
 
     It is zero for a query without a pair.
     """
+    if torch.onnx.is_in_onnx_export():
+        return _gathered_sum(weight, v, pairs)
     return _PairSum.apply(weight, v, pairs)
 
 
@@ -160,3 +169,26 @@ def _dot(rows: Tensor, table: Tensor, pairs: SparsePairs) -> Tensor:
         *pairs.by_head(num_heads, num_columns),
     )
     return products.view(num_heads, -1)
+
+
+def _gathered_dot(q: Tensor, k: Tensor, pairs: SparsePairs) -> Tensor:
+    """:func:`pair_dot` by operators that ONNX has, with a copy of the gathered rows."""
+    return (_rows(q)[pairs.row] * _columns(k, pairs)).sum(dim=-1).T
+
+
+def _gathered_sum(weight: Tensor, v: Tensor, pairs: SparsePairs) -> Tensor:
+    """:func:`pair_sum` by operators that ONNX has, with a copy of the gathered rows."""
+    batch_size, num_heads, _, channels = v.shape
+    terms = weight.T[..., None] * _columns(v, pairs)
+    sums = terms.new_zeros(pairs.num_rows, num_heads, channels).index_add(0, pairs.row, terms)
+    return sums.view(batch_size, -1, num_heads, channels).transpose(1, 2)
+
+
+def _columns(table: Tensor, pairs: SparsePairs) -> Tensor:
+    """(B, H, K, F) -> (N, H, F): the column of each pair."""
+    return _rows(table)[pairs.sample * table.shape[2] + pairs.column]
+
+
+def _rows(table: Tensor) -> Tensor:
+    """(B, H, R, F) -> (B * R, H, F)."""
+    return table.transpose(1, 2).flatten(0, 1)

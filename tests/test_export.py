@@ -1,0 +1,114 @@
+"""The ONNX files of a detector, against PyTorch, and the example of docs/export.md."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from projects.cmt_aqr.export import TOLERANCE, build_for_export, deviation, export_part, parts_of
+
+pytest.importorskip('onnx', reason='pip install -r requirements/export.txt')
+pytest.importorskip('onnxruntime', reason='pip install -r requirements/export.txt')
+
+TINY = 'configs/cmt_aqr/cmt_aqr_tiny_synthetic.py'
+WEIGHTS = 'projects/cmt_aqr/weights/cmt_aqr_tiny_synthetic_failures.pth'
+
+
+def export(cfg, checkpoint, folder):
+    """The model, after its export with a batch of 2."""
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        model = build_for_export(cfg, str(checkpoint))
+        for name, part in parts_of(model, cfg, batch_size=2).items():
+            export_part(part, folder / f'{name}.onnx')
+    return model
+
+
+def deviations(model, cfg, folder, batch_size):
+    parts = parts_of(model, cfg, batch_size=batch_size)
+    return {name: deviation(part, folder / f'{name}.onnx') for name, part in parts.items()}
+
+
+@pytest.fixture(scope='module')
+def exported(repo_root, tmp_path_factory):
+    """Model, config and folder of the shipped router, exported."""
+    folder = tmp_path_factory.mktemp('onnx')
+    cfg = Config.fromfile(repo_root / TINY)
+    return export(cfg, repo_root / WEIGHTS, folder), cfg, folder
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])  # exported with 2
+def test_tiny_model_is_equal_for_any_batch(exported, batch_size):
+    found = deviations(*exported, batch_size)
+    assert set(found) == {'bev', 'images', 'head'}
+    assert max(found.values()) <= TOLERANCE
+
+
+def test_a_wrong_part_deviates(exported):
+    model, cfg, folder = exported
+    part = parts_of(model, cfg, batch_size=1)['head']
+    with torch.no_grad():
+        linear = model.pts_bbox_head.router.aqr_weight_generator.to_weight['lidar']
+        linear.bias += 0.1
+        assert deviation(part, folder / 'head.onnx') > TOLERANCE
+        linear.bias -= 0.1
+
+
+def test_a_sensor_alone_has_no_part_of_the_other(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    del cfg.model['img_backbone'], cfg.model['img_neck']
+    cfg.model.pts_bbox_head.modalities = ['lidar']
+    model = MODELS.build(cfg.model).eval()
+    parts = parts_of(model, cfg, batch_size=2)
+    assert {name: [*part.inputs] for name, part in parts.items()} == {
+        'bev': ['encoded'],
+        'head': ['bev'],
+    }
+    boxes, scores = parts['head'].module(parts['head'].inputs['bev'])
+    assert boxes.shape[:2] == scores.shape[:2] == (2, model.pts_bbox_head.num_query)
+
+
+def test_the_example_of_the_page_finds_the_boxes_of_the_model(
+    repo_root, exported, synthetic_root, tmp_path, monkeypatch
+):
+    model, _, folder = exported
+    for name, target in (
+        ('configs', repo_root / 'configs'),
+        ('projects', repo_root / 'projects'),
+        ('data/synthetic_nuscenes', synthetic_root),
+        ('work_dirs/onnx', folder),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    page = (repo_root / 'docs/export.md').read_text()
+    Path('example.py').write_text(re.search(r'```python\n(.*?)```', page, re.DOTALL).group(1))
+    example = runpy.run_path('example.py')
+
+    with torch.no_grad():
+        (sample,) = model.test_step(example['batch'])
+    expected = sample.pred_instances_3d
+    count = len(example['best'])
+    assert count > 0
+    torch.testing.assert_close(
+        torch.tensor([score for score, _, _ in example['best']]), expected.scores_3d[:count]
+    )
+    names = [example['cfg'].class_names[label] for label in expected.labels_3d[:count]]
+    assert [name for _, name, _ in example['best']] == names
+
+
+@pytest.mark.slow
+def test_r50_is_equal(repo_root, reference, tmp_path):
+    cfg = Config.fromfile(
+        repo_root / 'configs/cmt_aqr/cmt_aqr_voxel0100_r50_800x320_cbgs_failures.py'
+    )
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        model = MODELS.build(cfg.model)
+    runpy.run_path(str(reference / 'fill.py'))['fill_state_dict'](model, 0)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'r50.pth')
+    model = export(cfg, tmp_path / 'r50.pth', tmp_path)
+    assert max(deviations(model, cfg, tmp_path, batch_size=1).values()) <= TOLERANCE
