@@ -26,7 +26,14 @@ PAGE = REPO_ROOT / 'docs' / 'configuration.md'
 PACKAGE = projects.cmt_aqr.__name__
 # Sections with the modules of the package that they document; the first match counts.
 SECTIONS = {
-    'Detector': ('detector', 'data_preprocessor', 'grid_mask', 'backbones', 'necks'),
+    'Detector': (
+        'detector',
+        'layer_trials',
+        'data_preprocessor',
+        'grid_mask',
+        'backbones',
+        'necks',
+    ),
     'Head, decoder and losses': (
         'head',
         'task_head',

@@ -22,6 +22,7 @@ if compat.is_installed('mmdet3d'):
         grid_mask,
         head,
         hooks,
+        layer_trials,
         matching,
         necks,
         planning,

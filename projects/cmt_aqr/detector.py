@@ -16,6 +16,7 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
+from .auxiliary_losses import take_auxiliary_losses
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
 from .grid import fit_encoder, fit_head, range_of
 from .head import HeadOutput
@@ -231,7 +232,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         batch_inputs_dict: Mapping,
         batch_data_samples: Sequence[Det3DDataSample],
     ) -> dict[str, Tensor]:
-        """Losses of a batch, see :meth:`CmtHead.loss`.
+        """Losses of a batch, see :meth:`CmtHead.loss`, and auxiliary losses of other parts.
 
         Raises:
             FloatingPointError: an output is not finite; the message names the batch's samples.
@@ -245,6 +246,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         try:
             health = batch_inputs_dict.get('health')
             losses = self.pts_bbox_head.loss(*features, batch_data_samples, health=health)
+            losses.update(take_auxiliary_losses(self))
         except FloatingPointError as error:
             samples = ', '.join(sample_names(batch_data_samples))
             raise FloatingPointError(f'{error}\nsamples: {samples}') from error

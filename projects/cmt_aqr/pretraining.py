@@ -22,6 +22,7 @@ from mmdet3d.structures import BaseInstance3DBoxes, Det3DDataSample
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .auxiliary_losses import take_auxiliary_losses
 from .freezing import build_freezable
 from .geometry import token_pixels
 from .required_hooks import RequiresHooks
@@ -216,12 +217,14 @@ class ImageTokenPretrainer(RequiresHooks, Base3DDetector):
 
         Returns:
             ``loss_token_box``, ``loss_token_background``, ``loss_token_depth``; ``box_accuracy``,
-            ``background_accuracy`` (0 if the batch has no such token), ``log_depth_error``.
+            ``background_accuracy`` (0 if the batch has no such token), ``log_depth_error``; and
+            auxiliary losses of backbone and neck.
         """
         maps = self.extract_feat(batch_inputs_dict)
         image_shape = tuple(batch_inputs_dict['imgs'].shape[-2:])
         targets = self._targets(batch_data_samples, maps, image_shape)
-        return self._losses(*self._read(maps), targets)
+        losses = self._losses(*self._read(maps), targets)
+        return {**losses, **take_auxiliary_losses(self)}
 
     def predict(self, *args, **kwargs) -> None:
         """Not available.

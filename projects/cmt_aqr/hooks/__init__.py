@@ -1,6 +1,7 @@
 """Hooks for mmengine's Runner."""
 
 from .bias_scale_hook import BiasScaleHook
+from .choice_log_hook import ChoiceLogHook
 from .data_fit_hook import DataFitHook
 from .draw_index_hook import DrawIndexHook
 from .epoch_seed_hook import EpochSeedHook
@@ -13,6 +14,7 @@ from .visualization_hook import FedVisualizationHook
 
 __all__ = [
     'BiasScaleHook',
+    'ChoiceLogHook',
     'DataFitHook',
     'DrawIndexHook',
     'EpochSeedHook',
