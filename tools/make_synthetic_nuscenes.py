@@ -59,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=defaults.ignored_objects,
         help='objects per scene of classes that are annotated but not scored, such as animals',
     )
+    parser.add_argument('--world', default=defaults.world, help='plain (default) or streets')
     parser.add_argument('--workers', type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument(
         '--overwrite', action='store_true', help='replace a database made by this tool'
@@ -82,6 +83,7 @@ def main(args: argparse.Namespace) -> None:
             image_size=tuple(args.image_size),
             draw_distance=args.draw_distance,
             ignored_objects=args.ignored_objects,
+            world=args.world,
         )
         out = make_database(args.out, settings, workers=args.workers, overwrite=args.overwrite)
     print(f'made {out}')

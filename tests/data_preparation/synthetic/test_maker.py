@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -34,9 +35,11 @@ def digest(root: Path) -> dict[str, str]:
     }
 
 
-def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
-    one = digest(make_database(tmp_path / 'one', SMALL))
-    two = digest(make_database(tmp_path / 'two', SMALL, workers=2))
+@pytest.mark.parametrize('world', ['plain', 'streets'])
+def test_same_seed_same_bytes_whatever_the_workers(tmp_path, world):
+    settings = replace(SMALL, world=world)
+    one = digest(make_database(tmp_path / 'one', settings))
+    two = digest(make_database(tmp_path / 'two', settings, workers=2))
     assert one == two
     # 13 tables, map, settings; 2 scenes of 2 keyframes of 7 sensors and one sweep.
     assert len(one) == 13 + 2 + 2 * 2 * (7 + 1)
@@ -152,6 +155,7 @@ def test_foreign_folder_is_never_overwritten(tmp_path):
         (dict(image_size=(0, 100)), 'image_size must be'),
         (dict(draw_distance=float('nan')), 'draw_distance must be'),
         (dict(ignored_objects=21), 'ignored_objects must be 0 to 20, got 21'),
+        (dict(world='mars'), "world must be one of plain, streets, got 'mars'"),
     ],
 )
 def test_wrong_settings(setting, message):

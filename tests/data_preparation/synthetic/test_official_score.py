@@ -52,6 +52,11 @@ def score_ground_truth(root: Path, version: str, split: str, out: Path) -> tuple
     [
         (DatabaseSettings(train_scenes=1, sweeps=0, image_size=(64, 36)), 'mini_val', 15),
         (
+            DatabaseSettings(train_scenes=1, sweeps=0, image_size=(64, 36), world='streets'),
+            'mini_val',
+            1,
+        ),
+        (
             DatabaseSettings(
                 version='v1.0-trainval',
                 train_scenes=1,
@@ -65,7 +70,7 @@ def score_ground_truth(root: Path, version: str, split: str, out: Path) -> tuple
             50,
         ),
     ],
-    ids=['mini', 'trainval'],
+    ids=['mini', 'streets', 'trainval'],
 )
 def test_ground_truth_scores_full_marks(settings, split, least, tmp_path):
     root = make_database(tmp_path / 'data', settings)

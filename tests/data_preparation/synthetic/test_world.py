@@ -46,8 +46,8 @@ def test_ignored_objects_change_nothing_else(seed, scenes):
     scene = sample_scene(rng, TIMES, draw_distance=24.0, ignored_objects=3)
     count = len(without.actors)
     assert pickle.dumps(scene.actors[:count]) == pickle.dumps(without.actors)
-    assert pickle.dumps((scene.path, scene.light, scene.sky, scene.haze, scene.ground)) == (
-        pickle.dumps((without.path, without.light, without.sky, without.haze, without.ground))
+    assert pickle.dumps((scene.path, scene.weather)) == pickle.dumps(
+        (without.path, without.weather)
     )
     ignored = [actor.kind for actor in scene.actors[count:]]
     assert ignored == list(IGNORED_CLASSES)

@@ -11,22 +11,24 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from .paint import face_light, surface_colours
+from .actors import Visible
+from .paint import face_light
 from .raycast import EDGES, Box, cast, rotate_z
 from .rig import CAMERAS, CameraMount
-from .world import Scene, Visible
+from .street import Scene
 
 # Depth of the near plane at which boxes are clipped, metres.
 NEAR = 0.05
-# Standard deviation of the sensor noise, of a full scale of 1.
-NOISE = 0.018
 # Ground texture: cells per side of its period, metres per cell, cells per soft patch, contrast.
 TEXTURE_CELLS = 256
 TEXTURE_CELL = 0.25
 PATCH_CELLS = 16
 TEXTURE_CONTRAST = 0.15
-# Distance at which the ground has the colour of the haze, metres.
-HAZE_DISTANCE = 80.0
+# At night: brightness of the ego's headlamps, the distance at which it falls to 1/e in metres, and
+# half the width of the beam as a share of the distance.
+HEADLIGHT, HEADLIGHT_REACH, HEADLIGHT_SPREAD = 0.7, 16.0, 0.45
+# Brightness of lamps, whatever the light.
+GLOW = 0.9
 # Owner of a pixel of sky or ground.
 NOBODY = -1
 
@@ -115,6 +117,8 @@ class Camera:
 
     def window(self, box: Box) -> Window | None:
         """Returns the smallest window that contains the part of a box before the camera, if any."""
+        if self._misses(box):
+            return None
         corners = np.stack([((box.corners() - self.origin) * a).sum(1) for a in self.axes], axis=1)
         ends = corners[EDGES]
         depth = ends[..., 2]
@@ -130,6 +134,13 @@ class Camera:
         if (low >= high).any():
             return None
         return Window(int(low[1]), int(high[1]), int(low[0]), int(high[0]))
+
+    def _misses(self, box: Box) -> bool:
+        """Whether the ball around a box lies behind the camera or beside its field of view."""
+        x, _, z = self.axes @ (box.centre - self.origin)
+        radius = np.sqrt(np.square(box.size).sum()) / 2
+        slope = self.width / 2 / self.intrinsic[0, 0]
+        return z < NEAR - radius or abs(x) - z * slope > radius * np.sqrt(1 + slope**2)
 
     def render(
         self, view: 'View', objects: Sequence[Visible], counts: PixelCounts
@@ -182,10 +193,12 @@ class Camera:
         local_rays = rotate_z(rays, -item.box.yaw)
         start = rotate_z(self.origin - ground, -item.box.yaw)
         local = start + pixels.depth[mine][:, None] * local_rays
-        sign = -np.sign(local_rays[np.arange(len(axis)), axis])
-        light = face_light(axis, sign, item.box.yaw, view.light)
-        colours = surface_colours(item.actor, part, axis, local) * light[:, None]
-        pixels.image[mine] = colours * view.scene.exposure
+        side = -np.sign(local_rays[np.arange(len(axis)), axis])
+        light = face_light(axis, side, item.box.yaw, view.light) * view.scene.weather.exposure
+        light += view.headlight(self.origin[:2] + pixels.depth[mine][:, None] * rays[:, :2])
+        colours, glow = item.actor.paint(part, axis, side, local)
+        light[glow] = np.maximum(light[glow], GLOW)
+        pixels.image[mine] = colours * light[:, None]
         return int(mine.sum())
 
 
@@ -205,31 +218,39 @@ class View:
     def __init__(self, scene: Scene, time: float, texture: np.ndarray):
         self.scene, self.texture = scene, texture
         self.ego = scene.path.poses(np.array([time]))[0]
-        self.light = rotate_z(scene.light, -self.ego[2])
+        self.light = rotate_z(scene.weather.light, -self.ego[2])
 
     def background(self, camera: Camera) -> np.ndarray:
         """(H, W, 3) float32 RGB of sky and ground, 0 to 1."""
-        scene = self.scene
+        weather = self.scene.weather
         image = np.empty((camera.height, camera.width, 3), np.float32)
         sky = ~np.isfinite(camera.ground_depth)
         rays = camera.rays[sky]
         height = np.minimum(3 * rays[:, 2:] / np.hypot(rays[:, :1], rays[:, 1:2]), 1)
-        image[sky] = (scene.haze + height * (scene.sky - scene.haze)) * scene.exposure
+        image[sky] = (weather.haze + height * (weather.sky - weather.haze)) * weather.exposure
         depth = camera.ground_depth[~sky][:, None]
         place = camera.origin[:2].astype(np.float32) + depth * camera.rays[~sky][:, :2]
-        haze = np.minimum(depth / HAZE_DISTANCE, 1) ** 2
-        ground = scene.ground * self._grain(place)[:, None] * scene.exposure
-        image[~sky] = ground + haze * (scene.haze * scene.exposure - ground)
+        haze = np.minimum(depth / weather.haze_distance, 1) ** 2
+        ground = self._ground(place) * (weather.exposure + self.headlight(place))[:, None]
+        image[~sky] = ground + haze * (weather.haze * weather.exposure - ground)
         return image
 
-    def _grain(self, place: np.ndarray) -> np.ndarray:
-        """(N,) texture, fixed in the global frame, at places (N, 2) in the ego frame."""
-        cos, sin = np.cos(self.ego[2]), np.sin(self.ego[2])
+    def headlight(self, place: np.ndarray) -> np.ndarray:
+        """(N,) brightness of the ego's headlamps at places (N, 2) in the ego frame; 0 by day."""
+        if not self.scene.weather.night:
+            return np.zeros(len(place), np.float32)
+        x, y = place[:, 0], np.abs(place[:, 1])
+        beam = np.clip(1.5 - y / (np.maximum(x, 0.1) * HEADLIGHT_SPREAD), 0, 1) * (x > 0)
+        return HEADLIGHT * beam * np.exp(-np.maximum(x, 0) / HEADLIGHT_REACH)
+
+    def _ground(self, place: np.ndarray) -> np.ndarray:
+        """(N, 3) colours of the ground, fixed in the global frame, at (N, 2) in the ego frame."""
+        cos, sin = np.float32(np.cos(self.ego[2])), np.float32(np.sin(self.ego[2]))
         x = self.ego[0] + cos * place[:, 0] - sin * place[:, 1]
         y = self.ego[1] + sin * place[:, 0] + cos * place[:, 1]
-        cells = np.stack([x, y]) / TEXTURE_CELL
-        column, row = np.clip(cells, -1e6, 1e6).astype(np.int64) % len(self.texture)
-        return self.texture[row, column]
+        points = np.clip(np.stack([x, y], axis=-1), -1e6, 1e6)
+        column, row = (points / TEXTURE_CELL).astype(np.int32).T % len(self.texture)
+        return self.scene.ground(points) * self.texture[row, column][:, None]
 
 
 def ground_texture(rng: np.random.Generator) -> np.ndarray:
@@ -244,10 +265,10 @@ def ground_texture(rng: np.random.Generator) -> np.ndarray:
     return (1 + fine + soft).astype(np.float32)
 
 
-def develop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def develop(image: np.ndarray, noise_level: float, rng: np.random.Generator) -> np.ndarray:
     """Adds sensor noise to an image (H, W, 3) in 0 to 1 and quantises it to uint8."""
     noise = rng.standard_normal(image.shape, dtype=np.float32)
-    return ((image + NOISE * noise).clip(0, 1) * 255).round().astype(np.uint8)
+    return ((image + noise_level * noise).clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def make_cameras(width: int, height: int) -> list[Camera]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .actors import Visible
 from .raycast import Box, cast
 from .rig import LIDAR
-from .world import Visible
+from .weather import Weather
 
 BEAMS = 32
 # Elevation of ring 0 and of the last ring, degrees.
@@ -17,6 +18,8 @@ LOWEST, HIGHEST = -30.67, 10.67
 # Mean intensity of the ground, 0 to 255.
 GROUND_INTENSITY = 12.0
 GROUND = -1
+# Intensity of spray, mean number of patches of it, and their width in metres.
+SPRAY_INTENSITY, SPRAY_PATCHES, SPRAY_WIDTH = 4.0, 14, 2.0
 
 
 class Lidar:
@@ -27,7 +30,6 @@ class Lidar:
         beams: number of rings.
         max_range: range of the farthest returns, metres.
         range_noise: standard deviation along the ray, metres.
-        dropout: share of returns lost at random.
     """
 
     def __init__(
@@ -37,9 +39,8 @@ class Lidar:
         beams: int = BEAMS,
         max_range: float = 60.0,
         range_noise: float = 0.015,
-        dropout: float = 0.03,
     ):
-        self.max_range, self.range_noise, self.dropout = max_range, range_noise, dropout
+        self.max_range, self.range_noise = max_range, range_noise
         self.elevation = np.radians(np.linspace(LOWEST, HIGHEST, beams))
         self.step = 2 * np.pi / azimuths
         azimuth = (np.arange(azimuths) + 0.5) * self.step
@@ -58,17 +59,18 @@ class Lidar:
         self.to_lidar = LIDAR.rotation.inverse.rotation_matrix.round().astype(np.float32)
 
     def sweep(
-        self, objects: Sequence[Visible], rng: np.random.Generator
+        self, objects: Sequence[Visible], weather: Weather, rng: np.random.Generator
     ) -> tuple[np.ndarray, dict[int, int]]:
         """Records one turn.
 
         Args:
-            objects: objects within the draw distance, with boxes in the ego frame.
+            objects: actors in range, with boxes in the ego frame.
+            weather: weather of the scene.
             rng: generator of the noise.
 
         Returns:
             Points (N, 5) float32: x, y, z in the LiDAR frame in metres, intensity 0 to 255, ring 0
-            to 31 (0 lowest), column by column; and the number of points on each object by index.
+            to 31 (0 lowest), column by column; and the number of points on each actor by index.
         """
         distance, owner = self.ground.copy(), np.full(self.ground.shape, GROUND)
         reflectivity = np.full(self.ground.shape, GROUND_INTENSITY)
@@ -84,10 +86,36 @@ class Lidar:
             owner[place], reflectivity[place] = item.index, item.actor.reflectivity
         noisy = distance + self.range_noise * rng.standard_normal(distance.shape)
         intensity = np.clip(reflectivity * rng.normal(1.0, 0.15, distance.shape), 0, 255)
-        kept = (distance < self.max_range) & (rng.random(distance.shape) >= self.dropout)
+        loss = weather.lidar_loss + weather.lidar_fade * np.minimum(distance / self.max_range, 1)
+        kept = (distance < self.max_range) & (rng.random(distance.shape) >= loss)
+        if weather.spray:
+            ghosts = self._spray(noisy, weather.spray, rng)
+            owner[ghosts], intensity[ghosts], kept[ghosts] = GROUND, SPRAY_INTENSITY, True
         points = self._points(noisy, intensity, kept)
         indices, counts = np.unique(owner[kept & (owner != GROUND)], return_counts=True)
         return points, dict(zip(indices.tolist(), counts.tolist(), strict=True))
+
+    def _spray(
+        self, distance: np.ndarray, share: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Shortens rays, in place, that return from patches of spray; returns their indices.
+
+        Spray hangs over the road near the ego vehicle, in patches of some metres, below a metre.
+        """
+        count = rng.poisson(SPRAY_PATCHES)
+        bearing, middle = rng.uniform(-np.pi, np.pi, count), rng.uniform(3.0, 14.0, count)
+        patches = np.zeros(distance.shape, bool)
+        for angle, reach in zip(bearing, middle, strict=True):
+            width = max(int(SPRAY_WIDTH / reach / self.step), 1)
+            columns = (int(angle / self.step) + np.arange(width)) % distance.shape[1]
+            depth = reach + rng.normal(0, 0.7, (len(distance), width))
+            height = self.origin[2] + depth * np.sin(self.elevation)[:, None]
+            hit = (height > 0) & (height < 1.0) & (rng.random(depth.shape) < share)
+            hit &= (depth > 2.0) & (depth < distance[:, columns])
+            rows, places = np.nonzero(hit)
+            distance[rows, columns[places]] = depth[rows, places]
+            patches[rows, columns[places]] = True
+        return np.nonzero(patches)
 
     def _points(self, distance: np.ndarray, intensity: np.ndarray, kept: np.ndarray) -> np.ndarray:
         columns, rings = np.nonzero(kept.T)

@@ -26,6 +26,7 @@ SPLITS = {
     'v1.0-mini': (splits.mini_train, splits.mini_val),
     'v1.0-trainval': (splits.train, splits.val),
 }
+WORLDS = ('plain', 'streets')
 SETTINGS_FILE = 'synthetic.json'
 MAP_METRES = 600
 MAP_PIXELS_PER_METRE = 10
@@ -44,6 +45,7 @@ class DatabaseSettings:
         image_size: width and height of the images, pixels.
         draw_distance: distance from the ego beyond which no objects exist, metres.
         ignored_objects: maximum number of objects of unscored classes per scene.
+        world: ``plain``, in which the shipped weights were trained, or ``streets``.
 
     Raises:
         ValueError: a value is out of its range.
@@ -58,8 +60,11 @@ class DatabaseSettings:
     image_size: tuple[int, int] = (352, 198)
     draw_distance: float = 24.0
     ignored_objects: int = 0
+    world: str = 'plain'
 
     def __post_init__(self):
+        if self.world not in WORLDS:
+            raise ValueError(f'world must be one of {", ".join(WORLDS)}, got {self.world!r}')
         if self.version not in SPLITS:
             raise ValueError(f'version must be one of {", ".join(SPLITS)}, got {self.version!r}')
         for name, official in zip(
@@ -105,6 +110,7 @@ class DatabaseSettings:
                 image_size=self.image_size,
                 draw_distance=self.draw_distance,
                 ignored_objects=self.ignored_objects,
+                world=self.world,
                 folder=folder,
             )
             for split, names in self.scene_names().items()

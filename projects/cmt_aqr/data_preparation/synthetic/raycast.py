@@ -70,14 +70,15 @@ def cast(origin: np.ndarray, directions: np.ndarray, box: Box) -> Hits:
         Hits of the shape of ``directions`` without its last axis.
     """
     start = rotate_z(np.asarray(origin, float) - box.centre, -box.yaw).astype(np.float32)
-    rays = rotate_z(directions.astype(np.float32, copy=False), -box.yaw)
+    cos, sin = np.float32(np.cos(box.yaw)), np.float32(np.sin(box.yaw))
+    x, y, z = (directions[..., i].astype(np.float32, copy=False) for i in range(3))
     half = (np.asarray(box.size) / 2).astype(np.float32)
-    enter = np.full(rays.shape[:-1], -np.inf, np.float32)
-    leave = np.full(rays.shape[:-1], np.inf, np.float32)
-    axis = np.zeros(rays.shape[:-1], np.int8)
-    for i in range(3):
-        ray = np.where(np.abs(rays[..., i]) < _PARALLEL, _PARALLEL, rays[..., i])
-        middle, reach = -start[i] / ray, half[i] / np.abs(ray)
+    enter = np.full(x.shape, -np.inf, np.float32)
+    leave = np.full(x.shape, np.inf, np.float32)
+    axis = np.zeros(x.shape, np.int8)
+    for i, ray in enumerate((cos * x + sin * y, cos * y - sin * x, z)):
+        inverse = 1 / np.where(np.abs(ray) < _PARALLEL, _PARALLEL, ray)
+        middle, reach = -start[i] * inverse, half[i] * np.abs(inverse)
         near = middle - reach
         axis[near > enter] = i
         np.maximum(enter, near, out=enter)

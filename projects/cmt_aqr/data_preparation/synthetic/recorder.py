@@ -6,9 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .actors import Visible
 from .cameras import PixelCounts, View, develop, ground_texture, make_cameras
 from .lidar import Lidar
 from .rig import CAMERAS, LIDAR
+from .street import Scene
+from .street import sample_scene as sample_street
 from .tables import (
     Tables,
     calibrated_sensor,
@@ -17,7 +20,7 @@ from .tables import (
     visibility_token,
     yaw_quaternion,
 )
-from .world import Scene, Visible, sample_scene
+from .world import sample_scene as sample_plain
 
 KEYFRAME_SECONDS = 0.5
 # microseconds, as all timestamps of nuScenes
@@ -39,6 +42,7 @@ class SceneTask:
         image_size: width and height, pixels.
         draw_distance: metres.
         ignored_objects: objects of ignored classes in the scene.
+        world: a name in :data:`.maker.WORLDS`.
         folder: data root to write into.
     """
 
@@ -49,6 +53,7 @@ class SceneTask:
     image_size: tuple[int, int]
     draw_distance: float
     ignored_objects: int
+    world: str
     folder: Path
 
     def rng(self, *purpose: int) -> np.random.Generator:
@@ -62,7 +67,8 @@ class SceneTask:
 
     def make_scene(self) -> Scene:
         """Returns the layout of the scene."""
-        return sample_scene(
+        sample = sample_street if self.world == 'streets' else sample_plain
+        return sample(
             self.rng(0),
             self.keyframe_times,
             draw_distance=self.draw_distance,
@@ -115,7 +121,9 @@ class _Recorder:
         """Records the sweeps before a keyframe, also before the first one."""
         for i in range(1, self.task.sweeps + 1):
             time = (keyframe - 1 + i / (self.task.sweeps + 1)) * KEYFRAME_SECONDS
-            points, _ = self.lidar.sweep(self.scene.visible(time), self.task.rng(2, keyframe, i))
+            points, _ = self.lidar.sweep(
+                self.scene.visible(time), self.scene.weather, self.task.rng(2, keyframe, i)
+            )
             self._record_lidar(keyframe, time, points, key=False)
 
     def _record_keyframe(self, keyframe: int) -> None:
@@ -129,14 +137,14 @@ class _Recorder:
             )
         )
         rng = self.task.rng(2, keyframe, 0)
-        points, point_counts = self.lidar.sweep(objects, rng)
+        points, point_counts = self.lidar.sweep(objects, self.scene.weather, rng)
         self._record_lidar(keyframe, time, points, key=True)
         view, pixels = View(self.scene, time, self.texture), PixelCounts()
         for camera in self.cameras:
             image, _ = camera.render(view, objects, pixels)
             path = self._add_data(camera.mount.channel, keyframe, time, key=True)
-            _write_jpeg(path, develop(image, rng))
-        for item in objects:
+            _write_jpeg(path, develop(image, self.scene.weather.noise, rng))
+        for item in (item for item in objects if item.actor.annotated):
             self._annotate(item, keyframe, time, point_counts.get(item.index, 0), pixels)
 
     def _record_lidar(self, keyframe: int, time: float, points: np.ndarray, *, key: bool) -> None:
@@ -179,7 +187,8 @@ class _Recorder:
         self, item: Visible, keyframe: int, time: float, points: int, pixels: PixelCounts
     ) -> None:
         actor = item.actor
-        x, y = actor.positions(np.array([time]))[0]
+        x, y, yaw = actor.track.poses(np.array([time]))[0]
+        attribute = actor.attribute(time)
         length, width, height = map(float, actor.size)
         instance = token('instance', self.task.name, item.index)
         self.annotations.append(
@@ -188,10 +197,10 @@ class _Recorder:
                 sample_token=self._sample_token(keyframe),
                 instance_token=instance,
                 visibility_token=visibility_token(pixels.share(item.index)),
-                attribute_tokens=[token('attribute', actor.attribute)] if actor.attribute else [],
+                attribute_tokens=[token('attribute', attribute)] if attribute else [],
                 translation=[float(x), float(y), height / 2],
                 size=[width, length, height],
-                rotation=yaw_quaternion(actor.yaw),
+                rotation=yaw_quaternion(yaw),
                 num_lidar_pts=points,
                 num_radar_pts=0,
             )
@@ -201,6 +210,8 @@ class _Recorder:
         """Links the annotations of each object and returns the records of instances."""
         instances = []
         for index, actor in enumerate(self.scene.actors):
+            if not actor.annotated:
+                continue
             instance = token('instance', self.task.name, index)
             track = [a for a in self.annotations if a['instance_token'] == instance]
             link(track)
@@ -223,7 +234,7 @@ class _Recorder:
             first_sample_token=self.samples[0]['token'],
             last_sample_token=self.samples[-1]['token'],
             name=self.task.name,
-            description='Synthetic: boxes on a plane, made by a ray caster.',
+            description=self.scene.description,
         )
 
     def _log_record(self) -> dict:

@@ -8,11 +8,14 @@ Frames: global and ego have z up and the ground at z = 0; all rotations are yaws
 import colorsys
 from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from .paint import PATTERNS, Paint
 from .raycast import Box
 from .taxonomy import CLASSES, IGNORED_CLASSES, Look, ObjectClass, Part
+from .weather import Weather
 
 # Margin between the annotated box and the solid on every side except the ground, metres. As with
 # human annotators, points with range noise then stay inside the box.
@@ -41,6 +44,8 @@ MEAN_COUNT = (14.0, 16.0)
 TOP_COUNT = 18
 # Number of objects drawn for a scene before it may miss the target.
 TRIES = 600
+GLASS = np.array([0.16, 0.19, 0.23])
+RIDER_SHADE = 0.75
 # Number of places tried for an object of an ignored class.
 IGNORED_TRIES = 50
 
@@ -88,15 +93,20 @@ class Actor:
     reflectivity: float
     base: np.ndarray
     accent: np.ndarray
+    annotated: ClassVar[bool] = True
+
+    @property
+    def track(self) -> 'Actor':
+        """The object itself, which has the poses of a track."""
+        return self
 
     @property
     def moving(self) -> bool:
         """Whether the object moves during the scene."""
         return self.speed > 0
 
-    @property
-    def attribute(self) -> str:
-        """nuScenes attribute; empty if the class has none."""
+    def attribute(self, time: float) -> str:
+        """Returns the nuScenes attribute, the same at any time; empty if the class has none."""
         return self.kind.moving_attribute if self.moving else self.kind.still_attribute
 
     @property
@@ -111,6 +121,26 @@ class Actor:
         """(T, 2) global centres at (T,) times in seconds."""
         heading = np.array([np.cos(self.yaw), np.sin(self.yaw)])
         return self.start + self.speed * np.asarray(times, float)[..., None] * heading
+
+    def poses(self, times: np.ndarray) -> np.ndarray:
+        """(T, 3) global x, y and yaw at (T,) times in seconds."""
+        positions = self.positions(times)
+        yaw = np.full((*positions.shape[:-1], 1), self.yaw)
+        return np.concatenate([positions, yaw], axis=-1)
+
+    def paint(
+        self, part: np.ndarray, axis: np.ndarray, side: np.ndarray, local: np.ndarray
+    ) -> Paint:
+        """Returns the colours of points on the object, see :func:`.paint.paint_surface`."""
+        look = self.kind.look
+        u = np.where(axis == 0, local[:, 1], local[:, 0])
+        v = np.where(axis == 2, local[:, 1], local[:, 2])
+        accent = PATTERNS[look.pattern](u, v, local[:, 2] / self.size[2], look.period)
+        colours = np.where(accent[:, None], self.accent, self.base)
+        roles = np.array([p.role for p in self.parts])[part]
+        colours[roles == 'glass'] = GLASS
+        colours[roles == 'rider'] *= RIDER_SHADE
+        return Paint(colours, np.zeros(len(colours), bool))
 
     def solid_boxes(self, box: Box) -> list[Box]:
         """Returns the cuboids of the object, by its annotated box in any frame."""
@@ -143,19 +173,20 @@ class Scene:
         path: path of the ego vehicle.
         actors: all objects of the scene.
         draw_distance: distance from the ego beyond which objects do not exist, metres.
-        light: (3,) unit vector towards the sun, global.
-        exposure: factor of the brightness.
-        ground, sky, haze: (3,) RGB colours of the ground, the zenith and the horizon, 0 to 1.
+        weather: light, and colours of the sky.
+        ground_colour: (3,) RGB, 0 to 1.
     """
 
     path: EgoPath
     actors: tuple[Actor, ...]
     draw_distance: float
-    light: np.ndarray
-    exposure: float
-    ground: np.ndarray
-    sky: np.ndarray
-    haze: np.ndarray
+    weather: Weather
+    ground_colour: np.ndarray
+    description: ClassVar[str] = 'Synthetic: boxes on a plane, made by a ray caster.'
+
+    def ground(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) colours at global points (N, 2), metres."""
+        return np.broadcast_to(self.ground_colour, (len(points), 3))
 
     def in_range(self, times: np.ndarray) -> np.ndarray:
         """(A, T) bool: whether each actor exists at each of the times (T,) in seconds."""
@@ -338,10 +369,12 @@ def _sample_light(rng: np.random.Generator) -> dict:
     bearing, height = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(35, 60))
     level = np.cos(height)
     grey = rng.uniform(0.36, 0.48)
-    return dict(
+    exposure = float(rng.uniform(0.85, 1.1))
+    ground_colour = grey * rng.uniform(0.93, 1.07, size=3)
+    weather = Weather(
         light=np.array([level * np.cos(bearing), level * np.sin(bearing), np.sin(height)]),
-        exposure=float(rng.uniform(0.85, 1.1)),
-        ground=grey * rng.uniform(0.93, 1.07, size=3),
+        exposure=exposure,
         sky=np.array([0.45, 0.62, 0.90]) * rng.uniform(0.85, 1.1, size=3),
         haze=np.array([0.82, 0.86, 0.90]) * rng.uniform(0.92, 1.05),
     )
+    return dict(weather=weather, ground_colour=ground_colour)
