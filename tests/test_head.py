@@ -1,6 +1,7 @@
 """The head against the numbers of the public CMT, and on input that the public code fails on."""
 
 import importlib.util
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -151,6 +152,8 @@ def test_no_input_and_wrong_input_are_refused():
         ({'modalities': ['radar']}, 'radar'),
         ({'modalities': []}, 'one or both'),
         ({'in_channels': None}, 'in_channels'),
+        ({'all_combinations': True, 'modalities': ['lidar']}, 'name both modalities'),
+        ({'all_combinations': True, 'aqr': {}}, 'without a router'),
         ({'final_kernel': 2}, r'final_kernel is 2; it must be one of \(1, 3\)'),
         ({'point_cloud_range': [0, 0, 0, 1, 1, 0]}, 'minimum below its maximum'),
     ],
@@ -278,3 +281,40 @@ def test_layers_of_the_decoder_can_be_frozen():
     assert head.transformer.layers[1].training
     with pytest.raises(ValueError, match=r'transformer \(CmtTransformer\): frozen_stages 3'):
         make_head(transformer={**options, 'frozen_stages': 3})
+
+
+def test_all_combinations_decode_each_modality_as_if_the_other_were_masked():
+    transformer = {**head_config()['transformer'], 'dropout': 0.0}
+    head = make_head(all_combinations=True, denoising=None, transformer=transformer)
+    bev, images, samples = random_batch()
+    metas = [sample.metainfo for sample in samples]
+    output = head(bev, images, metas)
+    assert output.alone.keys() == {'lidar', 'camera'}
+    tokens = head.tokenize(bev, images, batch_cameras(metas, like=images))
+    is_lidar = torch.arange(tokens.features.shape[1]).expand(len(bev), -1) < bev[0, 0].numel()
+    for modality, mask in (('lidar', is_lidar), ('camera', ~is_lidar)):
+        masked_tokens = tokens._replace(token_mask=mask)
+        head.tokenize = Mock(return_value=masked_tokens)
+        (masked,) = head.eval()(bev, images, metas).tasks
+        (found,) = output.alone[modality]
+        for name, value in found.items():
+            torch.testing.assert_close(value, masked[name], atol=1e-4, rtol=1e-4)
+
+
+def test_all_combinations_add_the_same_losses_for_each_modality_in_training_alone():
+    torch.manual_seed(0)
+    batch = random_batch()
+    plain, head = make_head(), make_head(all_combinations=True)
+    torch.manual_seed(1)
+    losses = plain.loss(*batch)
+    torch.manual_seed(1)
+    more = head.loss(*batch)
+    assert more.keys() == {f'{p}{name}' for p in ('', 'lidar.', 'camera.') for name in losses}
+    assert all(torch.equal(more[name], value) for name, value in losses.items())
+    (of_lidar,) = torch.autograd.grad(
+        more['lidar.loss_cls'], head.rv_embedding[0].weight, retain_graph=True
+    )
+    assert of_lidar.abs().sum() > 0  # of the queries, which know their rays
+    bev, images, samples = batch
+    assert head.loss(bev, None, samples).keys() == losses.keys()
+    assert head.eval()(bev, images, [s.metainfo for s in samples]).alone == {}

@@ -40,6 +40,7 @@ from .transformer import (
     CmtTransformer,
     DecoderStates,
     Position,
+    Routing,
     init_local_attention,
     position_mlp,
     ray_code,
@@ -60,6 +61,9 @@ class HeadOutput(NamedTuple):
     """``None`` without a router"""
     states: DecoderStates
     tokens: Tokens
+    alone: dict[str, list[dict[str, Tensor]]]
+    """outputs as ``tasks`` from the tokens of one modality alone, by modality; empty except in
+    training with ``all_combinations``"""
 
 
 @MODELS.register_module()
@@ -86,8 +90,8 @@ class CmtHead(BaseModule):
         wavelengths: longest and shortest wavelength in the embedding of a BEV position, as shares
             of the range; ``None`` takes the released ones, see
             :func:`~projects.cmt_aqr.transformer.position.sine_embedding`.
-        init_local_attention: spread of the position embeddings of each modality, with which
-            cross-attention starts out local, see
+        init_local_attention: spread of the position embeddings of each modality, and optionally
+            ``split_heads``, with which cross-attention starts out local, see
             :func:`~projects.cmt_aqr.transformer.init_local_attention.init_local_attention`; for
             training from scratch. ``None`` starts as the released CMT does.
         branch_channels: width of the regression branches.
@@ -96,6 +100,9 @@ class CmtHead(BaseModule):
             :class:`~projects.cmt_aqr.task_head.SeparateTaskHead`.
         denoising: options of :class:`~projects.cmt_aqr.denoising.DenoisingGenerator`;
             ``None`` trains without denoising queries.
+        all_combinations: in training, also decode the tokens of each modality alone, by the same
+            weights and with losses of their own (``lidar.*``, ``camera.*``): the modality-agnostic
+            decoding of MEFormer (Cha et al., arXiv 2407.19156). Every sample needs a camera then.
         aqr: options of :class:`~projects.cmt_aqr.aqr.router.AdaptiveQueryRouter`, or of a subclass
             that ``type`` names. ``None`` is plain CMT.
         voxel_grid: grid of the voxels; the detector gives it. Needed by the router.
@@ -105,7 +112,8 @@ class CmtHead(BaseModule):
 
     Raises:
         ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range;
-            another ``final_kernel``; a router for one modality.
+            another ``final_kernel``; a router for one modality; ``all_combinations`` with a router
+            or for one modality.
     """
 
     def __init__(
@@ -129,6 +137,7 @@ class CmtHead(BaseModule):
         branch_channels: int = 64,
         final_kernel: int = 1,
         denoising: Mapping | None = None,
+        all_combinations: bool = False,
         aqr: Mapping | None = None,
         voxel_grid: VoxelGrid | None = None,
         float32: bool = True,
@@ -143,6 +152,12 @@ class CmtHead(BaseModule):
         self.depth_num = depth_num
         self.wavelengths = wavelengths
         self.float32 = float32
+        if all_combinations and (aqr is not None or len(modalities) < len(MODALITIES)):
+            raise ValueError(
+                'all_combinations trains a head for LiDAR and cameras without a router: leave out '
+                'aqr, which is trained afterwards, and name both modalities'
+            )
+        self.all_combinations = all_combinations
         num_classes = [len(names) for names in tasks]
         self.num_classes = sum(num_classes)
         self.class_names = tuple(name for names in tasks for name in names)
@@ -229,7 +244,8 @@ class CmtHead(BaseModule):
             directions = F.normalize(torch.randn(1024, 1, 3), dim=-1)
             code = self._ray_code(directions, rays)[:, 0]
             positions.append(Position(self.rv_embedding, code, spread['camera']))
-        init_local_attention(self.transformer, positions)
+        split_heads = spread.get('split_heads', True)
+        init_local_attention(self.transformer, positions, split_heads=split_heads)
 
     def forward(
         self,
@@ -278,17 +294,38 @@ class CmtHead(BaseModule):
             slots = 0 if denoising is None else denoising.slots
             routed = self.router(query_pos, reference, tokens, cameras, slots)
             tokens, routing = routed.tokens, routed.routing
+        decode = partial(
+            self._decode_tokens,
+            reference=reference,
+            query_pos=query_pos,
+            self_attn_mask=denoising and denoising.self_attn_mask(self.num_query),
+            kernel_dtype=kernel_dtype,
+        )
+        (tasks, states), alone = decode(tokens, routing=routing), {}
+        if self.all_combinations and self.training and bev is not None and images is not None:
+            alone = {name: decode(part)[0] for name, part in tokens.by_modality().items()}
+        return HeadOutput(tasks, routed, states, tokens, alone)
+
+    def _decode_tokens(
+        self,
+        tokens: Tokens,
+        *,
+        reference: Tensor,
+        query_pos: Tensor,
+        routing: Routing | None = None,
+        **options: Tensor | torch.dtype | None,
+    ) -> tuple[list[dict[str, Tensor]], DecoderStates]:
+        """Outputs of every task, and the decoder's states; ``options`` are its own."""
         states = self.transformer.decode(
             query_pos,
             tokens=tokens.features,
             token_pos=tokens.position,
-            self_attn_mask=denoising and denoising.self_attn_mask(self.num_query),
             routing=routing,
             token_mask=tokens.token_mask,
-            kernel_dtype=kernel_dtype,
+            **options,
         )
         tasks = [self._place(head(states.hidden), reference) for head in self.task_heads]
-        return HeadOutput(tasks, routed, states, tokens)
+        return tasks, states
 
     @property
     def num_query(self) -> int:
@@ -359,6 +396,9 @@ class CmtHead(BaseModule):
             denoising = self.make_denoising(truth, num_query=self.num_query)
         outputs = self(bev, images, metas, denoising)
         losses = self.losses(outputs.tasks, truth, denoising)
+        for modality, tasks in outputs.alone.items():
+            own = self.losses(tasks, truth, denoising)
+            losses.update({f'{modality}.{name}': loss for name, loss in own.items()})
         if self.router is not None:
             losses.update(self.router.loss(outputs.router, health))
         return losses

@@ -54,6 +54,12 @@ def test_without_a_router_the_attention_is_logged(make_runner):
     assert logged['leverage'] > 0.9
 
 
+def test_decodings_of_one_modality_alone_are_not_counted(make_runner):
+    logged = train_once(RoutingLogHook(), make_runner(make_head()))
+    more = train_once(RoutingLogHook(), make_runner(make_head(all_combinations=True)))
+    assert more['lidar_share'] == pytest.approx(logged['lidar_share'], abs=0.1)
+
+
 def test_the_figures_by_layer_and_head_are_those_of_the_attention(make_runner, tmp_path):
     head = make_head().eval()
     bev, images, samples = random_batch()

@@ -110,3 +110,10 @@ def test_dropout_in_cross_attention_is_refused():
     x = torch.randn(2, 9, 16)
     with pytest.raises(ValueError, match=r'dropout is 0.1; cross-attention drops no weights'):
         attention(x, x, x)
+
+
+def test_the_share_of_groups_of_another_length_is_refused():
+    attention = CrossAttention(32, num_heads=4)
+    groups = TokenGroups.of([3, 4])
+    with pytest.raises(ValueError, match='groups of 7 tokens for 5 keys'):
+        attention.attention_share(torch.randn(1, 2, 32), torch.randn(1, 5, 32), groups)

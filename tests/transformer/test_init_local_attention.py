@@ -29,11 +29,10 @@ def codes(positions):
     return sine_embedding(positions, CHANNELS, WAVELENGTHS)
 
 
-def start(transformer, embeddings):
+def start(transformer, embeddings, **options):
     sample = codes(torch.rand(1024, 2))
-    init_local_attention(
-        transformer, [Position(embedding, sample, 4.0) for embedding in embeddings]
-    )
+    positions = [Position(embedding, sample, 4.0) for embedding in embeddings]
+    init_local_attention(transformer, positions, **options)
 
 
 def attention_near_the_query(transformer, embeddings, layer):
@@ -68,6 +67,14 @@ def test_attention_starts_near_the_query_in_the_heads_of_each_kind(layer):
     other = torch.stack([after[0, 1], after[1, 1], after[2, 0], after[3, 0]])
     assert own.min() > 10 * even
     assert other.max() < own.min()
+
+
+def test_heads_that_are_not_split_start_near_the_query_in_both_kinds():
+    even = 9 / (2 * SIDE * SIDE)
+    transformer, embeddings = make(2)
+    start(transformer, embeddings, split_heads=False)
+    after = attention_near_the_query(transformer, embeddings, 0)
+    assert after.min() > 3 * even
 
 
 def test_spread_and_channels():

@@ -86,3 +86,20 @@ class Tokens(NamedTuple):
     """(B, K), bool, True for the tokens that a sample has; ``None`` for all"""
     layout: TokenLayout
     """where the tokens of each sensor lie"""
+
+    def by_modality(self) -> dict[str, Tokens]:
+        """The tokens of LiDAR alone and of the cameras alone; views of the same memory."""
+        lidar = self.layout.lidar_tokens
+        parts = {
+            'lidar': (slice(0, lidar), self.layout._replace(image=None, num_cameras=0)),
+            'camera': (slice(lidar, None), self.layout._replace(bev=None)),
+        }
+        return {
+            name: Tokens(
+                self.features[:, part],
+                self.position[:, part],
+                None if self.token_mask is None else self.token_mask[:, part],
+                layout,
+            )
+            for name, (part, layout) in parts.items()
+        }

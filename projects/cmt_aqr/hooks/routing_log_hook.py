@@ -69,8 +69,11 @@ class _Watch:
         self._layers = []
 
     def _attended(self, attention: nn.Module, inputs: tuple, options: dict, out: Tensor) -> None:
-        if self._groups is not None:
-            query, key = inputs[:2]
+        if self._groups is None:
+            return
+        query, key = inputs[:2]
+        # The decoding of one modality alone has nothing to share.
+        if key.shape[1] == self._groups.num_tokens:
             share = attention.attention_share(query, key, self._groups, **options).float()
             self._layers.append(share.transpose(0, 1).flatten(1, 2))  # (H, B * Q, 2)
 

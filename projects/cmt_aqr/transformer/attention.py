@@ -126,7 +126,13 @@ class CrossAttention(MultiheadAttention):
 
         The shares of a query add up to 1, except under a gate. The other arguments are those of
         :meth:`forward`.
+
+        Raises:
+            ValueError: the groups have another number of tokens than ``key``; PyTorch's kernels
+                would read beyond the end.
         """
+        if groups.num_tokens != key.shape[1]:
+            raise ValueError(f'groups of {groups.num_tokens} tokens for {key.shape[1]} keys')
         q, k = self.project(query, key)
         membership = groups.one_hot(like=q)  # attention to these values gives the sums of weights
         num_groups = len(groups.sizes)

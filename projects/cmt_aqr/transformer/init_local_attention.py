@@ -26,16 +26,21 @@ class Position(NamedTuple):
 
 
 @torch.no_grad()
-def init_local_attention(transformer: CmtTransformer, positions: Sequence[Position]) -> None:
-    """Initialise every cross-attention to be local, with an equal share of heads for each kind.
+def init_local_attention(
+    transformer: CmtTransformer, positions: Sequence[Position], *, split_heads: bool = True
+) -> None:
+    """Initialise every cross-attention to be local.
 
-    Each kind of position gets its own channels of the embedding, and its heads read only those.
-    Keys are projected as queries are, so that a query and a token at the same place agree. The
-    projections of self-attention shrink by the factor by which the embeddings grow.
+    Each kind of position gets its own channels of the embedding. Keys are projected as queries are,
+    so that a query and a token at the same place agree. The projections of self-attention shrink by
+    the factor by which the embeddings grow.
 
     Args:
         transformer: the decoder.
         positions: the kinds of positions; their number must divide the number of channels.
+        split_heads: whether each kind has heads of its own, which read only its channels. Without,
+            every head reads all channels and weighs the sensors against each other, so that a
+            router can shift the balance.
     """
     for kind, position in enumerate(positions):
         last = position.embedding[-1]
@@ -55,6 +60,7 @@ def init_local_attention(transformer: CmtTransformer, positions: Sequence[Positi
         query.div_(mean_spread)
         key.div_(mean_spread)
         query, key, _ = cross_attention.in_proj_weight.chunk(3)
-        blocks = [torch.ones(len(query) // len(positions), len(query) // len(positions))]
-        query.mul_(torch.block_diag(*blocks * len(positions)))
+        if split_heads:
+            blocks = [torch.ones(len(query) // len(positions), len(query) // len(positions))]
+            query.mul_(torch.block_diag(*blocks * len(positions)))
         key.copy_(query)
