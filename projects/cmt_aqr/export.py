@@ -89,7 +89,8 @@ class Head(nn.Module):
             lidar2img, img2lidar = given['lidar2img'], given['img2lidar']
             every = torch.ones_like(lidar2img[..., 0, 0], dtype=torch.bool)
             cameras = Cameras(lidar2img, img2lidar, every, True, self.image_shape)
-        tasks, router = self.head.compute(given.get('bev'), given.get('images'), cameras=cameras)
+        found = self.head.compute(given.get('bev'), given.get('images'), cameras=cameras)
+        tasks, router = found.tasks, found.router
         boxes = [decode_boxes(self.head.box_coder.join(task)[-1]) for task in tasks]
         outputs = [torch.cat(boxes, dim=1), torch.cat(self._scores(tasks), dim=1)]
         return outputs if router is None else [*outputs, router.weights]

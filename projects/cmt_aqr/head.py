@@ -9,28 +9,21 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from mmcv.cnn import ConvModule
 from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet3d.registry import MODELS, TASK_UTILS
 from mmdet3d.structures import Det3DDataSample
-from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .aqr import TokenLayout, Tokens
+from .aqr import Tokens
 from .aqr.router import AdaptiveQueryRouter, RouterOutput, rename_router
 from .cameras import Cameras, batch_cameras
 from .denoising import DenoisingGenerator, DenoisingQueries
+from .embeddings import MODALITIES, CmtEmbeddings
 from .freezing import build_freezable
 from .geometry import (
     VoxelGrid,
-    bev_grid,
-    check_range,
-    project,
-    token_pixels,
     unit_to_metres,
-    visible_pairs,
 )
 from .matching import GroundTruth, SetCriterion
 from .matching.matcher import TaskOutput
@@ -39,15 +32,9 @@ from .task_head import CLASS_BRANCH, SeparateTaskHead
 from .transformer import (
     CmtTransformer,
     DecoderStates,
-    Position,
     Routing,
-    init_local_attention,
-    position_mlp,
-    ray_code,
-    sine_embedding,
 )
 
-MODALITIES = ('lidar', 'camera')
 BOX_BRANCHES = {'center': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
 
 
@@ -67,7 +54,7 @@ class HeadOutput(NamedTuple):
 
 
 @MODELS.register_module()
-class CmtHead(BaseModule):
+class CmtHead(CmtEmbeddings):
     """One head for LiDAR and cameras, or for either alone.
 
     A head built for both also takes a batch in which one input is missing.
@@ -143,14 +130,16 @@ class CmtHead(BaseModule):
         float32: bool = True,
         init_cfg: Mapping | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        check_range(point_cloud_range)
-        _check_modalities(modalities, in_channels)
-        self.point_cloud_range = tuple(point_cloud_range)
-        self.modalities = tuple(modalities)
-        self.hidden_dim = hidden_dim
-        self.depth_num = depth_num
-        self.wavelengths = wavelengths
+        super().__init__(
+            point_cloud_range=point_cloud_range,
+            modalities=modalities,
+            in_channels=in_channels,
+            hidden_dim=hidden_dim,
+            num_query=num_query,
+            depth_num=depth_num,
+            wavelengths=wavelengths,
+            init_cfg=init_cfg,
+        )
         self.float32 = float32
         if all_combinations and (aqr is not None or len(modalities) < len(MODALITIES)):
             raise ValueError(
@@ -162,7 +151,6 @@ class CmtHead(BaseModule):
         self.num_classes = sum(num_classes)
         self.class_names = tuple(name for names in tasks for name in names)
 
-        self._build_embeddings(in_channels, num_query)
         self._build_decoder(transformer, init_local_attention)
         self._build_task_heads(num_classes, branch_channels, final_kernel)
         self.box_coder = TASK_UTILS.build(box_coder)
@@ -190,7 +178,7 @@ class CmtHead(BaseModule):
             name='pts_bbox_head.transformer',
         )
         if local_spread is not None:
-            self._init_local_attention(local_spread)
+            self.init_local_attention(self.transformer, local_spread)
 
     def _build_task_heads(self, num_classes: list[int], channels: int, final_kernel: int) -> None:
         self.task_heads = nn.ModuleList(
@@ -218,34 +206,6 @@ class CmtHead(BaseModule):
             voxel_grid=voxel_grid,
         )
         return MODELS.build({**given, **options})
-
-    def _build_embeddings(self, in_channels: int | None, num_query: int) -> None:
-        channels = self.hidden_dim
-        if 'lidar' in self.modalities:
-            self.shared_conv = ConvModule(
-                in_channels, channels, kernel_size=3, padding=1, norm_cfg={'type': 'BN2d'}
-            )
-        if 'camera' in self.modalities:
-            self.rv_embedding = position_mlp(3 * self.depth_num, 4 * channels, channels)
-        self.bev_embedding = position_mlp(2 * channels, channels, channels)
-        self.reference_points = nn.Embedding(num_query, 3)
-        nn.init.uniform_(self.reference_points.weight)
-
-    def _init_local_attention(self, spread: Mapping[str, float]) -> None:
-        """Let cross-attention start out local, by random positions of each modality."""
-        positions = []
-        if 'lidar' in self.modalities:
-            code = sine_embedding(torch.rand(1024, 2), self.hidden_dim, self.wavelengths)
-            positions.append(Position(self.bev_embedding, code, spread['lidar']))
-        if 'camera' in self.modalities:
-            # Random rays from the middle of the range represent those of pixels.
-            rays = torch.eye(4).expand(1024, 4, 4).clone()
-            rays[:, :3, 3] = unit_to_metres(torch.full((3,), 0.5), self.point_cloud_range)
-            directions = F.normalize(torch.randn(1024, 1, 3), dim=-1)
-            code = self._ray_code(directions, rays)[:, 0]
-            positions.append(Position(self.rv_embedding, code, spread['camera']))
-        split_heads = spread.get('split_heads', True)
-        init_local_attention(self.transformer, positions, split_heads=split_heads)
 
     def forward(
         self,
@@ -326,53 +286,6 @@ class CmtHead(BaseModule):
         )
         tasks = [self._place(head(states.hidden), reference) for head in self.task_heads]
         return tasks, states
-
-    @property
-    def num_query(self) -> int:
-        """Learned queries."""
-        return self.reference_points.num_embeddings
-
-    def tokenize(
-        self, bev: Tensor | None, images: Tensor | None, cameras: Cameras | None
-    ) -> Tokens:
-        """Flatten the feature maps into one sequence, LiDAR first."""
-        layout = TokenLayout.of(bev, images)
-        features, position = [], []
-        if bev is not None:
-            bev = self.shared_conv(bev)
-            features.append(bev.flatten(2).transpose(1, 2))
-            cells = self._embed_bev(bev_grid(*bev.shape[-2:], like=bev))
-            position.append(cells.expand(bev.shape[0], -1, -1))
-        if images is not None:
-            features.append(images.flatten(3).transpose(2, 3).flatten(1, 2))
-            pixels = token_pixels(*images.shape[-2:], cameras.image_shape, like=cameras.lidar2img)
-            pixels = pixels.expand(*cameras.camera_mask.shape, -1, -1)
-            position.append(self._embed_rays(pixels, cameras.img2lidar).flatten(1, 2))
-        complete = cameras is None or cameras.complete
-        token_mask = None if complete else layout.token_mask(cameras.camera_mask)
-        return Tokens(torch.cat(features, dim=1), torch.cat(position, dim=1), token_mask, layout)
-
-    def reference(self, batch_size: int, denoising: DenoisingQueries | None) -> Tensor:
-        """(B, Q, 3): reference points in the unit range, those of denoising queries first."""
-        learned = self.reference_points.weight.expand(batch_size, -1, -1)
-        if denoising is None:
-            return learned
-        return torch.cat([denoising.reference, learned], dim=1)
-
-    def embed_queries(self, reference: Tensor, cameras: Cameras | None) -> Tensor:
-        """(B, Q, C): embedding of the BEV position, plus those of its rays in all cameras."""
-        reference = inverse_sigmoid(reference).sigmoid()  # clamps it to the range
-        embedded = self._embed_bev(reference)
-        if cameras is None:
-            return embedded
-        points = unit_to_metres(reference, self.point_cloud_range)
-        projection = project(points, cameras.lidar2img, cameras.image_shape)
-        # Only pairs of a camera and a query that it sees are embedded: about one in five.
-        sample, camera, query = visible_pairs(projection, cameras.camera_mask)
-        rays = self._embed_rays(
-            projection.pixels[sample, camera, query][:, None], cameras.img2lidar[sample, camera]
-        )
-        return embedded.index_put((sample, query), rays[:, 0].to(embedded), accumulate=True)
 
     def loss(
         self,
@@ -457,33 +370,3 @@ class CmtHead(BaseModule):
         unit = torch.cat([outputs['center'], outputs['height']], dim=-1) + start
         metres = unit_to_metres(unit.sigmoid(), self.point_cloud_range)
         return {**outputs, 'center': metres[..., :2], 'height': metres[..., 2:]}
-
-    def _embed_bev(self, position: Tensor) -> Tensor:
-        """(..., 2 or 3) in the unit range -> (..., C)."""
-        return self.bev_embedding(sine_embedding(position, self.hidden_dim, self.wavelengths))
-
-    def _embed_rays(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
-        """(..., P, 3) pixels (u, v, 1) -> (..., P, C)."""
-        return self.rv_embedding(self._ray_code(pixels, img2lidar))
-
-    def _ray_code(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
-        return ray_code(
-            pixels, img2lidar, depth_num=self.depth_num, point_cloud_range=self.point_cloud_range
-        )
-
-    def _check_inputs(self, bev: Tensor | None, images: Tensor | None) -> None:
-        given = [n for n, x in zip(MODALITIES, (bev, images), strict=True) if x is not None]
-        if not given or set(given) - set(self.modalities):
-            raise ValueError(
-                f'the head was built for {list(self.modalities)}, but was given {given}'
-            )
-
-
-def _check_modalities(modalities: Sequence[str], in_channels: int | None) -> None:
-    unknown = set(modalities) - set(MODALITIES)
-    if unknown or not modalities:
-        raise ValueError(
-            f'modalities is {list(modalities)}; it must name one or both of {list(MODALITIES)}'
-        )
-    if 'lidar' in modalities and in_channels is None:
-        raise ValueError('in_channels, the channels of the BEV map, is needed with LiDAR')
