@@ -27,7 +27,9 @@ class Comparison(NamedTuple):
         """Error as a share of its limit; infinite for NaN, and for any error if the limit is 0."""
         if self.error == 0:
             return 0.0
-        return self.error / self.allowed if self.allowed and self.error == self.error else math.inf
+        if math.isnan(self.error) or self.allowed == 0:
+            return math.inf
+        return self.error / self.allowed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,18 +27,19 @@ def check_sparse(device: torch.device, *, strided: bool, dtype: torch.dtype) -> 
     indices = torch.stack([torch.randint(n, (1500,)) for n in (2, *GRID)], dim=1).unique(dim=0)
     features = torch.randn(len(indices), CHANNELS_IN).to(device, dtype).requires_grad_()
 
-    def run() -> SparseConvTensor:
+    def run() -> tuple[Tensor, Tensor]:
+        """(2, z, y, x, C), zero at sites without a voxel, and the sites with one (N, 4)."""
         given = SparseConvTensor(features, indices.int().to(device), list(GRID), batch_size=2)
-        return layer(given)
+        out = layer(given)
+        return out.dense().movedim(1, -1), out.indices
 
-    out = run()
-    grid = _on_grid(out)
+    grid, sites = run()
     grad = torch.randn(grid.shape).to(device, dtype)
     found = [grid, *torch.autograd.grad(grid, (features, layer.weight), grad)]
-    expected = _dense(layer, features, indices, out.indices.cpu().long(), grad, stride)
+    expected = _dense(layer, features, indices, sites.cpu().long(), grad, stride)
     with torch.no_grad():
         layer.requires_grad_(False).eval()
-        found.append(_on_grid(run()))
+        found.append(run()[0])
     names = ('output', 'gradient of features', 'gradient of kernel', 'output when frozen')
     error = norm_error if dtype == torch.float16 else row_error
     kind = 'strided' if strided else 'submanifold'
@@ -57,11 +58,6 @@ def allowed(dtype: torch.dtype) -> float:
     In half precision the sums are float32, and the result is rounded once.
     """
     return rounding(dtype) * (4 if dtype == torch.float16 else 32)
-
-
-def _on_grid(out: 'SparseConvTensor') -> Tensor:  # noqa: F821
-    """(2, z, y, x, C), zero at sites without a voxel."""
-    return out.dense().movedim(1, -1)
 
 
 def _dense(
