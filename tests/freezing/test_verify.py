@@ -149,6 +149,12 @@ def test_mixed_precision_is_checked_without_a_gpu(cfg):
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 
 
+def test_a_run_without_a_length(cfg):
+    cfg.train_cfg = dict(by_epoch=True)
+    with pytest.raises(ValueError, match=r'train_cfg has {}; it must have one of max_epochs, max_'):
+        check(cfg)
+
+
 def test_build_errors_are_passed_on(cfg):
     cfg.optim_wrapper.paramwise_cfg.custom_keys.img_neck.lr_mult = 0.0
     with pytest.raises(ValueError, match=r"custom_keys\['img_neck'\]: lr_mult is 0"):

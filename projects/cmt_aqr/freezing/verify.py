@@ -83,7 +83,7 @@ def verify(cfg: Config, *, epoch_length: int) -> Verification:
         epoch_length: iterations per epoch.
 
     Raises:
-        ValueError: a freezing policy or a key of ``custom_keys`` is invalid.
+        ValueError: a freezing policy, a key of ``custom_keys`` or the length of the run is invalid.
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = MODELS.build(cfg.model)
@@ -93,6 +93,8 @@ def verify(cfg: Config, *, epoch_length: int) -> Verification:
         groups = optim_wrapper.optimizer.param_groups
         names = ('max_epochs', 'max_iters')
         length = {name: cfg.train_cfg[name] for name in names if name in cfg.train_cfg}
+        if len(length) != 1:
+            raise ValueError(f'train_cfg has {length}; it must have one of {", ".join(names)}')
         rates, fault = plan_rates(
             groups, cfg.get('param_scheduler'), RunLength(epoch_length=epoch_length, **length)
         )
