@@ -14,6 +14,11 @@ def test_every_shipped_file_has_a_name():
     assert all(model.config.is_file() for model in models.values())
 
 
+def test_the_page_has_every_name(repo_root):
+    page = (repo_root / 'docs/inference.md').read_text()
+    assert [name for name in shipped_models() if f'`{name}`' not in page] == []
+
+
 def test_a_name_gives_the_weights_that_its_file_has(detector):
     config, weights = shipped_models()['cmt_tiny_synthetic']
     assert not detector.training

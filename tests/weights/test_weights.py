@@ -6,15 +6,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from projects.cmt_aqr.apis import detect, init_detector
 from projects.cmt_aqr.cli.config_changes import add_failure
+from projects.cmt_aqr.visualization.scene_boxes import AGAINST_TRUTH, Kind, compare
 
 WEIGHTS = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'
 METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/mAP'
-
-
-@pytest.fixture(scope='module')
-def checkpoint(repo_root):
-    return torch.load(repo_root / WEIGHTS, weights_only=True)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +20,7 @@ def checkpoint(repo_root):
         ('cmt_tiny_synthetic', 'cmt/cmt_tiny_synthetic'),
         ('cmt_tiny_synthetic_failures', 'cmt/cmt_tiny_synthetic'),
         ('cmt_aqr_tiny_synthetic_failures', 'cmt_aqr/cmt_aqr_tiny_synthetic_failures'),
+        ('cmt_tiny_real_frame_failures', 'cmt/cmt_tiny_real_frame_failures'),
     ],
 )
 def test_every_key_and_shape_is_the_models(repo_root, weights, config):
@@ -37,9 +35,25 @@ def test_every_key_and_shape_is_the_models(repo_root, weights, config):
     assert all(torch.isfinite(value).all() for value in state.values())
 
 
-def test_it_says_how_it_came_about(checkpoint):
-    assert checkpoint['meta']['seed'] == 0
-    assert {'config', 'commit', 'command', 'epoch'} <= checkpoint['meta'].keys()
+@pytest.mark.parametrize('name', ['cmt_tiny_synthetic', 'cmt_tiny_real_frame_failures'])
+def test_it_says_how_it_came_about(repo_root, name):
+    path = repo_root / f'projects/cmt_aqr/weights/{name}.pth'
+    meta = torch.load(path, weights_only=True)['meta']
+    assert meta['seed'] == 0
+    assert {'config', 'commit', 'command', 'epoch'} <= meta.keys()
+
+
+def test_the_keyframe_is_found_whole_and_damaged(real_frame):
+    """What a user sees first: nearly every box, and most of them without LiDAR."""
+    model = init_detector('cmt_tiny_real_frame_failures', device='cpu')
+    hits = {}
+    for failure, expected in ((None, 51), ('view_drop_1', 51), ('lidar_drop_1', 30)):
+        found = detect(model, real_frame, failure=failure, score_threshold=0.3)
+        items = compare(found.truth, found.boxes, AGAINST_TRUTH)
+        hits[failure] = sum(item.kind is Kind.HIT for item in items)
+        assert hits[failure] >= expected, hits
+        if failure is None:
+            assert not [item for item in items if item.kind is Kind.FALSE_ALARM]
 
 
 def score(repo_root, data_root, failure, work_dir):

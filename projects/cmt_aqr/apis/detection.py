@@ -164,7 +164,8 @@ def _fed_sample(model: CmtDetector, frame: Frame, failure: str | None) -> dict:
     except (KeyError, ValueError, FileNotFoundError) as error:
         if failure is None:
             raise
-        raise UsageError(f'failure {failure} on frame {frame.name}: {error.args[0]}') from error
+        message = error.args[0] if isinstance(error, KeyError) else error  # without its quotes
+        raise UsageError(f'failure {failure} on frame {frame.name}: {message}') from error
 
 
 def _find_failure(frame: Frame, name: str) -> dict:
