@@ -41,12 +41,14 @@ setup(
     packages=find_namespace_packages(include=['projects.cmt_aqr', 'projects.cmt_aqr.*']),
     package_data={
         'projects.cmt_aqr.doctor': ['*.json'],
+        'projects.cmt_aqr.reporting': ['*.html'],
         'projects.cmt_aqr.weights': ['*.pth', '*.md'],
     },
     cmdclass={'build_py': BuildWithConfigs},
     # None on purpose: pip would build mmcv in an isolated environment, where it cannot succeed, and
     # add a second opencv. requirements/ names the versions and tools/setup_env.py installs them.
     install_requires=[],
-    # Older releases name the weights of vision towers differently.
-    extras_require={'encoders': ['transformers>=5.20']},
+    # The versions are in requirements/encoders.txt and export.txt. Older releases of transformers
+    # name the weights of vision towers differently.
+    extras_require={'encoders': ['transformers>=5.20'], 'export': ['onnx', 'onnxruntime']},
 )
