@@ -5,7 +5,9 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+    checkpoint=dict(
+        type='CheckpointHook', interval=1, max_keep_ckpts=2, greater_keys=['mAP', 'NDS']
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='Det3DVisualizationHook'),  # draws nothing unless draw=True
 )
@@ -19,6 +21,7 @@ custom_hooks = [
     dict(type='RoutingLogHook'),
     dict(type='RunInfoHook'),
     dict(type='DrawIndexHook'),
+    dict(type='ScoreNamesHook'),
 ]
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(opencv_num_threads=0), dist_cfg=dict(backend='nccl')

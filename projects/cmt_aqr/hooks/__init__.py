@@ -9,6 +9,7 @@ from .finite_gradient_hook import FiniteGradientHook
 from .finite_loss_hook import FiniteLossHook
 from .routing_log_hook import RoutingLogHook
 from .run_info_hook import RunInfoHook
+from .score_names_hook import ScoreNamesHook
 from .stop_object_sample_hook import StopObjectSampleHook
 from .visualization_hook import FedVisualizationHook
 
@@ -23,5 +24,6 @@ __all__ = [
     'FiniteLossHook',
     'RoutingLogHook',
     'RunInfoHook',
+    'ScoreNamesHook',
     'StopObjectSampleHook',
 ]
