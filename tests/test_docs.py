@@ -9,6 +9,7 @@ import pytest
 from mmdet3d.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from toy_runner import make_runner
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 PAGES = [REPO_ROOT / 'README.md', *sorted((REPO_ROOT / 'docs').glob('*.md'))]
@@ -127,7 +128,7 @@ def read_config(snippet: str, tmp_path: Path) -> Config:
 
 
 def test_the_config_that_scales_up_builds(tmp_path):
-    (snippet,) = snippets('training.md')
+    (snippet,) = (text for text in snippets('training.md') if 'accumulative_counts' in text)
     cfg = read_config(snippet, tmp_path)
     model = MODELS.build(cfg.model)
     for name in cfg.activation_checkpointing:
@@ -138,6 +139,15 @@ def test_the_config_that_scales_up_builds(tmp_path):
     assert {'FiniteLossHook', 'FiniteGradientHook', 'EpochSeedHook', 'EMAHook'} <= {*hooks}
     assert cfg.sync_bn == 'torch'
     assert cfg.randomness.seed == 0
+
+
+def test_the_config_with_tensorboard_writes_its_events(tmp_path):
+    (snippet,) = (text for text in snippets('training.md') if 'Tensorboard' in text)
+    cfg = read_config(snippet, tmp_path)
+    assert cfg.default_hooks.checkpoint.save_best == 'NDS'
+    assert cfg.default_hooks.checkpoint.greater_keys == ['mAP', 'NDS']
+    make_runner(tmp_path, visualizer=cfg.visualizer).train()
+    assert len([*tmp_path.glob('*/vis_data/events.out.tfevents.*')]) == 1
 
 
 def test_the_config_that_skips_samples_wraps_what_was_there(tmp_path):
