@@ -106,7 +106,7 @@ def test_every_image_fills_its_part_in_training_whatever_its_resolution(root):
         assert covered.min() > 0.85
 
 
-def test_from_files_to_a_score_and_a_picture(root, tool, capsys):
+def test_from_files_to_a_score_and_pictures(root, tool):
     assert tool('create_data.py', 'data/yard', '--infos', 'yard_train.pkl') == 0
     options = ['--work-dir', 'run', '--cfg-options', *QUICK]
     tool('train.py', CONFIG, *options)
@@ -120,6 +120,8 @@ def test_from_files_to_a_score_and_a_picture(root, tool, capsys):
     tool('infer.py', CONFIG, *draw, '--score-threshold', '0.05')
     (picture,) = (root / 'found').glob('*.png')
     assert picture.stat().st_size > 20_000
+    tool('visualize.py', 'failures', CONFIG, '--suite', 'mome', '--out', 'failures.png')
+    assert (root / 'failures.png').stat().st_size > 20_000
 
 
 def test_scenes_are_scored_alone(root):

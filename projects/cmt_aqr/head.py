@@ -60,7 +60,8 @@ class CmtHead(CmtEmbeddings):
     A head built for both also takes a batch in which one input is missing.
 
     Args:
-        point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`.
+        point_cloud_range: metres, see :mod:`projects.cmt_aqr.geometry`; by default the detector
+            gives that of its voxels.
         tasks: class names of each task, in the order of the labels.
         transformer: options of :class:`~projects.cmt_aqr.transformer.CmtTransformer`, and settings
             of :class:`~projects.cmt_aqr.freezing.FreezePolicy` for its layers.

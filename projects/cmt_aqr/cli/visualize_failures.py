@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
 from ..datasets.failures.suite import PROTOCOLS, protocol
@@ -62,6 +63,10 @@ def draw(cfg: Config, args: argparse.Namespace) -> Figure:
     rows = {'no failure': [load()]}
     for row in protocol(args.suite, ann_file=dataset.ann_file):
         failures = list(row.conditions.values())
-        seed = telling_seed(info, failures, shown)
+        try:
+            seed = telling_seed(info, failures, shown)
+        except ValueError as error:  # the data lack what the failure damages
+            print_log(f'{error}', logger='current')
+            continue
         rows[row.name.replace('_', ' ')] = [load(dict(one, seed=seed)) for one in failures]
     return render_failures(rows, point_cloud_range=limits, title=f'sample {info["token"]}')

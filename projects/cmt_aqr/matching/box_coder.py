@@ -37,7 +37,8 @@ class BoxCoder:
     """Joins the outputs of a task head into codes, and selects and decodes the best boxes.
 
     Args:
-        post_center_range: range of the box centres, metres; boxes outside are removed.
+        post_center_range: range of the box centres, metres; boxes outside are removed. By default
+            the detector gives its range, 5 m wider to every side.
         max_num: maximum number of boxes per sample.
         layout: positions of the outputs in the code. With ``named``, outputs mean what they are
             called: ``height`` is z and ``dim`` the three log sizes. With ``released``, center,

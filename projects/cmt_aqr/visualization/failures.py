@@ -2,7 +2,8 @@
 
 Each cell shows the scene from above, with y of the LiDAR frame to the right, and three cameras, of
 nuScenes those in front, both with the annotated boxes. Damaged areas are tinted red, more opaque
-the less health is left. Boxes stay at the annotated positions, even where the failure shifts the data.
+the less health is left. Boxes stay at the annotated positions, even where the failure shifts the
+data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
