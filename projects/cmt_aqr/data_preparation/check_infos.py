@@ -20,8 +20,8 @@ from ..datasets.transforms import ComputeLidar2Img, LoadMultiViewImages, LoadPoi
 
 # Number of samples, evenly spaced, whose files are opened.
 OPENED = 20
-# Share of the boxes that must contain a point, and be in the image of a camera.
-LEAST_SHARE = 0.3
+# Share of the boxes that must contain a point, and be in an image: a rig may have one camera.
+LEAST_WITH_POINTS, LEAST_IN_IMAGES = 0.3, 0.05
 # Lower part of a box in which points may be those of the ground.
 GROUND_SHARE = 0.25
 MOST_PROBLEMS = 20
@@ -121,16 +121,16 @@ def _opened_problems(root: Path, name: str, infos: Infos) -> Iterator[str]:
     boxes, with_points, in_images = np.sum(found, axis=0) if found else (0, 0, 0)
     _log_summary(infos, Agreement(boxes, with_points, in_images), len(found))
     order = 'bbox_3d is not x, y, z of the centre, length, width, height, yaw in metres and radians'
-    if with_points < LEAST_SHARE * boxes:
+    if with_points < LEAST_WITH_POINTS * boxes:
         yield (
             f'only {with_points} of {boxes} opened boxes contain a point: the boxes are not in the '
             f'LiDAR frame, or {order}'
         )
-    if cameras and in_images < LEAST_SHARE * boxes:
+    if cameras and in_images < LEAST_IN_IMAGES * boxes:
         yield (
             f'the centres of only {in_images} of {boxes} opened boxes are in an image: lidar2cam '
-            'does not take LiDAR points to the camera (x right, y down, z forward), or cam2img is '
-            'not of the size of the files'
+            'does not take LiDAR points in metres to the camera (x right, y down, z forward), or '
+            'cam2img is not of the size of the files'
         )
 
 
