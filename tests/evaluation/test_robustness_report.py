@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from robustness_fixture import make_comparison
@@ -95,3 +96,18 @@ def test_the_json_has_values_with_intervals(comparison):
     low, high = router['difference']['drop']['nds']['interval']
     assert low < 0.01 < high
     assert data['models']['control']['difference'] == {}
+
+
+def test_ra_stands_beside_the_published_one_where_every_severity_was_scored(comparison):
+    assert '## Beside' not in to_markdown(comparison)  # fog at severities 1 and 2 alone
+    models = make_comparison('control', 'weak').models
+    for model, fog in zip(models, (0.42, 0.2), strict=True):
+        model.records['fog_3'] = replace(model.records['fog_2'], scores={'NDS': fog})
+        model.records['lidar_drop_1'] = model.records['drop_1']
+    rows = cells(to_markdown(replace(comparison, models=models)), '## Beside CMT')
+    assert rows == [
+        ['failure', 'severities', 'published', 'control', 'weak'],
+        ['lidar_drop', '1', '0.61', '0.60', '0.61'],
+        ['fog', '1, 2, 3', '0.81', '0.68', '0.54'],
+        ['within 0.1', '', '', '1 of 2', '1 of 2'],
+    ]

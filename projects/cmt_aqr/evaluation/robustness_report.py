@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..datasets.failures.suite import UNSEEN, Row
 from ..markdown import table
 from .bootstrap import Interval
+from .published import CMT_ON_NUSCENES
 from .records import Record
 from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult
 
@@ -15,6 +16,8 @@ from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult
 _SCORES = ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
 _ATTENTION = ('lidar_share', 'gap', 'leverage', 'w_lidar', 'w_camera')
 _NOTHING = '–'
+# Largest difference from a published RA that counts as agreement.
+AGREEMENT = 0.1
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -34,6 +37,7 @@ def to_markdown(comparison: Comparison) -> str:
             f'bootstrap of {draws} draws over the frames.',
             _difference_table(comparison),
         ]
+    parts += _beside_the_published(comparison.models)
     parts += [
         '## Where queries look',
         "LiDAR mass of the attention / gap between the sensors' log-shares / leverage; with a "
@@ -156,6 +160,30 @@ def _difference_table(comparison: Comparison) -> str:
     ]
     mra = [[_change(comparison.difference(model, MEAN, 'ra')), ''] for model in others]
     return table(head, [*lines, ['mRA', *(cell for cells in mra for cell in cells)]])
+
+
+def _beside_the_published(models: Sequence[ModelResult]) -> list[str]:
+    """A section on the published RA of CMT; nothing if no failure was scored in full."""
+    lines, agreed = [], [0] * len(models)
+    for published in CMT_ON_NUSCENES:
+        found = [published.of(model.records) for model in models]
+        if None in found:
+            continue
+        agreed = [
+            n + (abs(ra - published.ra) <= AGREEMENT) for n, ra in zip(agreed, found, strict=True)
+        ]
+        name = f'{published.failure} ({published.departure})'.removesuffix(' ()')
+        severities = ', '.join(map(str, published.severities))
+        lines.append([name, severities, f'{published.ra:.2f}', *(f'{ra:.2f}' for ra in found)])
+    if not lines:
+        return []
+    lines.append([f'within {AGREEMENT}', '', '', *(f'{n} of {len(lines)}' for n in agreed)])
+    sources = '; '.join(dict.fromkeys(published.source for published in CMT_ON_NUSCENES))
+    return [
+        '## Beside CMT on nuScenes',
+        f'RA of the released CMT on nuScenes, each under its own protocol: {sources}.',
+        table(['failure', 'severities', 'published', *(m.name for m in models)], lines),
+    ]
 
 
 def _attention_table(comparison: Comparison) -> str:
