@@ -21,6 +21,7 @@ if compat.is_installed('mmdet3d'):
         freezing,
         grid_mask,
         head,
+        health,
         hooks,
         layer_trials,
         matching,

@@ -17,9 +17,12 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
 from .auxiliary_losses import take_auxiliary_losses
+from .cameras import Cameras, batch_cameras
 from .freezing import add_fast_path, build_freezable, renew_fast_paths
+from .geometry import VoxelGrid
 from .grid import fit_encoder, fit_head, range_of
-from .head import HeadOutput
+from .head import MODALITIES, HeadOutput
+from .health import Health, HealthMonitor, attach_health
 from .precision import in_float32
 from .required_hooks import RequiresHooks
 from .samples import sample_names
@@ -51,6 +54,9 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         pts_backbone: config of the BEV backbone.
         pts_neck: config of its neck, whose first output the head takes.
         grid_mask: config of an augmentation of the normalised images.
+        health_monitor: config of a :class:`~projects.cmt_aqr.health.HealthMonitor`, which reports
+            the health of the sensors with the boxes and changes nothing else. While the whole head
+            is frozen, only the monitor has losses.
         fast_path: settings of a :class:`~projects.cmt_aqr.freezing.FastPath` for every part of the
             branches, used while the part is frozen; ``None`` disables fast paths.
         planner: config of a :class:`~projects.cmt_aqr.planning.plan_head.PlanHead`, which is then
@@ -69,7 +75,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         ValueError: an incomplete branch, or one that the head does not use; an unknown name in
             ``float32_parts``; settings in ``train_cfg``; a part that cannot be frozen, or have a
             fast path, as configured; a range, voxel size, grid or limits of boxes that contradict
-            each other.
+            each other; a monitor without both branches; a planner beside parts that train.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         pts_backbone: Mapping | None = None,
         pts_neck: Mapping | None = None,
         grid_mask: Mapping | None = None,
+        health_monitor: Mapping | None = None,
         fast_path: Mapping | None = None,
         planner: Mapping | None = None,
         float32_parts: Sequence[str] = FLOAT32_PARTS,
@@ -130,7 +137,24 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         if grid is not None:
             _check_bev_map(self.pts_middle_encoder, pts_backbone)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
+        self.health_monitor = health_monitor and self._build_monitor(health_monitor, grid)
         self.planner = planner and self._build_planner(planner)
+
+    def _build_monitor(self, config: Mapping, grid: VoxelGrid | None) -> HealthMonitor:
+        head = self.pts_bbox_head
+        if set(head.modalities) != set(MODALITIES):
+            raise ValueError(
+                f'health_monitor compares {list(MODALITIES)}, but modalities is '
+                f'{list(head.modalities)}; leave health_monitor out'
+            )
+        given = dict(
+            type=HealthMonitor,
+            point_cloud_range=head.point_cloud_range,
+            voxel_grid=grid,
+            bev_channels=head.shared_conv.in_channels,
+            image_channels=head.hidden_dim,
+        )
+        return MODELS.build({**given, **config})
 
     def _build_planner(self, config: Mapping) -> nn.Module:
         head = self.pts_bbox_head
@@ -169,7 +193,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         features, imgs = batch_inputs_dict.get('features', {}), batch_inputs_dict.get('imgs')
         if 'img_neck' in features:
             return features['img_neck'][0]
-        maps = features.get('img_backbone')
+        maps = self._cached_maps(features, 'img_backbone')
         if maps is None:
             if imgs is None or 'camera' not in self.pts_bbox_head.modalities:
                 return None
@@ -188,7 +212,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         features, voxels = batch_inputs_dict.get('features', {}), batch_inputs_dict.get('voxels')
         if 'pts_neck' in features:
             return features['pts_neck'][0]
-        maps = features.get('pts_backbone')
+        maps = self._cached_maps(features, 'pts_backbone')
         if maps is None:
             if voxels is None or 'lidar' not in self.pts_bbox_head.modalities:
                 return None
@@ -220,6 +244,11 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             bev = self._empty_bev(voxels['voxels'], batch_size)
         return [*self._run_part('pts_backbone', bev)]
 
+    def _cached_maps(self, features: Mapping, backbone: str) -> list[Tensor] | None:
+        """Cached maps of a backbone, without the statistics that follow them for a monitor."""
+        maps = features.get(backbone)
+        return maps[:-1] if maps is not None and self.health_monitor is not None else maps
+
     def _run_part(self, name: str, *inputs: Any) -> Any:
         """Output of a part; parts in ``float32_parts`` ignore autocast."""
         part = getattr(self, name)
@@ -243,6 +272,21 @@ class CmtDetector(RequiresHooks, Base3DDetector):
                 output = self.pts_bbox_head(*features, _metas(batch_data_samples))
             ego = batch_inputs_dict['ego']
             return self.planner.loss(self._plan(output, ego), ego)
+        losses = {}
+        if any(p.requires_grad for p in self.pts_bbox_head.parameters()):
+            losses = self._head_losses(features, batch_inputs_dict, batch_data_samples)
+        if self.health_monitor is not None:
+            logits, cameras = self._health(features, batch_inputs_dict, batch_data_samples)
+            health = batch_inputs_dict.get('health')
+            losses.update(self.health_monitor.loss(logits, health, cameras.camera_mask))
+        return losses
+
+    def _head_losses(
+        self,
+        features: tuple[Tensor | None, Tensor | None],
+        batch_inputs_dict: Mapping,
+        batch_data_samples: Sequence[Det3DDataSample],
+    ) -> dict[str, Tensor]:
         try:
             health = batch_inputs_dict.get('health')
             losses = self.pts_bbox_head.loss(*features, batch_data_samples, health=health)
@@ -251,6 +295,24 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             samples = ', '.join(sample_names(batch_data_samples))
             raise FloatingPointError(f'{error}\nsamples: {samples}') from error
         return self._with_absent_branches(losses, *features)
+
+    def _health(
+        self,
+        features: tuple[Tensor, Tensor],
+        batch_inputs_dict: Mapping,
+        batch_data_samples: Sequence[Det3DDataSample],
+    ) -> tuple[Health, Cameras]:
+        """Logits of the monitor, and the cameras of the batch."""
+        bev, images = features
+        if bev is None or images is None:
+            raise ValueError(
+                'health_monitor compares LiDAR and cameras, but the batch has only one of them; a '
+                'sensor that failed gives an empty cloud or black images'
+            )
+        cameras = batch_cameras([s.metainfo for s in batch_data_samples], like=images)
+        inputs = (bev, images, batch_inputs_dict, cameras)
+        device_type = self.data_preprocessor.device.type
+        return in_float32(self.health_monitor, *inputs, device_type=device_type), cameras
 
     def parse_losses(self, losses: Mapping[str, Tensor]) -> tuple[Tensor, OrderedDict[str, float]]:
         """Sum of the losses, and the values to log as floats.
@@ -268,11 +330,17 @@ class CmtDetector(RequiresHooks, Base3DDetector):
     ) -> Sequence[Det3DDataSample]:
         """Fills ``pred_instances_3d`` of each sample: boxes in the LiDAR frame, bottom-centred.
 
-        With a planner also ``ego_plan`` (T, 3), see :class:`~projects.cmt_aqr.planning.PlanHead`.
+        With a monitor also ``pred_health`` and, if the batch has health maps, ``gt_health``; see
+        :func:`~projects.cmt_aqr.health.attach_health`. With a planner also ``ego_plan`` (T, 3), see
+        :class:`~projects.cmt_aqr.planning.PlanHead`.
         """
         head, metas = self.pts_bbox_head, _metas(batch_data_samples)
-        output = head(*self.extract_feat(batch_inputs_dict), metas)
+        features = self.extract_feat(batch_inputs_dict)
+        output = head(*features, metas)
         samples = self.add_pred_to_datasample(batch_data_samples, head.boxes(output, metas))
+        if self.health_monitor is not None:
+            logits, _ = self._health(features, batch_inputs_dict, samples)
+            attach_health(samples, logits, batch_inputs_dict.get('health'))
         if self.planner is not None:
             plans = self._plan(output, batch_inputs_dict.get('ego'))
             for sample, plan in zip(samples, plans, strict=True):

@@ -60,12 +60,12 @@ def token_health(
         # A hair less, for rounding: as many cells as span the range.
         whole = [math.ceil(n / e - 1e-6) for n, e in zip(layout.bev, bev_extent, strict=True)]
         _check_cells('BEV', health['lidar'], layout.bev, list(health['lidar'].shape[1:]) == whole)
-        parts.append(_resize(health['lidar'], layout.bev).flatten(1))
+        parts.append(fit_map(health['lidar'], layout.bev).flatten(1))
     if layout.image is not None:
         sizes = [*zip(health['camera'].shape[2:], layout.image, strict=True)]
         padded_only = all(n <= tokens < 1.5 * n for n, tokens in sizes)
         _check_cells('image', health['camera'], layout.image, padded_only)
-        parts.append(_resize(health['camera'], layout.image).flatten(1))
+        parts.append(fit_map(health['camera'], layout.image).flatten(1))
     return torch.cat(parts, dim=1)
 
 
@@ -99,7 +99,7 @@ def _check_cells(name: str, maps: Tensor, tokens: Sequence[int], match: bool) ->
         )
 
 
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def fit_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (..., h, w) cut off, or continued by healthy cells, to (..., rows, columns)."""
     rows, columns = maps.shape[-2:]
     return F.pad(maps, (0, size[1] - columns, 0, size[0] - rows), value=1.0)

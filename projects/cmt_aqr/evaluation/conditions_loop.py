@@ -23,7 +23,8 @@ class ConditionsLoop(TestLoop):
     Args:
         runner: runner of the model.
         dataloader: config of the clean test.
-        evaluator: config of a :class:`.frames_metric.FramesMetric`.
+        evaluator: config of a :class:`.frames_metric.FramesMetric`, and of a
+            :class:`~projects.cmt_aqr.health.HealthMetric` for a model with a health monitor.
         conditions: config of the failure by the name of the condition; None for the clean test.
         folder: folder of the records.
         made_of: inputs shared by all records, see :data:`.records.IDENTITY`.
@@ -64,17 +65,18 @@ class ConditionsLoop(TestLoop):
     def _write(
         self, name: str, failure: Mapping[str, Any] | None, metrics: Mapping[str, float]
     ) -> None:
+        metric, *health = self.evaluator.metrics
         # Metrics of the evaluator have the name of the metric as a prefix, metrics of hooks do not.
-        scores = {key.rpartition('/')[2]: value for key, value in metrics.items() if '/' in key}
+        prefix = f'{metric.prefix}/'
+        scores = {k.rpartition('/')[2]: v for k, v in metrics.items() if k.startswith(prefix)}
         attention = {key: value for key, value in metrics.items() if '/' not in key}
-        (metric,) = self.evaluator.metrics
         record = Record(
             condition=name,
             made_of={**self.made_of, 'failure': failure},
             scores=scores,
             attention=attention,
         )
-        self.records.write(record, metric.scored)
+        self.records.write(record, metric.scored, health[0].reports if health else None)
 
 
 def with_failure(dataloader: Mapping[str, Any], failure: Mapping[str, Any] | None) -> dict:

@@ -1,8 +1,9 @@
 """Results of one model on disk, by condition, so that an interrupted run can be resumed.
 
 Each condition has ``<condition>.json`` with the scores and the facts that identify them,
-``<condition>.predictions.npz`` and ``<condition>.matches.npz``. The JSON file is written last, so
-it exists only together with the others.
+``<condition>.predictions.npz`` and ``<condition>.matches.npz``, and for a model with a health
+monitor ``<condition>.health.npz``. The JSON file is written last, so it exists only together with
+the others.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import dump_json
+from ..health.alarm import Reports
 from .frames_metric import Scored
 from .matches import Matches
 
@@ -65,13 +67,20 @@ class Records:
         """Matched boxes from which the scores of a condition were computed."""
         return Matches.load(self._path(condition, 'matches.npz'))
 
-    def write(self, record: Record, scored: Scored) -> None:
-        """Write all three files; a reader never sees part of a file or files of two results."""
+    def health(self, condition: str) -> Reports | None:
+        """Health that was reported under a condition; None for a model without a monitor."""
+        path = self._path(condition, 'health.npz')
+        return Reports.load(path) if path.is_file() else None
+
+    def write(self, record: Record, scored: Scored, health: Reports | None = None) -> None:
+        """Write all files; a reader never sees part of a file or files of two results."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # Old scores must not stand beside new boxes.
         self._path(record.condition, 'json').unlink(missing_ok=True)
         scored.predictions.save(self._path(record.condition, 'predictions.npz'))
         scored.matches.save(self._path(record.condition, 'matches.npz'))
+        if health is not None:
+            health.save(self._path(record.condition, 'health.npz'))
         dump_json(self._path(record.condition, 'json'), vars(record))
 
     def _path(self, condition: str, kind: str) -> Path:

@@ -8,12 +8,13 @@ Scores are arrays of mAP and NDS, (2,) for one evaluation or (2, R) for R resamp
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from ..datasets.failures.suite import Row
+from ..health.alarm import Alarm
 from .bootstrap import Interval
 from .records import Record
 
@@ -60,6 +61,14 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
+class ScoredAlarm(NamedTuple):
+    """Health of the sensors as an alarm, under one condition."""
+
+    alarm: Alarm
+    nds: float | None
+    """NDS on the frames without an alarm; None if there are none"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
     """Results of one model under all conditions.
@@ -69,12 +78,14 @@ class ModelResult:
         records: record of each condition, by the condition's name.
         kept: scores of shape (), see :func:`kept_scores`.
         draws: scores of all resamples, of shape (R,).
+        alarms: alarm under each condition, by its name; empty without a health monitor.
     """
 
     name: str
     records: Mapping[str, Record]
     kept: Mapping[str, Kept]
     draws: Mapping[str, Kept]
+    alarms: Mapping[str, ScoredAlarm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

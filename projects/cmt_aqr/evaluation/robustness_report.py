@@ -6,18 +6,26 @@ import json
 from collections.abc import Sequence
 
 from ..datasets.failures.suite import UNSEEN, Row
+from ..health.alarm import Separation, mean_auroc
 from ..markdown import table
 from .bootstrap import Interval
 from .published import CMT_ON_NUSCENES
 from .records import Record
-from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult
+from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult, ScoredAlarm
 
 # Columns of the CSV: scores, and attention under the names of RoutingLogHook.
 _SCORES = ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
 _ATTENTION = ('lidar_share', 'gap', 'leverage', 'w_lidar', 'w_camera')
+_ALARM = ('auroc_lidar', 'auroc_cameras', 'auroc_one_camera', 'alarmed', 'NDS_without_alarm')
 _NOTHING = '–'
 # Largest difference from a published RA that counts as agreement.
 AGREEMENT = 0.1
+_ALARMS = (
+    'AUROC / false alarms on sound frames at 95 % detection: of the LiDAR and of the worst camera '
+    'in damaged frames against sound frames, and of damaged cameras against the others of the same '
+    'frames. An alarm is a health below that of 99 % of the sound frames; NDS without is that of '
+    'the frames without one.'
+)
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -38,6 +46,10 @@ def to_markdown(comparison: Comparison) -> str:
             _difference_table(comparison),
         ]
     parts += _beside_the_published(comparison.models)
+    for model in comparison.models:
+        if model.alarms:
+            parts += [f'## Health as an alarm: {model.name}', _ALARMS, _alarm_table(model)]
+            parts += [_mean_alarms(comparison, model)]
     parts += [
         '## Where queries look',
         "LiDAR mass of the attention / gap between the sensors' log-shares / leverage; with a "
@@ -55,7 +67,7 @@ def to_markdown(comparison: Comparison) -> str:
 def to_csv(comparison: Comparison) -> str:
     """A line for each model and condition, then for each model and failure, and for the mean."""
     file = io.StringIO()
-    names = ['model', 'failure', 'severity', *_SCORES, 'RA', *_ATTENTION]
+    names = ['model', 'failure', 'severity', *_SCORES, 'RA', *_ATTENTION, *_ALARM]
     writer = csv.DictWriter(file, names, restval='', lineterminator='\n')
     writer.writeheader()
     for model in comparison.models:
@@ -64,6 +76,8 @@ def to_csv(comparison: Comparison) -> str:
             line = dict(model=model.name, failure=failure, severity=severity)
             line |= {key: record.scores[key] for key in _SCORES if key in record.scores}
             line |= {key: record.attention.get(key, '') for key in _ATTENTION}
+            if name in model.alarms:
+                line |= _alarm_columns(model.alarms[name])
             writer.writerow(line)
         for failure in _failures(comparison)[1:]:
             kept = model.kept[failure]
@@ -89,6 +103,7 @@ def to_json(comparison: Comparison) -> str:
             model.name: {
                 'conditions': {name: vars(record) for name, record in model.records.items()},
                 'failures': {name: _kept_data(model, name) for name in every},
+                'alarms': {name: _alarm_columns(item) for name, item in model.alarms.items()},
                 'difference': {
                     name: {
                         score: _difference_data(comparison.difference(model, name, score))
@@ -184,6 +199,38 @@ def _beside_the_published(models: Sequence[ModelResult]) -> list[str]:
         f'RA of the released CMT on nuScenes, each under its own protocol: {sources}.',
         table(['failure', 'severities', 'published', *(m.name for m in models)], lines),
     ]
+
+
+def _alarm_table(model: ModelResult) -> str:
+    head = ['condition', 'LiDAR', 'cameras', 'the camera that fails', 'frames with an alarm']
+    lines = []
+    for name, (alarm, nds) in model.alarms.items():
+        cells = [_separation(part) for part in (alarm.lidar, alarm.cameras, alarm.one_camera)]
+        lines.append(
+            [name, *cells, f'{alarm.alarmed:.0%}', _NOTHING if nds is None else f'{100 * nds:.1f}']
+        )
+    return table([*head, 'NDS without'], lines)
+
+
+def _alarm_columns(scored: ScoredAlarm) -> dict[str, float | str]:
+    *parts, alarmed = scored.alarm
+    values = [*('' if part is None else part.auroc for part in parts), alarmed, scored.nds]
+    return dict(zip(_ALARM, ['' if value is None else value for value in values], strict=True))
+
+
+def _separation(found: Separation | None) -> str:
+    return _NOTHING if found is None else f'{found.auroc:.3f} / {found.false_alarms:.0%}'
+
+
+def _mean_alarms(comparison: Comparison, model: ModelResult) -> str:
+    """Mean AUROC over the failures that are trained with, and over those that are not."""
+    means = []
+    for kind, unseen in (('seen', False), ('unseen', True)):
+        rows = [row for row in comparison.rows if (row.name in UNSEEN) == unseen]
+        alarms = [model.alarms[name].alarm for row in rows for name in row.conditions]
+        if alarms:
+            means.append(f'{kind} in training {mean_auroc(alarms):.3f}')
+    return f'Mean AUROC over failures, severities and sensors: {", ".join(means)}.'
 
 
 def _attention_table(comparison: Comparison) -> str:

@@ -10,17 +10,20 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from nuscenes.eval.detection.data_classes import DetectionConfig
 
 from ..cli.processes import start_cpu_processes
 from ..datasets.failures.suite import Row
 from ..datasets.infos import Infos, read_infos
+from ..health.alarm import alarm, threshold
 from ..hooks.run_info_hook import code_version
 from ..usage_error import UsageError
 from .bootstrap import draw_frames, resample
 from .conditions import conditions_of
+from .match_scores import score
 from .official import official_config
 from .records import Record, Records, hash_of, hash_of_file
-from .robustness import ModelResult, kept_scores
+from .robustness import CLEAN, ModelResult, ScoredAlarm, kept_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +92,13 @@ class ModelRun:
         cfg.work_dir, cfg.experiment_name = str(self.folder), f'robustness_{self.folder.name}'
         dataset = cfg.test_dataloader.dataset
         dataset.indices = self.indices
-        cfg.test_evaluator = dict(
+        frames_metric = dict(
             type='FramesMetric',
             data_root=dataset.data_root,
             ann_file=str(Path(dataset.data_root, dataset.ann_file)),
         )
+        health = [dict(type='HealthMetric')] if cfg.model.get('health_monitor') else []
+        cfg.test_evaluator = [frames_metric, *health]
         cfg.test_cfg = dict(
             type='ConditionsLoop',
             conditions=conditions,
@@ -130,9 +135,24 @@ class ModelRun:
         return ModelResult(
             name=self.name,
             records=records,
+            alarms=self._alarms(config),
             kept=kept_scores(scores, self.rows),
             draws=kept_scores(resampled, self.rows),
         )
+
+    def _alarms(self, config: DetectionConfig) -> dict[str, ScoredAlarm]:
+        """Alarm under each failure and severity; empty for a model without a health monitor."""
+        clean = self.records.health(CLEAN)
+        if clean is None:
+            return {}
+        alarms = {}
+        for name in conditions_of(self.rows):
+            reports, matches = self.records.health(name), self.records.matches(name)
+            trusted = dict(zip(reports.tokens, reports.worst >= threshold(clean), strict=True))
+            counts = np.array([int(trusted[token]) for token in matches.tokens])
+            nds = score(matches, config, counts).nds if counts.any() else None
+            alarms[name] = ScoredAlarm(alarm(clean, reports), nds)
+        return alarms
 
 
 def sample_tokens(cfg: Config) -> list[str]:

@@ -54,22 +54,26 @@ def feature_folder(model: nn.Module, branch: str, *, dtype: torch.dtype, trainin
             'cannot be cached: set model.grid_mask=None'
         )
     names = first if moving or _first_trained(model, [neck]) else [*first, neck]
-    modules = {name: model.get_submodule(name) for name in names}
-    # A fast path in the model's own precision gives the same features.
-    precisions = [getattr(fast_path_of(module), 'dtype', None) for module in modules.values()]
-    lower = [str(precision) for precision in precisions if precision is not None]
-    weights = fingerprint_modules({**modules, 'data_preprocessor': model.data_preprocessor})
-    return f'{names[-1]}/{fingerprint(_VERSION, str(dtype), weights, lower)[:32]}'
+    return f'{names[-1]}/{_digest(model, branch, names, dtype)}'
 
 
 def compute_output(model: nn.Module, module: str, inputs: Mapping) -> list[Tensor]:
-    """Feature maps of a backbone or neck for preprocessed inputs, each (B, ...)."""
+    """Feature maps of a backbone or neck for preprocessed inputs, each (B, ...).
+
+    The statistics that a health monitor needs of the raw input follow as the last map.
+    """
     if module == 'img_backbone':
-        return model.image_maps(inputs['imgs'])
-    if module == 'pts_backbone':
-        return model.bev_maps(inputs['voxels'], len(inputs['points']))
-    extract = model.extract_img_feat if module == 'img_neck' else model.extract_pts_feat
-    return [extract(inputs)]
+        maps = model.image_maps(inputs['imgs'])
+    elif module == 'pts_backbone':
+        maps = model.bev_maps(inputs['voxels'], len(inputs['points']))
+    else:
+        extract = model.extract_img_feat if module == 'img_neck' else model.extract_pts_feat
+        maps = [extract(inputs)]
+    monitor = getattr(model, 'health_monitor', None)
+    if monitor is None:
+        return maps
+    (branch,) = (branch for branch, names in BRANCHES.items() if module in names)
+    return [*maps, monitor.statistics_of(branch, inputs)]
 
 
 def _first_trained(model: nn.Module, names: list[str]) -> str | None:
@@ -86,3 +90,15 @@ def _first_trained(model: nn.Module, names: list[str]) -> str | None:
     finally:
         model.train(was_training)
     return None
+
+
+def _digest(model: nn.Module, branch: str, names: list[str], dtype: torch.dtype) -> str:
+    """Digest of everything that determines the features of a given sample."""
+    modules = {name: model.get_submodule(name) for name in names}
+    if getattr(model, 'health_monitor', None) is not None:
+        modules['statistics'] = model.health_monitor.statistics[branch]
+    # A fast path in the model's own precision gives the same features.
+    precisions = [getattr(fast_path_of(module), 'dtype', None) for module in modules.values()]
+    lower = [str(precision) for precision in precisions if precision is not None]
+    weights = fingerprint_modules({**modules, 'data_preprocessor': model.data_preprocessor})
+    return fingerprint(_VERSION, str(dtype), weights, lower)[:32]

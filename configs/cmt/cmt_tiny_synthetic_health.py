@@ -1,0 +1,39 @@
+"""A health monitor beside the shipped tiny CMT, of which nothing trains.
+
+Scenes and images are not augmented, and failures come in four variants of each sample, so that the
+frozen features can be cached.
+"""
+
+_base_ = ['./cmt_tiny_synthetic_trainval.py', '../_base_/health.py']
+
+model = dict(fast_path={}, health_monitor=_base_.health_monitor, **_base_.frozen_cmt)
+
+*load_inputs, fit_images, _ = _base_.test_pipeline
+pack = dict(
+    _base_.pack_health, keys=['points', 'img'], meta_keys=(*_base_.meta_keys, 'camera_names')
+)
+train_infos = _base_.data_root + 'nuscenes_infos_train.pkl'
+stale_cameras = [dict(failure, ann_file=train_infos) for failure in _base_.stale_cameras]
+train_pipeline = [
+    dict(type='DrawIndex', variants=4),
+    _base_.lidar_fails,
+    dict(_base_.cameras_fail, failures=[*_base_.cameras_fail.failures, *stale_cameras]),
+    *load_inputs,
+    fit_images,
+    pack,
+]
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
+test_pipeline = [*load_inputs, fit_images, pack]
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+test_evaluator = [_base_.test_evaluator, dict(type='HealthMetric')]
+
+max_epochs = 8
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(_base_.param_scheduler[1], T_max=max_epochs, eta_min_ratio=1e-3),
+]
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)  # scored by tools/test.py
+
+load_from = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'

@@ -1,0 +1,161 @@
+"""The health monitor beside the tiny CMT: what it reports, what it learns, what it leaves alone."""
+
+import copy
+
+import pytest
+import torch
+from device_waits import DeviceWaits
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from test_detector import batch, cloud
+
+from projects.cmt_aqr.cameras import batch_cameras
+
+
+@pytest.fixture(scope='module')
+def model_config(repo_root):
+    init_default_scope('mmdet3d')
+    config = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic_health.py').model
+    return {**config, 'fast_path': None}
+
+
+@pytest.fixture(scope='module')
+def detector(model_config):
+    torch.manual_seed(0)
+    return MODELS.build(copy.deepcopy(model_config))
+
+
+def inputs_of(detector, points=None, views=(2, 1), **health):
+    points = [cloud(), cloud(0)] if points is None else points
+    for one in points:
+        one[:, 4] = 0
+    data = detector.data_preprocessor(batch(points, views=views))
+    maps = dict(lidar=torch.ones(2, 32, 32), camera=torch.ones(2, 2, 8, 22))
+    data['inputs']['health'] = {**maps, **health}
+    return data
+
+
+def test_it_is_small_and_all_that_trains(detector):
+    training = {n: p for n, p in detector.named_parameters() if p.requires_grad}
+    assert {name.split('.')[0] for name in training} == {'health_monitor'}
+    assert 1e4 < sum(p.numel() for p in training.values()) < 5e4
+
+
+def test_it_alone_has_losses_and_every_parameter_of_it_learns(detector):
+    losses = detector(**inputs_of(detector), mode='loss')
+    assert {*losses} == {f'loss_health_{n}' for n in ('lidar', 'cameras', 'bev', 'patches')}
+    sum(losses.values()).backward()
+    with_gradient = {n for n, p in detector.named_parameters() if p.grad is not None}
+    assert with_gradient == {n for n, p in detector.named_parameters() if p.requires_grad}
+    detector.zero_grad()
+
+
+def test_boxes_are_those_of_the_detector_without_it(model_config, detector):
+    plain = MODELS.build({**copy.deepcopy(model_config), 'health_monitor': None}).eval()
+    detector.eval()
+    state = detector.state_dict()
+    plain.load_state_dict({k: v for k, v in state.items() if not k.startswith('health_monitor')})
+    with torch.no_grad():
+        data = inputs_of(detector, [cloud(), cloud()])
+        ours = detector(**copy.deepcopy(data), mode='predict')
+        theirs = plain(**copy.deepcopy(data), mode='predict')
+    for one, other in zip(ours, theirs, strict=True):
+        mine, its = one.pred_instances_3d, other.pred_instances_3d
+        assert len(mine) > 0
+        assert torch.equal(mine.bboxes_3d.tensor, its.bboxes_3d.tensor)
+        assert torch.equal(mine.scores_3d, its.scores_3d)
+        assert torch.equal(mine.labels_3d, its.labels_3d)
+        assert 'pred_health' in one
+        assert 'pred_health' not in other
+
+
+def test_each_sample_gets_a_report_and_the_truth(detector):
+    detector.eval()
+    lidar, camera = torch.ones(2, 32, 32), torch.ones(2, 2, 8, 22)
+    lidar[1, 3, 4], camera[0, 1, 0] = 0.5, 0.2
+    with torch.no_grad():
+        first, second = detector(**inputs_of(detector, lidar=lidar, camera=camera), mode='predict')
+    assert (first.gt_health.lidar, second.gt_health.lidar) == (1, 0)
+    assert first.gt_health.cameras.tolist() == [1, 0]
+    assert second.gt_health.cameras.tolist() == [1]
+    assert torch.equal(second.gt_health.bev, lidar[1])
+    for sample, count in ((first, 2), (second, 1)):
+        report = sample.pred_health
+        assert report.cameras.shape == (count,)
+        assert report.patches.shape == (count, 8, 24)  # of the padded images
+        assert report.bev.shape == (32, 32)
+        for values in report.to_dict().values():
+            assert ((values > 0) & (values < 1)).all()
+
+
+def test_no_report_of_a_truth_that_is_not_known(detector):
+    detector.eval()
+    data = inputs_of(detector)
+    del data['inputs']['health']
+    with torch.no_grad():
+        assert 'gt_health' not in detector(**data, mode='predict')[0]
+    with pytest.raises(ValueError, match='pack the samples with PackHealth'):
+        detector(**data, mode='loss')
+
+
+def test_a_missing_input_is_named(detector):
+    data = inputs_of(detector)
+    del data['inputs']['imgs']
+    with pytest.raises(ValueError, match='the batch has only one of them'):
+        detector(**data, mode='loss')
+
+
+def test_it_needs_both_sensors(model_config):
+    config = copy.deepcopy(model_config)
+    config.update(img_backbone=None, img_neck=None)
+    config['pts_bbox_head'] = {**config['pts_bbox_head'], 'modalities': ['lidar']}
+    with pytest.raises(ValueError, match=r"modalities is \['lidar'\]; leave health_monitor out"):
+        MODELS.build(config)
+
+
+def test_a_camera_that_a_sample_lacks_has_no_loss(detector):
+    detector.eval()
+    data = inputs_of(detector)
+    healthy = detector(**copy.deepcopy(data), mode='loss')
+    data['inputs']['health']['camera'][1, 1] = 0  # of the sample with one camera
+    damaged = detector(**data, mode='loss')
+    assert all(torch.equal(healthy[name], damaged[name]) for name in healthy)
+
+
+def test_it_learns_to_tell_an_empty_cloud_and_a_black_image(detector):
+    torch.manual_seed(0)
+    detector.train()
+    data = inputs_of(detector)
+    data['inputs']['imgs'][0, 1] = -2.0
+    data['inputs']['health']['lidar'][1] = 0
+    data['inputs']['health']['camera'][0, 1] = 0
+    optimizer = torch.optim.Adam(detector.health_monitor.parameters(), lr=0.01)
+    for _ in range(25):
+        optimizer.zero_grad()
+        sum(detector(**copy.deepcopy(data), mode='loss').values()).backward()
+        optimizer.step()
+    detector.health_monitor.eval()
+    first, second = detector(**data, mode='predict')
+    assert first.pred_health.lidar > 0.8 > 0.2 > second.pred_health.lidar
+    assert first.pred_health.cameras[0] > 0.8 > 0.2 > first.pred_health.cameras[1]
+    assert second.pred_health.bev.mean() < 0.2
+
+
+def test_nothing_waits_for_the_device(detector):
+    detector.eval()
+    inputs, samples = (inputs_of(detector)[name] for name in ('inputs', 'data_samples'))
+    with torch.no_grad():
+        bev, images = detector.extract_feat(inputs)
+        cameras = batch_cameras([sample.metainfo for sample in samples], like=images)
+        with DeviceWaits() as waits:
+            detector.health_monitor(bev, images, inputs, cameras)
+    assert waits.names == []
+
+
+def test_a_monitor_reads_its_statistics_from_a_cache(detector):
+    inputs = inputs_of(detector)['inputs']
+    for branch, module in (('lidar', 'pts_backbone'), ('camera', 'img_neck')):
+        computed = detector.health_monitor.statistics_of(branch, inputs)
+        cached = dict(features={module: [None, computed]})
+        assert detector.health_monitor.statistics_of(branch, cached) is computed
