@@ -1,4 +1,4 @@
-"""Draw data and router weights: ``python tools/visualize.py frame|browse|failures|router ...``.
+"""Draw data, router weights and health: ``tools/visualize.py frame|browse|failures|router|health``.
 
 For the options of a picture: ``python tools/visualize.py frame --help``.
 """
@@ -14,6 +14,7 @@ from projects.cmt_aqr.cli import (
     visualize_browse,
     visualize_failures,
     visualize_frame,
+    visualize_health,
     visualize_router,
 )
 
@@ -22,6 +23,7 @@ PICTURES = {
     'browse': visualize_browse,
     'failures': visualize_failures,
     'router': visualize_router,
+    'health': visualize_health,
 }
 
 

@@ -8,6 +8,7 @@ from projects.cmt_aqr.evaluation.frames_metric import Scored
 from projects.cmt_aqr.evaluation.matches import Matches
 from projects.cmt_aqr.evaluation.predictions import Predictions
 from projects.cmt_aqr.evaluation.records import IDENTITY, Record, Records, hash_of
+from projects.cmt_aqr.health.alarm import Reports
 
 MADE_OF = dict(
     config_sha256='c', checkpoint_sha256='w', frames_sha256='f', seed=0, failure=dict(p=(1, 2))
@@ -62,3 +63,18 @@ def test_a_write_that_fails_leaves_no_record_of_other_boxes(records, scored, mon
 
 def test_equal_data_have_equal_hashes():
     assert hash_of(dict(a=1, b=[2])) == hash_of(dict(b=[2], a=1)) != hash_of(dict(a=1, b=[3]))
+
+
+def test_reported_health_is_read_back_where_there_is_any(records, scored):
+    assert records.health('fog_1') is None
+    ones = np.ones((2, 3))
+    health = Reports(
+        tokens=np.array(['a', 'b']),
+        names=np.array(['x', 'y', 'z']),
+        lidar=ones[:, 0],
+        cameras=ones,
+        lidar_sound=ones[:, 0],
+        cameras_sound=0 * ones,
+    )
+    records.write(RECORD, scored, health)
+    np.testing.assert_array_equal(records.health('fog_1').cameras_sound, 0 * ones)

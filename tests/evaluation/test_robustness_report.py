@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from robustness_fixture import make_comparison
 
+from projects.cmt_aqr.evaluation.robustness import ScoredAlarm
 from projects.cmt_aqr.evaluation.robustness_report import to_csv, to_json, to_markdown
+from projects.cmt_aqr.health.alarm import Alarm, Separation
 
 
 @pytest.fixture(scope='module')
@@ -111,3 +113,39 @@ def test_ra_stands_beside_the_published_one_where_every_severity_was_scored(comp
         ['fog', '1, 2, 3', '0.81', '0.68', '0.54'],
         ['within 0.1', '', '', '1 of 2', '1 of 2'],
     ]
+
+
+@pytest.fixture
+def with_alarms():
+    """The second of two models has a health monitor, under fog, which is not trained with."""
+    comparison = make_comparison('control', 'monitored')
+    seen, unseen = Separation(0.9625, 0.25), Separation(0.75, 0.5)
+    alarms = {
+        'clean': ScoredAlarm(Alarm(None, None, None, 0.01), 0.51),
+        'fog_1': ScoredAlarm(Alarm(unseen, unseen, None, 0.5), 0.4),
+        'fog_2': ScoredAlarm(Alarm(unseen, unseen, unseen, 1.0), None),
+        'drop_1': ScoredAlarm(Alarm(seen, None, None, 1.0), None),
+    }
+    models = [comparison.models[0], replace(comparison.models[1], alarms=alarms)]
+    return replace(comparison, models=models)
+
+
+def test_health_is_reported_as_an_alarm(with_alarms):
+    text = to_markdown(with_alarms)
+    assert text.count('## Health as an alarm') == 1
+    rows = cells(text, '## Health as an alarm: monitored')
+    assert [row[0] for row in rows] == ['condition', 'clean', 'fog_1', 'fog_2', 'drop_1']
+    assert rows[1][1:] == ['–', '–', '–', '1%', '51.0']
+    assert rows[3][1:] == ['0.750 / 50%', '0.750 / 50%', '0.750 / 50%', '100%', '–']
+    assert rows[4][1:] == ['0.963 / 25%', '–', '–', '100%', '–']
+    assert 'sensors: seen in training 0.963, unseen in training 0.750.' in text
+
+
+def test_the_alarm_is_in_csv_and_json(with_alarms):
+    lines = list(csv.DictReader(io.StringIO(to_csv(with_alarms))))
+    drop = next(row for row in lines if (row['model'], row['failure']) == ('monitored', 'drop'))
+    assert (drop['auroc_lidar'], drop['auroc_cameras']) == ('0.9625', '')
+    assert (drop['alarmed'], drop['NDS_without_alarm']) == ('1.0', '')
+    models = json.loads(to_json(with_alarms))['models']
+    assert models['control']['alarms'] == {}
+    assert models['monitored']['alarms']['fog_1']['NDS_without_alarm'] == 0.4

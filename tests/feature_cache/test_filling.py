@@ -242,3 +242,26 @@ def test_datasets_in_wrappers_are_found(build_dataset, config):
     assert [*cached_datasets([dataset])] == []
     dataset.dataset = build_dataset()
     assert [*cached_datasets([dataset])] == [dataset.dataset]
+
+
+@pytest.mark.parametrize('changes', [{}, FROZEN_NECKS], ids=['backbones', 'necks too'])
+def test_a_health_monitor_reads_its_statistics_with_the_features(
+    build_model, build_dataset, features_of, fill_cache, store, changes
+):
+    store = FeatureStore(directory=store.directory, dtype='float32')
+    plain = build_model(changes)
+    plain_dataset = build_dataset()
+    fill_cache(plain, plain_dataset, store)
+    model = build_model({**changes, 'health_monitor': dict(type='HealthMonitor')})
+    dataset = build_dataset()
+    fill_cache(model, dataset, store)
+    assert len({*files_of(store)}) == 24  # other entries than without a monitor
+    assert_near(features_of(model, dataset, 2, 0), features_of(plain, plain_dataset, 2, 0), 1e-6)
+
+    logits = []
+    for data in (dataset, build_dataset(cached=False)):
+        batch = model.data_preprocessor(pseudo_collate([data[2], data[0]]), False)
+        inputs, samples = batch['inputs'], batch['data_samples']
+        with torch.no_grad():
+            logits.append(model.eval()._health(model.extract_feat(inputs), inputs, samples)[0])
+    assert_near(logits[0], logits[1], 1e-4)

@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 
 CMT = 'configs/cmt/cmt_tiny_synthetic.py'
 ROUTED = 'configs/cmt_aqr/cmt_aqr_tiny_synthetic.py'
+MONITORED = 'configs/cmt/cmt_tiny_synthetic_health.py'
 WRONG_SAMPLES = [
     (['--index', '6'], '--index must be 0 to 5, got 6'),
     (['--index', '-1'], '--index must be 0 to 5, got -1'),
@@ -137,3 +138,19 @@ def test_an_error_is_one_line(run, checkpoint, synthetic_root, tmp_path, capsys,
     assert line.startswith('visualize.py: ')
     assert message in line
     assert not (tmp_path / 'out.png').exists()
+
+
+def test_health_has_a_column_for_each_failure(run, repo_root, tmp_path):
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        model = MODELS.build(Config.fromfile(repo_root / MONITORED).model)
+    weights, out = tmp_path / 'random.pth', tmp_path / 'health.png'
+    torch.save({'state_dict': model.state_dict()}, weights)
+    said = run('health', MONITORED, weights, '--failures', 'view_drop', '--out', out)
+    assert said.splitlines()[-1] == f'made {out}'
+    assert cv2.imread(str(out)).shape[1] > 1300
+
+
+def test_health_needs_a_monitor(run, checkpoint, capsys):
+    with pytest.raises(SystemExit):
+        run('health', ROUTED, checkpoint)
+    assert 'has no health monitor' in capsys.readouterr().err

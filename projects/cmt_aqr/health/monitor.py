@@ -100,14 +100,13 @@ class HealthMonitor(BaseModule):
         self.range_norm = nn.BatchNorm2d(RangeImage.CHANNELS, affine=False)
         # Circular, as azimuths are; that the rows are too does no harm beside their number.
         self.range_branch = nn.Sequential(
-            _conv(RangeImage.CHANNELS + 1, channels, padding_mode='circular'),
-            _conv(channels, channels, stride=(1, 2), padding_mode='circular'),
+            _conv(RangeImage.CHANNELS + 1, channels, stride=(1, 2), padding_mode='circular'),
             _conv(channels, wide, stride=2, padding_mode='circular'),
             _conv(wide, channels, padding_mode='circular'),
         )
         pixels = PixelStatistics.CHANNELS + PROJECTED_CHANNELS
         self.pixel_norm = nn.BatchNorm2d(pixels, affine=False)
-        self.pixel_branch = nn.Sequential(_conv(pixels, channels), _conv(channels, wide))
+        self.pixel_branch = nn.Sequential(_conv(pixels, channels), _conv(channels, wide, stride=2))
         self.image_projection = _conv(image_channels, channels, kernel=1)
         self.camera_branch = nn.Sequential(_conv(wide + channels, wide), _conv(wide, channels))
         self.bev_projection = _conv(bev_channels, channels, kernel=1)

@@ -38,7 +38,7 @@ def render_weights_over_inputs(observations: Mapping[str, Observation]) -> Figur
         such as ``clean CAM_FRONT``.
     """
     scale = max(LEAST_SCALE, *(_greatest(seen) for seen in observations.values()))
-    figure, axes = _layout(observations)
+    figure, axes = layout_columns(observations)
     for condition, seen in observations.items():
         panels = {label: axes[f'{condition} {label}'] for label in (*seen.cameras, FROM_ABOVE)}
         for index, channel in enumerate(seen.cameras):
@@ -46,7 +46,7 @@ def render_weights_over_inputs(observations: Mapping[str, Observation]) -> Figur
         _draw_above(panels[FROM_ABOVE], seen, scale)
         _draw_title(axes[f'{condition} title'], condition, seen)
     _draw_scale(axes['scale'], scale)
-    _draw_classes(axes['classes'], observations)
+    draw_classes(axes['classes'], observations)
     return figure
 
 
@@ -70,8 +70,12 @@ def _greatest(seen: Observation) -> float:
     return max(float(np.abs(part.mean).max(initial=0)) for part in (seen.lidar, seen.camera))
 
 
-def _layout(observations: Mapping[str, Observation]) -> tuple[Figure, dict[str, Axes]]:
-    """An empty figure and its axes by label."""
+def layout_columns(observations: Mapping[str, Observation]) -> tuple[Figure, dict[str, Axes]]:
+    """An empty figure and its axes by label, a column for each observation.
+
+    Args:
+        observations: anything with ``images`` (V, H, W, 3) and ``cameras``, by condition.
+    """
     wide = (COLUMN - (COLUMNS - 1) * GAP) / COLUMNS
     first = next(iter(observations.values()))
     high = wide * first.images.shape[1] / first.images.shape[2]
@@ -158,7 +162,7 @@ def _draw_scale(axes: Axes, scale: float) -> None:
         axes.text(place, 0.65, text, color=TEXT, fontsize=9, ha=side, va='center')
 
 
-def _draw_classes(axes: Axes, observations: Mapping[str, Observation]) -> None:
+def draw_classes(axes: Axes, observations: Mapping[str, Observation]) -> None:
     """Legend of the classes detected under any condition."""
     found = {item.name for seen in observations.values() for item in seen.boxes}
     lines = {

@@ -1,0 +1,56 @@
+"""A health monitor beside a trained CMT, of which nothing trains.
+
+Every frame once for an epoch, without balancing of classes and without augmentation. Give the
+trained CMT as `load_from`: the run refuses to start from random frozen weights.
+"""
+
+_base_ = ['./cmt_voxel0100_r50_800x320_cbgs.py', '../_base_/health.py']
+
+model = dict(
+    fast_path={},
+    grid_mask=None,
+    health_monitor=dict(_base_.health_monitor, image_cell=8, range_image=dict(columns=1080)),
+    **_base_.frozen_cmt,
+)
+
+train_infos = _base_.data_root + 'nuscenes_infos_train.pkl'
+stale_cameras = [dict(failure, ann_file=train_infos) for failure in _base_.stale_cameras]
+load_inputs = [*_base_.load_latest_points, *_base_.load_images, _base_.filter_points]
+pack = dict(
+    _base_.pack_health, keys=['points', 'img'], meta_keys=(*_base_.meta_keys, 'camera_names')
+)
+train_pipeline = [
+    dict(type='DrawIndex'),
+    _base_.lidar_fails,
+    dict(_base_.cameras_fail, failures=[*_base_.cameras_fail.failures, *stale_cameras]),
+    *load_inputs,
+    _base_.fit_images,
+    pack,
+]
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        ann_file='nuscenes_infos_train.pkl',
+        pipeline=train_pipeline,
+        **_base_.dataset,
+    )
+)
+test_pipeline = [*load_inputs, _base_.fit_images, pack]
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+test_evaluator = [_base_.test_evaluator, dict(type='HealthMetric')]
+
+max_epochs = 2
+optim_wrapper = dict(
+    optimizer=dict(lr=3e-3, weight_decay=0.01), paramwise_cfg=dict(_delete_=True, custom_keys={})
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        eta_min_ratio=1e-3,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)  # scored by tools/test.py
