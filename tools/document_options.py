@@ -16,7 +16,16 @@ from mmdet3d import registry
 from mmengine.registry import Registry
 
 import projects.cmt_aqr
-from projects.cmt_aqr import aqr, denoising, evaluation, feature_cache, freezing, head, transformer
+from projects.cmt_aqr import (
+    aqr,
+    denoising,
+    evaluation,
+    feature_cache,
+    freezing,
+    head,
+    health,
+    transformer,
+)
 from projects.cmt_aqr.aqr.router import AdaptiveQueryRouter
 from projects.cmt_aqr.files import write_text
 
@@ -46,6 +55,7 @@ SECTIONS = {
     'Sensor failures': ('datasets.failures',),
     'Data': ('datasets',),
     'Hooks': ('hooks',),
+    'Health of the sensors': ('health',),
     'Pictures': ('visualization',),
     'Evaluation': ('evaluation',),
     'Feature cache': ('feature_cache',),
@@ -57,6 +67,7 @@ NESTED = {
     denoising.DenoisingGenerator: '`pts_bbox_head.denoising`',
     freezing.FreezePolicy: 'beside the arguments of any part of the detector',
     freezing.FastPath: '`model.fast_path`',
+    health.RangeImage: '`model.health_monitor.range_image`',
 }
 # Options that this project sets itself, by class and for its subclasses; a config does not.
 SET_BY = {
@@ -72,6 +83,9 @@ SET_BY = {
     'the detector': {
         head.CmtHead: ('voxel_grid', 'float32'),
         freezing.FastPath: ('module', 'name'),
+        health.HealthMonitor: (
+            *('point_cloud_range', 'voxel_grid', 'bev_channels', 'image_channels'),
+        ),
     },
     '`tools/test_robustness.py`': {
         evaluation.ConditionsLoop: (

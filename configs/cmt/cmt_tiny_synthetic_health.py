@@ -22,10 +22,9 @@ train_pipeline = [
     fit_images,
     pack,
 ]
-train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
 test_pipeline = [*load_inputs, fit_images, pack]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_evaluator = [_base_.test_evaluator, dict(type='HealthMetric')]
 
 max_epochs = 8
@@ -34,6 +33,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(_base_.param_scheduler[1], T_max=max_epochs, eta_min_ratio=1e-3),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)  # scored by tools/test.py
+train_cfg = dict(max_epochs=max_epochs)
+val_dataloader = val_evaluator = val_cfg = None  # scored by tools/test_robustness.py
 
 load_from = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'

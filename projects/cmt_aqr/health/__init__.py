@@ -2,5 +2,6 @@
 
 from .metric import HealthMetric
 from .monitor import Health, HealthMonitor, attach_health, true_health
+from .statistics import RangeImage
 
-__all__ = ['Health', 'HealthMetric', 'HealthMonitor', 'attach_health', 'true_health']
+__all__ = ['Health', 'HealthMetric', 'HealthMonitor', 'RangeImage', 'attach_health', 'true_health']
