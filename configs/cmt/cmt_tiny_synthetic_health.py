@@ -22,7 +22,7 @@ train_pipeline = [
     fit_images,
     pack,
 ]
-train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, filter_empty_gt=False))
 test_pipeline = [*load_inputs, fit_images, pack]
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_evaluator = [_base_.test_evaluator, dict(type='HealthMetric')]

@@ -32,6 +32,7 @@ train_dataloader = dict(
         _delete_=True,
         ann_file='nuscenes_infos_train.pkl',
         pipeline=train_pipeline,
+        filter_empty_gt=False,
         **_base_.dataset,
     )
 )

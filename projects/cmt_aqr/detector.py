@@ -310,7 +310,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
                 'sensor that failed gives an empty cloud or black images'
             )
         cameras = batch_cameras([s.metainfo for s in batch_data_samples], like=images)
-        inputs = (bev, images, batch_inputs_dict, cameras)
+        # Detached: the monitor must not change a model that trains.
+        inputs = (bev.detach(), images.detach(), batch_inputs_dict, cameras)
         device_type = self.data_preprocessor.device.type
         return in_float32(self.health_monitor, *inputs, device_type=device_type), cameras
 

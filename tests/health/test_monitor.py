@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from device_waits import DeviceWaits
-from mmdet3d.registry import MODELS
+from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from test_detector import batch, cloud
@@ -48,6 +48,16 @@ def test_it_alone_has_losses_and_every_parameter_of_it_learns(detector):
     sum(losses.values()).backward()
     with_gradient = {n for n, p in detector.named_parameters() if p.grad is not None}
     assert with_gradient == {n for n, p in detector.named_parameters() if p.requires_grad}
+    detector.zero_grad()
+
+
+def test_a_model_that_trains_learns_nothing_from_it(detector):
+    data = inputs_of(detector)
+    inputs, samples = data['inputs'], data['data_samples']
+    features = [x.detach().requires_grad_() for x in detector.extract_feat(inputs)]
+    logits, _ = detector._health(features, inputs, samples)
+    sum(x.sum() for x in logits).backward()
+    assert [x.grad for x in features] == [None, None]
     detector.zero_grad()
 
 
@@ -159,3 +169,20 @@ def test_a_monitor_reads_its_statistics_from_a_cache(detector):
         computed = detector.health_monitor.statistics_of(branch, inputs)
         cached = dict(features={module: [None, computed]})
         assert detector.health_monitor.statistics_of(branch, cached) is computed
+
+
+def test_the_training_data_of_the_config_have_health(repo_root, synthetic_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic_health.py')
+    settings = cfg.train_dataloader.dataset
+    settings.update(data_root=str(synthetic_root))
+    settings.metainfo.version = 'v1.0-mini'
+    for step in settings.pipeline:
+        for failure in step.get('failures', ()):
+            if 'ann_file' in failure:
+                failure.ann_file = str(synthetic_root / 'nuscenes_infos_train.pkl')
+    dataset = DATASETS.build(settings)
+    dataset.pipeline.transforms[0].set_epoch(0)
+    sample = dataset[1]
+    assert sample['inputs']['health']['lidar'].shape == (32, 32)
+    assert sample['inputs']['health']['camera'].shape == (6, 8, 22)
+    assert len(sample['data_samples'].camera_names) == 6
