@@ -18,7 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        'folder', help='folder with the info file, the six images and the LiDAR sweep'
+        'folder', help='folder with the info file, the images and the LiDAR sweep'
     )
     parser.add_argument('--out', default='data/real_frame', help='data root to make')
     parser.add_argument('--copy', action='store_true', help='copy the files instead of linking')

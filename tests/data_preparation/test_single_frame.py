@@ -18,6 +18,7 @@ from projects.cmt_aqr.data_preparation.single_frame import (
     frame_tables,
     make_frame_root,
 )
+from projects.cmt_aqr.visualization import render_frame
 
 CAMERAS = 6
 
@@ -238,3 +239,20 @@ def test_unfit_info_file_is_named(synthetic_frame, tmp_path, change, message):
     dump({}, tmp_path / 'another.pkl')
     with pytest.raises(ValueError, match='2 info files'):
         make_frame_root(tmp_path, tmp_path / 'root')
+
+
+@pytest.mark.parametrize('names', [(), ('left',), ('left', 'bow', 'right', 'mast', 'stern')])
+def test_any_number_of_cameras_under_any_names(synthetic_frame, tmp_path, names):
+    folder = tmp_path / 'frame'
+    shutil.copytree(synthetic_frame, folder)
+    info = load(folder / 'frame.pkl')
+    (frame,) = info['data_list']
+    frame['images'] = dict(zip(names, frame['images'].values(), strict=False))
+    frame.pop('cam_instances', None)
+    dump(info, folder / 'frame.pkl')
+    root = make_frame_root(folder, tmp_path / 'root')
+    nusc = NuScenes(VERSION, str(root), verbose=False)
+    (sample,) = nusc.sample
+    assert set(sample['data']) == {'LIDAR_TOP', *names}
+    axes = {axes.get_label() for axes in render_frame(nusc, sample['token']).axes}
+    assert axes == {'LIDAR_TOP', 'legend', *names}

@@ -113,7 +113,7 @@ def frame_tables(
         annotations.append(_annotation(index, instance, frame))
         instances.append(_instance(annotations[-1], names[instance['bbox_label_3d']]))
     sensors = _sensors(frame, image_sizes)
-    modalities = {**dict.fromkeys(frame['images'], 'camera'), LIDAR: 'lidar'}
+    modalities = {**dict.fromkeys(frame.get('images', ()), 'camera'), LIDAR: 'lidar'}
     return static_tables([log], modalities=modalities) | dict(
         scene=[_scene(sample, log)],
         log=[_log(log, frame)],
@@ -148,7 +148,7 @@ def _only_frame(info: dict, info_file: Path) -> dict:
 
 def _sensor_files(frame: dict, folder: Path) -> dict[str, Path]:
     """Returns the existing file of each channel."""
-    names = {channel: image['img_path'] for channel, image in frame['images'].items()}
+    names = {channel: image['img_path'] for channel, image in frame.get('images', {}).items()}
     files = {
         c: folder / n for c, n in {**names, LIDAR: frame['lidar_points']['lidar_path']}.items()
     }
@@ -211,7 +211,7 @@ def _sensors(
     lidar2ego = np.array(lidar['lidar2ego'])
     data = _sample_data(frame, LIDAR, lidar['lidar_path'], frame['timestamp'])
     records = [_sensor_records(data, LIDAR, ego2global, lidar2ego, [])]
-    for channel, image in frame['images'].items():
+    for channel, image in frame.get('images', {}).items():
         # The car moves between LiDAR and camera; this pose agrees with `lidar2cam`.
         cam2global = ego2global @ lidar2ego @ np.linalg.inv(image['lidar2cam'])
         cam2ego = np.array(image['cam2ego'])
