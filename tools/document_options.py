@@ -24,6 +24,7 @@ from projects.cmt_aqr import (
     freezing,
     head,
     health,
+    planning,
     transformer,
 )
 from projects.cmt_aqr.aqr.router import AdaptiveQueryRouter
@@ -56,6 +57,7 @@ SECTIONS = {
     'Data': ('datasets',),
     'Hooks': ('hooks',),
     'Health of the sensors': ('health',),
+    'Planning': ('planning',),
     'Pictures': ('visualization',),
     'Evaluation': ('evaluation',),
     'Feature cache': ('feature_cache',),
@@ -86,6 +88,8 @@ SET_BY = {
         health.HealthMonitor: (
             *('point_cloud_range', 'voxel_grid', 'bev_channels', 'image_channels'),
         ),
+        planning.ActionQueryHead: ('embed_dims', 'num_layers'),
+        planning.EgoStatusHead: ('embed_dims', 'num_layers'),
     },
     '`tools/test_robustness.py`': {
         evaluation.ConditionsLoop: (

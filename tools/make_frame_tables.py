@@ -17,9 +17,7 @@ from projects.cmt_aqr.data_preparation.single_frame import make_frame_root
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'folder', help='folder with the info file, the images and the LiDAR sweep'
-    )
+    parser.add_argument('folder', help='folder with the info file, the images and the LiDAR sweep')
     parser.add_argument('--out', default='data/real_frame', help='data root to make')
     parser.add_argument('--copy', action='store_true', help='copy the files instead of linking')
     entry.add_traceback_argument(parser)
