@@ -5,45 +5,38 @@ inputs, for a batch of one and of three. docs/export.md shows how to join them.
 """
 
 import argparse
+import importlib.util
+import sys
 from pathlib import Path
 
 import _startup
 
 _startup.prepare()
-_startup.prepare(needs='onnx')
 
 import torch
-from mmengine.config import Config, DictAction
 
 import projects.cmt_aqr  # noqa: F401  (registers what configs name)
-from projects.cmt_aqr.cli import arguments
+from projects.cmt_aqr.cli import arguments, entry
+from projects.cmt_aqr.cli.checkpoints import check_checkpoint
 from projects.cmt_aqr.export import TOLERANCE, build_for_export, deviation, export_part, parts_of
 from projects.cmt_aqr.usage_error import UsageError
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument('config', help='config file')
+    parser = arguments.make_parser(__doc__)
     parser.add_argument('checkpoint', help='file or URL of the weights')
     parser.add_argument('--out', type=Path, required=True, help='folder for the files')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, help='settings to change'
-    )
     return parser
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> int:
     """Export all parts, then compare them; the status is 1 if one deviates."""
-    parser = make_parser()
-    args = parser.parse_args()
-    with arguments.exit_on_usage_error(parser):
-        if not Path(args.config).is_file():
-            raise UsageError(f'config {args.config} does not exist (in {Path.cwd()})')
-        arguments.check_checkpoint(args.checkpoint)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    for package in ('onnx', 'onnxruntime'):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f'{package} is not installed: pip install -r requirements/export.txt')
+    cfg = arguments.read_config(args, cached=[])
+    check_checkpoint(args.checkpoint)
     model = build_for_export(cfg, args.checkpoint)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -55,9 +48,11 @@ def main() -> None:
             found = deviation(part, args.out / f'{name}.onnx')
             worst = max(worst, found)
             print(f'{args.out / name}.onnx: batch of {batch_size}, off by {found:.1e}')
-    if not worst <= TOLERANCE:
-        parser.exit(1, f'{parser.prog}: more than {TOLERANCE:g} off\n')
+    if worst <= TOLERANCE:
+        return 0
+    print(f'export_onnx.py: more than {TOLERANCE:g} off', file=sys.stderr)
+    return 1
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser())

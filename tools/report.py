@@ -12,27 +12,24 @@ import _startup
 
 _startup.prepare()
 
-from projects.cmt_aqr.cli.arguments import exit_on_usage_error
+from projects.cmt_aqr.cli import entry
 from projects.cmt_aqr.files import write_text
 from projects.cmt_aqr.reporting import find_run, make_page
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = entry.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='work dir, or folder of one run')
     parser.add_argument('--out', type=Path, help='the page (default: report.html in the folder)')
     parser.add_argument('--title', help='title of the page (default: name of the config)')
+    entry.add_traceback_argument(parser)
     return parser
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Write the page and print its name."""
-    parser = make_parser()
-    args = parser.parse_args()
-    with exit_on_usage_error(parser):
-        run = find_run(args.folder)
+    run = find_run(args.folder)
     out = args.out or args.folder / 'report.html'
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, make_page(run, args.title or Path(run.info()['config'] or 'run').stem))
@@ -40,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main, make_parser())
