@@ -135,11 +135,12 @@ def _tables(models: Mapping[str, dict]) -> str:
             name,
             *(duration(model['seconds'][phase].median) for phase in PHASES),
             spread(model['seconds']['inference']),
+            f'{1 / model["seconds"]["inference"].median:.2f}',
             gigabytes(model['peak_memory']),
         )
         for name, model in models.items()
     ]
-    paragraphs = [table(('', *PHASES, 'inference', 'peak'), rows)]
+    paragraphs = [table(('', *PHASES, 'inference', 'frames/s', 'peak'), rows)]
     for name, model in models.items():
         paragraphs += [f'{name}:', _parts_table(model['parts'])]
     return '\n\n'.join(paragraphs)

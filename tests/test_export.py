@@ -1,8 +1,12 @@
 """The ONNX files of a detector, against PyTorch, and the example of docs/export.md."""
 
+import io
 import re
 import runpy
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from projects.cmt_aqr.export import TOLERANCE, build_for_export, deviation, export_part, parts_of
+from projects.cmt_aqr.export import TOLERANCE, build_for_export, deviation, parts_of
 
 pytest.importorskip('onnx', reason='pip install -r requirements/export.txt')
 pytest.importorskip('onnxruntime', reason='pip install -r requirements/export.txt')
@@ -19,37 +23,35 @@ TINY = 'configs/cmt_aqr/cmt_aqr_tiny_synthetic.py'
 WEIGHTS = 'projects/cmt_aqr/weights/cmt_aqr_tiny_synthetic_failures.pth'
 
 
-def export(cfg, checkpoint, folder):
-    """The model, after its export with a batch of 2."""
-    with DefaultScope.overwrite_default_scope('mmdet3d'):
-        model = build_for_export(cfg, str(checkpoint))
-        for name, part in parts_of(model, cfg, batch_size=2).items():
-            export_part(part, folder / f'{name}.onnx')
-    return model
-
-
-def deviations(model, cfg, folder, batch_size):
-    parts = parts_of(model, cfg, batch_size=batch_size)
-    return {name: deviation(part, folder / f'{name}.onnx') for name, part in parts.items()}
+def run_tool(repo_root, *arguments):
+    """What tools/export_onnx.py prints; it exports with a batch of 2."""
+    printed = io.StringIO()
+    command = ['export_onnx.py', *map(str, arguments)]
+    with mock.patch.object(sys, 'argv', command), redirect_stdout(printed):
+        runpy.run_path(str(repo_root / 'tools/export_onnx.py'), run_name='__main__')
+    return printed.getvalue()
 
 
 @pytest.fixture(scope='module')
 def exported(repo_root, tmp_path_factory):
-    """Model, config and folder of the shipped router, exported."""
+    """Model, config and folder of the shipped router, exported, and what the tool printed."""
     folder = tmp_path_factory.mktemp('onnx')
     cfg = Config.fromfile(repo_root / TINY)
-    return export(cfg, repo_root / WEIGHTS, folder), cfg, folder
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        printed = run_tool(repo_root, repo_root / TINY, repo_root / WEIGHTS, '--out', folder)
+        return build_for_export(cfg, str(repo_root / WEIGHTS)), cfg, folder, printed
 
 
-@pytest.mark.parametrize('batch_size', [1, 3])  # exported with 2
-def test_tiny_model_is_equal_for_any_batch(exported, batch_size):
-    found = deviations(*exported, batch_size)
-    assert set(found) == {'bev', 'images', 'head'}
-    assert max(found.values()) <= TOLERANCE
+def test_tiny_model_is_equal_for_any_batch(exported):
+    *_, folder, printed = exported
+    found = re.findall(r'(\S+): batch of (\d), deviation (\S+)', printed)
+    parts = [str(folder / f'{name}.onnx') for name in ('bev', 'images', 'head')]
+    assert [(part, size) for part, size, _ in found] == [(p, n) for n in '13' for p in parts]
+    assert max(float(deviation) for *_, deviation in found) <= TOLERANCE
 
 
 def test_a_wrong_part_deviates(exported):
-    model, cfg, folder = exported
+    model, cfg, folder, _ = exported
     part = parts_of(model, cfg, batch_size=1)['head']
     with torch.no_grad():
         linear = model.pts_bbox_head.router.aqr_weight_generator.to_weight['lidar']
@@ -75,7 +77,7 @@ def test_a_sensor_alone_has_no_part_of_the_other(repo_root):
 def test_the_example_of_the_page_finds_the_boxes_of_the_model(
     repo_root, exported, synthetic_root, tmp_path, monkeypatch
 ):
-    model, _, folder = exported
+    model, _, folder, _ = exported
     for name, target in (
         ('configs', repo_root / 'configs'),
         ('projects', repo_root / 'projects'),
@@ -110,5 +112,7 @@ def test_r50_is_equal(repo_root, reference, tmp_path):
         model = MODELS.build(cfg.model)
     runpy.run_path(str(reference / 'fill.py'))['fill_state_dict'](model, 0)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'r50.pth')
-    model = export(cfg, tmp_path / 'r50.pth', tmp_path)
-    assert max(deviations(model, cfg, tmp_path, batch_size=1).values()) <= TOLERANCE
+    printed = run_tool(
+        repo_root, cfg.filename, tmp_path / 'r50.pth', '--out', tmp_path, '--check', 1
+    )
+    assert printed.count('batch of 1') == 3  # a deviation ends the tool

@@ -68,7 +68,7 @@ def test_the_tables():
     ).splitlines()
     assert lines[2] == (
         '| cmt | 500.0 ms | 500.0 ms | 500.0 ms | 500.0 ms | 500.0 ms (400.0 ms–600.0 ms) '
-        '| 1.00 GB |'
+        '| 2.00 | 1.00 GB |'
     )
     assert lines[-1] == '| all | 1.00 M | 2.00 M | 4.0 |'
 
