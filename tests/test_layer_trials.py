@@ -9,6 +9,8 @@ from mmengine.registry import init_default_scope
 from test_detector import batch, cloud
 from towers import SMALL
 
+from projects.cmt_aqr.layer_trials import LayerTrialDetector
+
 NUM_LAYERS = 3
 
 
@@ -109,6 +111,24 @@ def test_a_step_without_trials_equals_one_of_the_plain_detector(detector, model_
         torch.manual_seed(5)
         found.append(model(**data, mode='loss'))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_cached_features_take_the_place_of_the_backbone(detector):
+    data = prepared(detector)
+    torch.manual_seed(5)
+    due = detector(**data, mode='loss')
+    images = data['inputs'].pop('imgs')
+    data['inputs']['features'] = {'img_backbone': detector.image_maps(images)}
+    torch.manual_seed(5)
+    torch.testing.assert_close(detector(**data, mode='loss'), due)
+
+
+def test_a_frozen_neck_makes_no_trials(model_config, monkeypatch):
+    MessageHub.get_current_instance().update_info('iter', 0)
+    neck = dict(model_config.img_neck, frozen=True)
+    detector = MODELS.build({**model_config, 'img_neck': neck}).train()
+    monkeypatch.delattr(LayerTrialDetector, '_best_layer')
+    assert 'loss_layer' not in detector(**prepared(detector), mode='loss')
 
 
 def test_a_batch_without_images(detector):

@@ -47,7 +47,7 @@ class LayerTrialDetector(CmtDetector):
         """Losses of a batch, see :meth:`CmtDetector.loss`."""
         selector = self._selector
         iteration = MessageHub.get_current_instance().get_info('iter', 0)
-        if iteration % selector.interval:
+        if iteration % selector.interval or not selector.training:  # it is not if frozen
             return super().loss(batch_inputs_dict, batch_data_samples)
         inputs = self._with_features(batch_inputs_dict)
         selector.label = self._best_layer(inputs, batch_data_samples)

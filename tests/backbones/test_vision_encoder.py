@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 from towers import SIZES, SMALL, make_tower, save_tower
 from toy_runner import make_runner
@@ -291,6 +292,9 @@ def test_images_of_another_scale():
     encoder = small()
     encoder(x)
     encoder.to('meta')(x.to('meta'))  # has no values to check
+    encoder = small(stride=16)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # nor have those of the benchmarks
+        assert encoder(mode.from_tensor(images(32, 48)))[0].shape == (2, 16, 2, 3)
 
 
 def test_images_that_the_patch_does_not_divide():
@@ -311,6 +315,8 @@ def test_unknown_towers(model_type):
 
 
 def test_misspelt_architecture():
+    with pytest.raises(ValueError, match='needs pretrained, the folder of a tower'):
+        VisionEncoder()
     with pytest.raises(ValueError, match='architecture of dinov2 has no hiden_size'):
         VisionEncoder(architecture=dict(model_type='dinov2', hiden_size=16))
 

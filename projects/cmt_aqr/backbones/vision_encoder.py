@@ -56,7 +56,7 @@ class VisionEncoder(BaseModule):
         stride: pixels of the input for each token; ``None`` is the tower's patch size. For another
             one the images are resized, so that every token covers ``stride`` x ``stride`` pixels.
         mean: mean of RGB in [0, 1]; ``None`` is that of the tower's family.
-        std: standard deviation, likewise.
+        std: standard deviation of the same; given together with ``mean``.
         allow_download: whether a name may be fetched from the network.
         with_cp: checkpoint the activations of trainable blocks.
 

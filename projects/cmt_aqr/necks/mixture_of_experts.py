@@ -51,8 +51,8 @@ class MoEProjector(Projector):
 
     All experts compute all tokens, and the gate then drops all but the best. This takes E / top_k
     times the arithmetic of a sparse dispatch, but needs neither a capacity, beyond which tokens
-    would be lost, nor a read of the counts by the host. With four experts it is about a hundredth
-    of the arithmetic of a ViT-B.
+    would be lost, nor a read of the counts by the host. Four experts of 256 channels take a
+    fortieth of the arithmetic of a ViT-B.
 
     The auxiliary loss ``loss_load_balance`` is ``balance_weight`` if all experts have the same
     load, and up to E / top_k times that if a few have all of it.

@@ -1,0 +1,1 @@
+"""Comparison of frozen vision encoders on the synthetic database; see `compare.sh`."""

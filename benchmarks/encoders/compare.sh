@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Compares frozen encoders, projectors and choices of layers on the synthetic database, see
+# docs/encoders.md: pretrains two tiny ViTs, trains a CMT on each variant with the same budget, and
+# scores all of them. Interrupted, the same command goes on where it stopped.
+#
+#   benchmarks/encoders/compare.sh [VARIANT...]
+#
+#   PRETRAIN_EPOCHS=20 EPOCHS=6   of the encoders and of each variant
+#   CONDITIONS="view_drop"      rows of tools/test_robustness.py; FRAMES limits the frames
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+export PYTHONPATH=. OMP_WAIT_POLICY=passive
+PYTHON=${PYTHON:-python}
+OUT=work_dirs/encoders
+CONFIGS=configs/cmt_encoders
+DUAL=$CONFIGS/cmt_tiny_dinov2_siglip_synthetic.py
+ALL='[0,1,2,3]'
+PRETRAIN_EPOCHS=${PRETRAIN_EPOCHS:-20}
+EPOCHS=${EPOCHS:-6}
+CONDITIONS=${CONDITIONS:-lidar_drop view_drop camera_loss_2}
+read -ra VARIANTS <<< "${*:-resnet dinov2 siglip dual mlp moe last concat weighted adaptive}"
+
+layers() { echo "model.img_backbone.first.layers=$1 model.img_backbone.second.layers=$1"; }
+
+variant() {  # config and options of a variant
+  case $1 in
+    resnet)   echo $CONFIGS/cmt_tiny_resnet_synthetic.py ;;
+    dinov2)   echo $CONFIGS/cmt_tiny_dinov2_synthetic.py ;;
+    siglip)   echo $CONFIGS/cmt_tiny_siglip_synthetic.py ;;
+    dual)     echo $DUAL ;;
+    mlp)      echo $DUAL model.img_neck.type=FusedMLPProjector ;;
+    moe)      echo $DUAL model.img_neck.type=MoEProjector ;;
+    last)     echo $DUAL "$(layers '[-1]')" ;;
+    concat)   echo $DUAL "$(layers "$ALL")" model.img_neck.in_channels=768 ;;
+    weighted) echo $DUAL "$(layers "$ALL")" model.img_neck.combine.type=WeightedLayers \
+                model.img_neck.combine.num_layers=4 ;;
+    adaptive) echo $CONFIGS/cmt_tiny_dinov2_siglip_synthetic_moe.py ;;
+    *)        echo "unknown variant $1" >&2; exit 2 ;;
+  esac
+}
+
+for name in dinov2 siglip; do
+  [[ -e $OUT/tiny_$name/model.safetensors ]] && continue
+  config=benchmarks/encoders/pretrain_$name.py
+  $PYTHON tools/train.py $config --work-dir $OUT/pretrain_$name --seed 0 --resume \
+    --cfg-options train_cfg.max_epochs="$PRETRAIN_EPOCHS" param_scheduler.1.T_max="$PRETRAIN_EPOCHS"
+  $PYTHON -m benchmarks.encoders.export $config "$(cat $OUT/pretrain_$name/last_checkpoint)" \
+    $OUT/tiny_$name
+done
+
+models=()
+for name in "${VARIANTS[@]}"; do
+  read -ra arguments <<< "$(variant "$name")"
+  options=("${arguments[@]:1}" feature_cache.directory=$OUT/features train_cfg.max_epochs="$EPOCHS"
+    train_cfg.val_interval=$((EPOCHS + 1)) param_scheduler.1.T_max="$EPOCHS")
+  if [[ ! -e $OUT/$name/epoch_$EPOCHS.pth ]]; then
+    $PYTHON tools/cache_features.py "${arguments[0]}" --data train --cfg-options "${options[@]}"
+    $PYTHON tools/train.py "${arguments[0]}" --work-dir $OUT/"$name" --seed 0 --resume \
+      --cfg-options "${options[@]}"
+  fi
+  ln -sf "$name/epoch_$EPOCHS.pth" $OUT/"$name".pth
+  models+=(--model "$name" "$(ls $OUT/"$name"/*.py)" $OUT/"$name".pth)
+done
+
+read -ra conditions <<< "$CONDITIONS"
+$PYTHON tools/test_robustness.py "${models[@]:2:2}" "${models[@]:4}" \
+  --conditions "${conditions[@]}" ${FRAMES:+--frames "$FRAMES"} --work-dir $OUT/scores
