@@ -95,3 +95,14 @@ def test_a_best_score_of_a_known_metric_is_checked():
     check_config(Config(settings(f'mine/{place}/NDS', prefix='mine')))
     assert refusal(**settings('NDS')).endswith(f'did you mean NuScenes metric/{place}/NDS?')
     assert 'no score' in refusal(**settings(f'NuScenes metric/{place}/truck_AP_dist_0.5'))
+
+
+def test_options_of_other_projects_are_refused():
+    """Of NuScenesDataset and of a transform in the configs of others."""
+    loader = dict(dataset=dict(type='NuScenesDataset', num_views=6))
+    assert 'NuScenesDataset has no option num_views; its' in refusal(train_dataloader=loader)
+    loader = dict(dataset=dict(pipeline=[dict(type='PointShuffle', backend_args=None)]))
+    assert refusal(train_dataloader=loader) == (
+        'train_dataloader.dataset.pipeline.0: PointShuffle has no option backend_args; its options '
+        'are none'
+    )

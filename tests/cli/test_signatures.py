@@ -36,3 +36,13 @@ def test_an_unknown_option_is_named_with_the_nearest_or_all():
     assert unknown_option('Base', 'zzz', options_of(Base)) == (
         'Base has no option zzz; its options are depth, width'
     )
+
+
+class TakesOne(Base):
+    def __init__(self, **kwargs) -> None:
+        self.name = kwargs.pop('name', '')
+        super().__init__(**kwargs)
+
+
+def test_an_option_taken_out_of_the_rest_is_one():
+    assert options_of(TakesOne) == (frozenset({'name', 'width', 'depth'}), True)

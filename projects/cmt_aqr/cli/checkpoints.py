@@ -103,7 +103,7 @@ def checkpoint_to_resume(cfg: Config, given: str) -> str:
     return path
 
 
-def check_fit(runner: Runner, *, complete: bool, allow_mismatch: bool) -> None:
+def check_fit(runner: Runner, *, complete: bool, allow_mismatch: bool | None = None) -> None:
     """Check that the weights of ``load_from`` and of ``init_cfg`` fit the model.
 
     mmengine would warn of what does not fit, and leave it at random values. The model is filled
@@ -112,7 +112,7 @@ def check_fit(runner: Runner, *, complete: bool, allow_mismatch: bool) -> None:
     Args:
         runner: built, and not yet started.
         complete: whether missing and unexpected weights are mistakes too.
-        allow_mismatch: whether to check nothing.
+        allow_mismatch: whether to check nothing; None for a command without such an option.
 
     Raises:
         UsageError: weights do not fit, or none of them has a name of the model's.
@@ -124,9 +124,10 @@ def check_fit(runner: Runner, *, complete: bool, allow_mismatch: bool) -> None:
     for name, module, path in whole or _pretrained(model):
         faults = misfits(module, path, complete=complete)
         if faults:
+            option = ', or leave these weights at their initial values by --allow-mismatch'
             raise UsageError(
                 f'checkpoint {path} does not fit {name}: {faults}; use the config that it was '
-                'trained with, or leave these weights at their initial values by --allow-mismatch'
+                f'trained with{"" if allow_mismatch is None else option}'
             )
 
 

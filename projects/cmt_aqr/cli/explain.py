@@ -16,7 +16,7 @@ from .signatures import options_of, unknown_class, unknown_option
 _PACKAGE = Path(__file__).resolve().parents[1]
 _RAISE = dis.opmap['RAISE_VARARGS']
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What torch.save raises in place of an OSError.
 _TORCH_WRITER = re.compile(r'PytorchStreamWriter failed|iostream error|unexpected pos')
 _UNEXPECTED_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -47,8 +47,8 @@ def _operating_system(error: Exception) -> str | None:
             f'the disk is full ({free:.1f} GB free at {where}): free some space; a training goes '
             'on with --resume from its last complete checkpoint'
         )
-    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
-        return f'{error.filename}: {error.strerror}; choose a place that can be written'
+    if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+        return f'{error.filename}: {error.strerror}; change its permissions, or use another place'
     return None
 
 
@@ -73,6 +73,7 @@ def _building(error: Exception) -> str | None:
         return None
     inner = built[-1]
     name = inner.get('obj_type') or (inner['cfg'] or {}).get('type', 'config')
+    name = getattr(name, '__name__', name)
     keyword = _UNEXPECTED_KEYWORD.search(str(error))
     if isinstance(error, KeyError) and inner.get('obj_cls', error) is None:
         message = unknown_class(name, inner['registry'])

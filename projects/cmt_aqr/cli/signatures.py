@@ -38,9 +38,9 @@ def options_of(function: Callable) -> Options:
         rest = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
         if not rest:
             break
-        complete = complete and _goes_to_base(one, rest[0])
-    else:
-        complete = False
+        taken, goes_to_base = _uses_of(one, rest[0])
+        names |= taken
+        complete = complete and goes_to_base
     return Options(frozenset(names) - {'self'}, complete)
 
 
@@ -51,22 +51,27 @@ def _constructors(cls: type) -> Iterator[Callable]:
             yield vars(base)['__init__']
 
 
-def _goes_to_base(constructor: Callable, name: str) -> bool:
-    """Whether a constructor uses its ``**kwargs`` in ``super().__init__(**kwargs)`` alone."""
+def _uses_of(constructor: Callable, rest: str) -> tuple[set[str], bool]:
+    """Options that a constructor takes out of its ``**kwargs``, and whether all others go on.
+
+    They do if it uses them in ``super().__init__(**kwargs)``, ``kwargs.get()`` and ``kwargs.pop()``
+    alone.
+    """
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(constructor)))
+        nodes = [*ast.walk(ast.parse(textwrap.dedent(inspect.getsource(constructor))))]
     except (OSError, SyntaxError, TypeError):  # no source
-        return False
-    uses = sum(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree))
+        return set(), False
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    read = [call for call in calls if ast.unparse(call.func) in (f'{rest}.get', f'{rest}.pop')]
     passed = [
-        ast.unparse(node.func)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and any(key.arg is None and ast.unparse(key.value) == name for key in node.keywords)
+        ast.unparse(call.func)
+        for call in calls
+        if any(key.arg is None and ast.unparse(key.value) == rest for key in call.keywords)
     ]
-    return (
-        len(passed) == uses == 1 and re.fullmatch(r'super\(.*\)\.__init__', passed[0]) is not None
-    )
+    taken = {call.args[0].value for call in read if isinstance(call.args[0], ast.Constant)}
+    uses = sum(isinstance(node, ast.Name) and node.id == rest for node in nodes)
+    to_base = all(re.fullmatch(r'super\(.*\)\.__init__', function) for function in passed)
+    return taken, len(passed) + len(read) == uses and len(passed) == 1 and to_base
 
 
 def unknown_option(name: str, option: str, options: Options) -> str:

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from nuscenes.eval.detection.data_classes import DetectionConfig
 
+from ..cli.checkpoints import check_fit
 from ..cli.processes import start_cpu_processes
 from ..datasets.failures.suite import Row
 from ..datasets.infos import Infos, read_infos
@@ -82,8 +83,7 @@ class ModelRun:
             return
         start_cpu_processes(self.cfg)
         runner = Runner.from_cfg(self._test_config(missing))
-        # The Runner only warns of missing weights and would score random ones.
-        runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=True)
+        check_fit(runner, complete=True)
         runner.test()
 
     def _test_config(self, conditions: Mapping[str, Mapping[str, Any] | None]) -> Config:
