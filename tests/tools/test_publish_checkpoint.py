@@ -45,7 +45,7 @@ def test_what_is_kept(repo_root, run_checkpoint, tmp_path):
     ('checkpoint', 'note', 'message'),
     [
         ('absent.pth', 'a=b', 'absent.pth does not exist'),
-        (None, 'novalue', '--note novalue: give KEY=VALUE'),
+        (None, 'novalue', 'novalue: give KEY=VALUE'),
     ],
 )
 def test_wrong_arguments(repo_root, run_checkpoint, tmp_path, checkpoint, note, message):
