@@ -11,20 +11,11 @@ _base_ = [
 ]
 
 voxel_size = [0.2, 0.2, 0.3]
-num_voxels = [
-    round((high - low) / size)
-    for low, high, size in zip(
-        _base_.point_cloud_range[:3], _base_.point_cloud_range[3:], voxel_size, strict=True
-    )
-]
 model = dict(
     data_preprocessor=dict(
         voxel_layer=dict(voxel_size=voxel_size, point_cloud_range=_base_.point_cloud_range)
     ),
-    # One more along z, as in SECOND.
-    pts_middle_encoder=dict(sparse_shape=[num_voxels[2] + 1, num_voxels[1], num_voxels[0]]),
     pts_bbox_head=dict(
-        point_cloud_range=_base_.point_cloud_range,
         tasks=[_base_.class_names],
         box_coder=dict(post_center_range=_base_.post_center_range),
     ),
