@@ -21,6 +21,7 @@ BOX = [3.0, 10.0, -1.0, 4.0, 2.0, 1.5, 0.3, 1.0, 0.0]
 def cfg(repo_root: Path, synthetic_root: Path, tmp_path: Path) -> Config:
     """The tiny fusion model's config, on the validation split without its annotations."""
     infos = load(synthetic_root / 'nuscenes_infos_val.pkl')
+    infos['metainfo']['version'] = 'v1.0-test'
     for info in infos['data_list']:
         del info['instances']
     dump(infos, tmp_path / 'nuscenes_infos_test.pkl')

@@ -73,6 +73,8 @@ def entry_problems(entry: Mapping, *, lidar: bool, cameras: bool, annotated: boo
         yield 'it has no images; modality=dict(use_camera=False) does without'
     for name, camera in (entry.get('images') or {}).items() if cameras else ():
         yield from _camera_problems(name, camera)
+    if entry.get('lidar_sweeps') and 'timestamp' not in entry:
+        yield 'it has lidar_sweeps but no timestamp, which gives their age'
     if annotated and not isinstance(entry.get('instances'), Sequence):
         yield 'it has no instances; give a sample without objects instances=[]'
     for number, instance in enumerate(entry.get('instances') or ()):
