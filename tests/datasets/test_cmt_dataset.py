@@ -127,7 +127,7 @@ def change(*keys, to=None, of='entry'):
     [
         (change('lidar_points'), 'lidar_points has no lidar_path; modality'),
         (change('images'), 'it has no images; modality'),
-        (change('lidar_sweeps', to=[dict()]), 'lidar_sweeps but no timestamp'),
+        (change('lidar_sweeps', to=[{}]), 'lidar_sweeps but no timestamp'),
         (change('images', 'left', 'cam2img'), 'camera left has no cam2img'),
         (change('images', 'left', 'lidar2cam', to=[1]), r'lidar2cam of camera left is \(1,\)'),
         (change('instances', to=[dict(bbox_3d=[1])]), 'bbox_3d of instance 0 has 1 numbers'),
