@@ -108,7 +108,7 @@ class DecoderStep:
                 routing = self._form(self._weigh(), groups=self._groups, windows=self._windows)
             return self._decoder(
                 self._query_pos, tokens=self._tokens, token_pos=self._token_pos, routing=routing
-            )
+            ).hidden
 
     def _weigh(self) -> Tensor:
         """(B, Q, M), router weights."""

@@ -277,7 +277,7 @@ class CmtHead(CmtEmbeddings):
         **options: Tensor | torch.dtype | None,
     ) -> tuple[list[dict[str, Tensor]], DecoderStates]:
         """Outputs of every task, and the decoder's states; ``options`` are its own."""
-        states = self.transformer.decode(
+        states = self.transformer(
             query_pos,
             tokens=tokens.features,
             token_pos=tokens.position,

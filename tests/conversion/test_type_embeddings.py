@@ -27,9 +27,9 @@ def test_a_decoder_with_other_biases_is_one_with_shifted_queries():
     query = torch.randn(1, 5, CHANNELS)
     tokens = dict(tokens=torch.randn(1, 7, CHANNELS), token_pos=torch.randn(1, 7, CHANNELS))
     with torch.no_grad():
-        expected = shifted(query + embeddings.sum(0), **tokens)
-        torch.testing.assert_close(folded(query, **tokens), expected, rtol=1e-4, atol=1e-4)
-        assert not torch.allclose(shifted(query, **tokens), expected, atol=0.1)
+        expected = shifted(query + embeddings.sum(0), **tokens).hidden
+        torch.testing.assert_close(folded(query, **tokens).hidden, expected, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(shifted(query, **tokens).hidden, expected, atol=0.1)
 
 
 def test_the_layer_of_the_router_is_folded_as_well_and_nothing_else():

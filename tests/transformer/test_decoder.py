@@ -21,8 +21,8 @@ def test_the_mask_of_self_attention_separates_queries():
     query_pos = torch.randn(1, 5, 16)
     group = torch.tensor([0, 0, 1, 1, 1])
     mask = group[:, None] == group[None, :]
-    full = transformer(query_pos, tokens=tokens, token_pos=tokens, self_attn_mask=mask)
-    alone = transformer(query_pos[:, :2], tokens=tokens, token_pos=tokens)
+    full = transformer(query_pos, tokens=tokens, token_pos=tokens, self_attn_mask=mask).hidden
+    alone = transformer(query_pos[:, :2], tokens=tokens, token_pos=tokens).hidden
     torch.testing.assert_close(full[:, :, :2], alone)
 
 

@@ -256,7 +256,7 @@ def test_a_whole_decoder(on_cuda, dtype):
         inputs = (x.to(wide) for x in (query_pos, tokens, token_pos))
         with in_half(precision if attention == 'grouped' else torch.float32):
             q, t, p = inputs
-            out = decoder(q, tokens=t, token_pos=p, routing=routing)
+            out = decoder(q, tokens=t, token_pos=p, routing=routing).hidden
         (out.double() * out.detach().double().cos()).sum().backward()
         results.append([p.grad.double() for p in decoder.parameters() if p.grad is not None])
     ours, theirs = (torch.cat([g.flatten() for g in result]) for result in results)

@@ -6,9 +6,13 @@ from matplotlib.colors import to_rgb
 
 from projects.cmt_aqr.health import Health
 from projects.cmt_aqr.visualization.failures import DAMAGE
-from projects.cmt_aqr.visualization.frame import CAMERAS, LIDAR
+from projects.cmt_aqr.visualization.frame import FROM_ABOVE
 from projects.cmt_aqr.visualization.health import HealthView, render_health
 
+CAMERAS = [
+    f'CAM_{name}'
+    for name in ('FRONT', 'FRONT_LEFT', 'FRONT_RIGHT', 'BACK', 'BACK_LEFT', 'BACK_RIGHT')
+]
 RANGE = (-20.0, -20.0, -3.0, 20.0, 20.0, 3.0)
 
 
@@ -51,12 +55,12 @@ def test_each_sensor_has_its_number_and_the_unwell_one_a_frame(figure):
     for condition in ('clean', 'fog'):
         said = {
             label: [text.get_text() for text in axes_of(figure, f'{condition} {label}').texts]
-            for label in (LIDAR, *CAMERAS)
+            for label in (FROM_ABOVE, *CAMERAS)
         }
-        assert 'LIDAR  0.75' in said[LIDAR]
+        assert 'LIDAR  0.75' in said[FROM_ABOVE]
         assert 'FRONT  0.03' in said['CAM_FRONT']
         assert 'BACK LEFT  0.98' in said['CAM_BACK_LEFT']
-        for label in (LIDAR, *CAMERAS):
+        for label in (FROM_ABOVE, *CAMERAS):
             spine = axes_of(figure, f'{condition} {label}').spines['left']
             framed = spine.get_visible() and spine.get_edgecolor()[:3] == to_rgb(DAMAGE)
             assert framed == (label == 'CAM_FRONT')
@@ -66,5 +70,5 @@ def test_damage_is_red_where_it_is(figure):
     assert redness(figure, 'clean CAM_FRONT', (40, 30)) > 0.2
     assert redness(figure, 'clean CAM_BACK', (40, 30)) == pytest.approx(0, abs=0.01)
     # Seen from above, y points right and x down.
-    assert redness(figure, f'clean {LIDAR}', (-17, 17)) > 0.2
-    assert redness(figure, f'clean {LIDAR}', (17, -17)) == pytest.approx(0, abs=0.05)
+    assert redness(figure, f'clean {FROM_ABOVE}', (-17, 17)) > 0.2
+    assert redness(figure, f'clean {FROM_ABOVE}', (17, -17)) == pytest.approx(0, abs=0.05)

@@ -48,7 +48,8 @@ class RoutedDecoder(nn.Module):
         )
         groups = self.layout.groups('modality', query_pos.device)
         routing = self.form(weights, groups=groups, windows=windows)
-        return self.decoder(query_pos, tokens=tokens, token_pos=token_pos, routing=routing)
+        states = self.decoder(query_pos, tokens=tokens, token_pos=token_pos, routing=routing)
+        return states.hidden
 
 
 def check_decoder(device: torch.device, *, size: str, dtype: torch.dtype) -> Result:

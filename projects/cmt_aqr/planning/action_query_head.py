@@ -105,7 +105,7 @@ class ActionQueryHead(PlanHead):
             queries = self.action_queries + self.action_pos
             return queries.expand(layers, batch_size, -1, -1)
         tokens = detector.tokens
-        return transformer.decode(
+        return transformer(
             self.action_pos.expand(batch_size, -1, -1),
             query=self.action_queries.expand(batch_size, -1, -1),
             tokens=tokens.features,

@@ -159,12 +159,6 @@ class CmtTransformer(nn.Module):
         return self.decoder['layers']
 
     def forward(
-        self, query_pos: Tensor, **options: Tensor | Routing | torch.dtype | None
-    ) -> Tensor:
-        """(L, B, Q, C): ``hidden`` of :meth:`decode`, with its arguments."""
-        return self.decode(query_pos, **options).hidden
-
-    def decode(
         self,
         query_pos: Tensor,
         *,

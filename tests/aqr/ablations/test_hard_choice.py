@@ -110,9 +110,9 @@ def test_a_chosen_sensor_is_seen_alone(chosen):
     cameras = batch_cameras([sample.metainfo for sample in samples], images)
     query_pos = head.embed_queries(head.reference(2, None), cameras)
     tokens = head.tokenize(*alone, cameras)
-    expected = head.transformer(query_pos, tokens=tokens.features, token_pos=tokens.position)
+    expected = head.transformer(query_pos, tokens=tokens.features, token_pos=tokens.position).hidden
     seen = []
-    head.transformer.register_forward_hook(lambda _, args, hidden: seen.append(hidden))
+    head.transformer.register_forward_hook(lambda _, args, states: seen.append(states.hidden))
     head.predict(bev, images, samples)
     torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=1e-5)
 
