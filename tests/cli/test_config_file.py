@@ -96,3 +96,11 @@ def test_no_config_of_this_project_is_refused(repo_root):
         cfg = read_config_file(path, {})
         check_config(cfg)
         assert cfg.to_dict() == Config.fromfile(path).to_dict()
+
+
+def test_a_piece_that_the_child_uses_itself_may_differ_from_the_base(folder):
+    own = 'settings = dict(depth=7)\n'
+    with pytest.raises(UsageError, match=r'settings is changed, .* in model\.neck\.depth:'):
+        read_config_file(child(folder, own), {})
+    path = child(folder, f'{own}model = dict(head=settings)\n')
+    assert read_config_file(path, {}).model == dict(neck=dict(depth=1, width=2), head=dict(depth=7))

@@ -125,14 +125,19 @@ def _no_effect(name: str, known: set[str] | frozenset[str]) -> str:
 def _check_changed_variables(path: Path, cfg: Config, files: list[_Names]) -> None:
     """Raise a UsageError for a variable that does not change what a base has computed from it.
 
-    The config must equal the one in which all files give the variable its last value.
+    The config must equal the one in which all files give the variable its last value. A piece of a
+    config, such as a pipeline, may also have a place of its own in the file that assigns it last.
     """
-    seen: set[str] = set()
+    last: dict[str, _Names] = {}
     again: set[str] = set()
     for file in files:
-        again |= file.assigned & seen
-        seen |= file.assigned
-    changed = sorted(again & set(cfg) - MEANINGFUL)
+        again |= file.assigned & last.keys()
+        last |= dict.fromkeys(file.assigned, file)
+    changed = sorted(
+        name
+        for name in again & set(cfg) - MEANINGFUL
+        if not (_is_piece(cfg[name]) and name in last[name].read)
+    )
     if not changed or not _unchanged(path, cfg, changed):
         return
     for name in changed:
@@ -144,6 +149,11 @@ def _check_changed_variables(path: Path, cfg: Config, files: list[_Names]) -> No
                 f'in {", ".join(settings[:3])}{more}: change these too, or give {name} by '
                 '--cfg-options, which changes all'
             )
+
+
+def _is_piece(value: Any) -> bool:
+    items = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(item, dict) for item in items)
 
 
 def _unchanged(path: Path, cfg: Config, variables: list[str]) -> list[str]:
