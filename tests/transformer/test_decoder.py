@@ -11,7 +11,8 @@ def make():
 
 
 def test_one_normalised_output_for_each_layer():
-    outputs = make()(torch.randn(2, 5, 16), tokens=torch.randn(2, 9, 16), token_pos=torch.zeros(1))
+    tokens = torch.randn(2, 9, 16)
+    outputs = make()(torch.randn(2, 5, 16), tokens=tokens, token_pos=torch.zeros(1)).hidden
     assert outputs.shape == (2, 2, 5, 16)
     torch.testing.assert_close(outputs.mean(-1), torch.zeros(2, 2, 5), atol=1e-5, rtol=0)
 
