@@ -21,6 +21,7 @@ METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/mAP'
         ('cmt_tiny_synthetic_failures', 'cmt/cmt_tiny_synthetic'),
         ('cmt_aqr_tiny_synthetic_failures', 'cmt_aqr/cmt_aqr_tiny_synthetic_failures'),
         ('cmt_tiny_real_frame_failures', 'cmt/cmt_tiny_real_frame_failures'),
+        ('cmt_tiny_synthetic_health', 'cmt/cmt_tiny_synthetic_health'),
     ],
 )
 def test_every_key_and_shape_is_the_models(repo_root, weights, config):
