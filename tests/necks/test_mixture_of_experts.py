@@ -18,7 +18,7 @@ def moe(**options) -> MoEProjector:
 def one_by_one(neck: MoEProjector, x: Tensor) -> Tensor:
     """What a loop over tokens and their best experts gives, without noise."""
     out = []
-    for token in neck.linear(x.movedim(1, -1)).flatten(0, -2):
+    for token in neck.layers(x.movedim(1, -1)).flatten(0, -2):
         best = neck.gate(token).topk(neck.top_k)
         mixed = torch.zeros_like(token)
         for weight, expert in zip(best.values.softmax(0), best.indices.tolist(), strict=True):
@@ -69,7 +69,7 @@ def test_the_balance_loss_revives_a_dead_expert():
     x = torch.randn(8, 6, 4, 4)
     x[:, 0] = 1
     with torch.no_grad():  # all tokens have a positive first channel, which the first expert likes
-        neck.linear.weight[0] = torch.tensor([5.0, 0, 0, 0, 0, 0])
+        neck.layers[0].weight[0] = torch.tensor([5.0, 0, 0, 0, 0, 0])
         neck.gate.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0]]))
     optimizer = torch.optim.Adam([neck.gate.weight], lr=0.05)
     neck([x])
@@ -99,7 +99,7 @@ def test_the_gate_knows_the_layer():
         combine=dict(type='AdaptiveLayers', num_layers=2, channels=6, top_k=1),
     ).eval()
     tokens, layer = torch.randn(2, 3, 5, 6), torch.tensor([0, 1])
-    projected = neck.linear(tokens)
+    projected = neck.layers(tokens)
     assert_close(neck.gate_logits(projected, layer), neck.gate(projected))
     neck.layer_logits.weight.data[1] = torch.tensor([0.0, 9, 0])
     found = neck.gate_logits(projected, layer) - neck.gate(projected)

@@ -1,7 +1,7 @@
 """Ways in which the maps of several encoder layers, or of two encoders, become one map.
 
-Each is the first part of a :class:`~projects.cmt_aqr.necks.projectors.Projector`, because it learns
-while the encoders are frozen.
+Each is the first part of a :class:`~projects.cmt_aqr.necks.LinearProjector` or a subclass, because
+it learns while the encoders are frozen.
 
 Shapes: N images, L layers, C channels, h x w tokens.
 """

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .choice_counter import ChoiceCounter
-from .projectors import Projector
+from .projectors import LinearProjector
 
 
 class Experts(nn.Module):
@@ -46,7 +46,7 @@ class Experts(nn.Module):
 
 
 @MODELS.register_module()
-class MoEProjector(Projector):
+class MoEProjector(LinearProjector):
     """A linear layer, then the best experts of each token as a residual, and a norm.
 
     All experts compute all tokens, and the gate then drops all but the best. This takes E / top_k
@@ -60,7 +60,7 @@ class MoEProjector(Projector):
     Args:
         in_channels: of the combined map.
         out_channels: of the output, C.
-        combine: as in :class:`Projector`.
+        combine: as in :class:`LinearProjector`.
         num_experts: number of experts, E.
         top_k: number of experts of each token; their weights sum to 1.
         hidden_channels: hidden width of an expert, H; 4 * C by default.
@@ -94,7 +94,6 @@ class MoEProjector(Projector):
         self.top_k = top_k
         self.noise = 1 / num_experts if noise is None else noise
         self.balance_weight = balance_weight
-        self.linear = nn.Linear(in_channels, out_channels)
         self.gate = nn.Linear(out_channels, num_experts, bias=False)
         self.experts = Experts(
             num_experts=num_experts,
@@ -106,7 +105,7 @@ class MoEProjector(Projector):
 
     def project(self, tokens: Tensor, layer: Tensor | None) -> Tensor:
         """See the base class."""
-        tokens = self.linear(tokens)
+        tokens = super().project(tokens, layer)
         weights = self._weigh(self.gate_logits(tokens, layer).float())
         experts = self.experts(tokens.flatten(0, -2))
         mixed = torch.einsum('te,etc->tc', weights.flatten(0, -2).to(experts), experts)

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from .layer_selection import ConcatLayers
 
 
-class Projector(BaseModule):
-    """Base of the projectors: combines the maps of the encoder, then projects every token.
+@MODELS.register_module()
+class LinearProjector(BaseModule):
+    """One linear layer, as in LLaVA (Liu et al., NeurIPS 2023); base of the other projectors.
 
     Args:
         in_channels: of the combined map.
         out_channels: of the output.
-        combine: config of a module of :mod:`~projects.cmt_aqr.necks.layer_selection`; by default,
-            all maps are concatenated.
+        combine: config of a module of :mod:`~projects.cmt_aqr.necks.layer_selection`, which makes
+            one map of those of the encoder; by default, all are concatenated.
         init_cfg: as in mmengine.
     """
 
@@ -38,6 +39,15 @@ class Projector(BaseModule):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.combine = ConcatLayers() if combine is None else MODELS.build(combine)
+        widths = [in_channels, *self.hidden_channels(), out_channels]
+        layers: list[nn.Module] = []
+        for fewer, more in pairwise(widths):
+            layers += [nn.GELU(), nn.Linear(fewer, more)]
+        self.layers = nn.Sequential(*layers[1:])
+
+    def hidden_channels(self) -> list[int]:
+        """Widths between the linear layers."""
+        return []
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor]:
         """Maps (N, C, h, w) of the encoder -> one map (N, out_channels, h, w).
@@ -60,45 +70,11 @@ class Projector(BaseModule):
             tokens: of the combined map.
             layer: (N,), the layer that was chosen for each image, if any.
         """
-        raise NotImplementedError
-
-
-class _PlainProjector(Projector):
-    """Base of the projectors that are a sequence of layers."""
-
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        out_channels: int,
-        combine: Mapping | None = None,
-        init_cfg: Mapping | None = None,
-    ) -> None:
-        super().__init__(
-            in_channels=in_channels, out_channels=out_channels, combine=combine, init_cfg=init_cfg
-        )
-        self.layers = _mlp([in_channels, *self.hidden_channels(), out_channels])
-
-    def hidden_channels(self) -> list[int]:
-        """Widths between the linear layers."""
-        raise NotImplementedError
-
-    def project(self, tokens: Tensor, layer: Tensor | None) -> Tensor:
-        """See the base class."""
         return self.layers(tokens)
 
 
 @MODELS.register_module()
-class LinearProjector(_PlainProjector):
-    """One linear layer, as in LLaVA (Liu et al., NeurIPS 2023); see :class:`Projector`."""
-
-    def hidden_channels(self) -> list[int]:
-        """None."""
-        return []
-
-
-@MODELS.register_module()
-class MLPProjector(_PlainProjector):
+class MLPProjector(LinearProjector):
     """Two linear layers with GELU between them, as in LLaVA-1.5 (Liu et al., CVPR 2024)."""
 
     def hidden_channels(self) -> list[int]:
@@ -107,7 +83,7 @@ class MLPProjector(_PlainProjector):
 
 
 @MODELS.register_module()
-class FusedMLPProjector(_PlainProjector):
+class FusedMLPProjector(LinearProjector):
     """Three linear layers, the first four times as wide as its input.
 
     Prismatic (Karamcheti et al., ICML 2024) projects two concatenated encoders in this way.
@@ -116,11 +92,3 @@ class FusedMLPProjector(_PlainProjector):
     def hidden_channels(self) -> list[int]:
         """Four times as wide as the input, then as wide as the output."""
         return [4 * self.in_channels, self.out_channels]
-
-
-def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers between successive widths, with GELU between them."""
-    layers: list[nn.Module] = []
-    for fewer, more in pairwise(widths):
-        layers += [nn.GELU(), nn.Linear(fewer, more)]
-    return nn.Sequential(*layers[1:])
