@@ -33,6 +33,6 @@ param_scheduler = [
     dict(_base_.param_scheduler[1], T_max=max_epochs),
 ]
 optim_wrapper = dict(paramwise_cfg=None)
-train_cfg = dict(max_epochs=max_epochs)
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 val_dataloader = val_evaluator = val_cfg = None
 load_from = None

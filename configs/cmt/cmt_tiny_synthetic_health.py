@@ -33,7 +33,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(_base_.param_scheduler[1], T_max=max_epochs, eta_min_ratio=1e-3),
 ]
-train_cfg = dict(max_epochs=max_epochs)
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 val_dataloader = val_evaluator = val_cfg = None  # scored by tools/test_robustness.py
 
 load_from = 'projects/cmt_aqr/weights/cmt_tiny_synthetic.pth'

@@ -53,5 +53,5 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(max_epochs=max_epochs)
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 val_dataloader = val_evaluator = val_cfg = None  # scored by tools/test_robustness.py

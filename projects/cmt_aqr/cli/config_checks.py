@@ -140,7 +140,8 @@ def _added_options(where: str) -> set[str]:
     for name, options in _OF_THE_RUNNER.items():
         if root.endswith(name) and len(path) <= 1:
             added |= options
-    return added | (_FREEZING if root == 'model' and len(path) == 1 else set())
+    # Parts of parts can be frozen too: the transformer of a head, a tower of a DualEncoder.
+    return added | (_FREEZING if root == 'model' and path else set())
 
 
 def _validation_beyond_the_end(cfg: Config) -> Iterator[str]:
@@ -201,13 +202,15 @@ def _unknown_best_score(cfg: Config) -> Iterator[str]:
     """mmengine notices an unknown score only after the first validation."""
     best = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     evaluators = _evaluators(cfg, 'val')
-    if not best or any(cls is not NuScenesMetric for cls, _ in evaluators):
+    if not best or not all(cls and issubclass(cls, NuScenesMetric) for cls, _ in evaluators):
         return
     parents = [
         f'{one.get("prefix") or "NuScenes metric"}/pred_instances_3d_NuScenes'
         for _, one in evaluators
     ]
     known = [f'{parent}/{score}' for parent in parents for score in _SCORES]
+    if any(hook['type'] == 'ScoreNamesHook' for hook in cfg.get('custom_hooks') or []):
+        known += ['mAP', 'NDS']
     classes = tuple(f'{parent}/{name}_' for parent in parents for name in _classes(cfg))
     for score in [best] if isinstance(best, str) else best:
         if score != 'auto' and score not in known and not score.startswith(classes):
