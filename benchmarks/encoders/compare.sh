@@ -20,6 +20,12 @@ EPOCHS=${EPOCHS:-6}
 CONDITIONS=${CONDITIONS:-lidar_drop view_drop camera_loss_2}
 read -ra VARIANTS <<< "${*:-resnet dinov2 siglip dual mlp moe last concat weighted adaptive}"
 
+train() {  # config, folder and further arguments; only an interrupted run is resumed
+  local resume=()
+  if [[ -e $2/last_checkpoint ]]; then resume=(--resume); fi
+  $PYTHON tools/train.py "$1" --work-dir "$2" --seed 0 "${resume[@]}" --cfg-options "${@:3}"
+}
+
 layers() { echo "model.img_backbone.first.layers=$1 model.img_backbone.second.layers=$1"; }
 
 variant() {  # config and options of a variant
@@ -42,8 +48,8 @@ variant() {  # config and options of a variant
 for name in dinov2 siglip; do
   [[ -e $OUT/tiny_$name/model.safetensors ]] && continue
   config=benchmarks/encoders/pretrain_$name.py
-  $PYTHON tools/train.py $config --work-dir $OUT/pretrain_$name --seed 0 --resume \
-    --cfg-options train_cfg.max_epochs="$PRETRAIN_EPOCHS" param_scheduler.1.T_max="$PRETRAIN_EPOCHS"
+  train $config $OUT/pretrain_$name train_cfg.max_epochs="$PRETRAIN_EPOCHS" \
+    param_scheduler.1.T_max="$PRETRAIN_EPOCHS"
   $PYTHON -m benchmarks.encoders.export $config "$(cat $OUT/pretrain_$name/last_checkpoint)" \
     $OUT/tiny_$name
 done
@@ -55,8 +61,7 @@ for name in "${VARIANTS[@]}"; do
     train_cfg.val_interval=$((EPOCHS + 1)) param_scheduler.1.T_max="$EPOCHS")
   if [[ ! -e $OUT/$name/epoch_$EPOCHS.pth ]]; then
     $PYTHON tools/cache_features.py "${arguments[0]}" --data train --cfg-options "${options[@]}"
-    $PYTHON tools/train.py "${arguments[0]}" --work-dir $OUT/"$name" --seed 0 --resume \
-      --cfg-options "${options[@]}"
+    train "${arguments[0]}" $OUT/"$name" "${options[@]}"
   fi
   ln -sf "$name/epoch_$EPOCHS.pth" $OUT/"$name".pth
   models+=(--model "$name" "$(ls $OUT/"$name"/*.py)" $OUT/"$name".pth)
