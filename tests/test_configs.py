@@ -71,7 +71,7 @@ def datasets(cfg: Config) -> Iterator[dict]:
 def test_every_config_has_the_hooks_of_every_run(built):
     cfg, _ = built
     hooks = Config.fromfile(REPO_ROOT / 'configs/_base_/default_runtime.py').custom_hooks
-    assert len(hooks) == 8
+    assert len(hooks) == 9
     assert cfg.custom_hooks[: len(hooks)] == hooks
 
 

@@ -1,12 +1,12 @@
 """Demonstration of the project from data to official scores; ``make demo`` runs it.
 
-Each step is a command of this project. It makes the synthetic nuScenes database, computes the
-features of the frozen shipped backbones once, trains an Adaptive Query Router on them, scores it
-and the shipped models with and without sensor failures by the official nuScenes evaluation, and
-draws where a shipped router looks.
+Each step is a command of this project. It makes the synthetic nuScenes database, detects in one
+frame with and without LiDAR, asks the health monitor which sensor is unwell, and scores the shipped
+models with and without sensor failures by the official nuScenes evaluation. Nothing is trained.
 """
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
@@ -15,16 +15,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path('data/synthetic_nuscenes')
-CMT = Path('configs/cmt/cmt_tiny_synthetic_finetune.py')
-ROUTED = Path('configs/cmt_aqr/cmt_aqr_tiny_synthetic_cached.py')
+INFOS = DATA / 'nuscenes_infos_val.pkl'
 WEIGHTS = Path('projects/cmt_aqr/weights')
-ROUTER = WEIGHTS / 'cmt_aqr_tiny_synthetic_failures.pth'
-BASE = WEIGHTS / 'cmt_tiny_synthetic.pth'
-SHIPPED = {
-    'fine-tuned under failures, as shipped': (CMT, WEIGHTS / 'cmt_tiny_synthetic_failures.pth'),
-    'the same with AQR, as shipped': (ROUTED, ROUTER),
+CMT = (Path('configs/cmt/cmt_tiny_synthetic.py'), WEIGHTS / 'cmt_tiny_synthetic.pth')
+OTHERS = {
+    'fine-tuned under failures': (CMT[0], WEIGHTS / 'cmt_tiny_synthetic_failures.pth'),
+    'the same with a router': (
+        Path('configs/cmt_aqr/cmt_aqr_tiny_synthetic.py'),
+        WEIGHTS / 'cmt_aqr_tiny_synthetic_failures.pth',
+    ),
 }
+HEALTH = (
+    Path('configs/cmt/cmt_tiny_synthetic_health.py'),
+    WEIGHTS / 'cmt_tiny_synthetic_health.pth',
+)
 CONDITIONS = ('lidar_drop', 'limited_fov_2', 'object_failure', 'view_drop', 'camera_loss_2')
+# A validation frame with a crowd of objects around the car.
+FRAME = '3'
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,21 +44,22 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     started = time.monotonic()
+    pictures = args.work_dir / 'pictures'
     try:
         make_data()
-        trained = train(args)
-        scores = score({**SHIPPED, 'CMT + AQR, trained just now': (ROUTED, trained)}, args)
-        pictures = draw(args)
+        detect(pictures)
+        report_health(pictures)
+        scores = score(args)
     except subprocess.CalledProcessError as error:
         command = shlex.join(map(str, error.cmd))
         print(f'demo: this command failed: {command}', file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print('demo: interrupted; the same command keeps the data and features', file=sys.stderr)
-        return 130
-    print(f'\n{(ROOT / scores).read_text()}')
-    print(f'the table and its plot: {scores.parent}')
-    print(f'where a shipped router looks, with all sensors and without one: {pictures}')
+    print(f'\n{(ROOT / scores / "robustness.md").read_text()}')
+    print(summary(json.loads((ROOT / scores / 'robustness.json').read_text())))
+    print(
+        f'pictures of a frame with and without LiDAR, and of the health of each sensor: {pictures}'
+    )
+    print(f'the table and its plot: {scores}')
     print(f'the demo took {(time.monotonic() - started) / 60:.1f} minutes')
     return 0
 
@@ -74,35 +82,50 @@ def make_data() -> None:
         run('Its info files', 'tools/create_data.py', DATA)
 
 
-def cache(args: argparse.Namespace) -> tuple[str, str]:
-    """Options for features of the frozen backbones, which all models and steps share."""
-    return '--cfg-options', f'feature_cache.directory={args.work_dir / "features"}'
+def detect(pictures: Path) -> None:
+    """Detect in one frame with and without LiDAR, and draw both."""
+    command = ('tools/infer.py', CMT[1].stem, INFOS, '--index', FRAME, '--failure', 'lidar_drop_1')
+    run('Detection in a frame, with and without LiDAR', *command, '--out', pictures)
 
 
-def train(args: argparse.Namespace) -> Path:
-    """Train the router from the shipped CMT; returns the checkpoint of the last epoch."""
-    folder = args.work_dir / ROUTED.stem
-    run('Features of the frozen backbones', 'tools/cache_features.py', ROUTED, *cache(args))
-    options = ('--work-dir', folder, '--overwrite', '--seed', args.seed, *cache(args))
-    run('Training of a router', 'tools/train.py', ROUTED, *options)
-    return Path((ROOT / folder / 'last_checkpoint').read_text().strip())
+def report_health(pictures: Path) -> None:
+    """Draw the health that the monitor reports for each sensor of the frame."""
+    failures = ('--failures', 'lidar_drop', 'camera_loss_2')
+    options = ('--index', FRAME, '--out', pictures / 'health.png')
+    data = ('--cfg-options', f'data_root={DATA}/')
+    run(
+        'Health of each sensor', 'tools/visualize.py', 'health', *HEALTH, *failures, *options, *data
+    )
 
 
-def score(models: dict[str, tuple[Path, Path]], args: argparse.Namespace) -> Path:
-    """Score the shipped CMT and other models under all conditions; returns the table."""
+def score(args: argparse.Namespace) -> Path:
+    """Score the shipped models under all conditions; returns the folder of the table."""
     folder = args.work_dir / 'scores'
-    named = [word for name, model in models.items() for word in ('--model', name, *model)]
-    options = ('--conditions', *CONDITIONS, '--work-dir', folder, '--seed', args.seed, *cache(args))
-    run('Official evaluation', 'tools/test_robustness.py', CMT, BASE, *named, *options)
-    return folder / 'robustness.md'
-
-
-def draw(args: argparse.Namespace) -> Path:
-    """Draw a frame with boxes and weights of the shipped router; returns the folder."""
-    folder = args.work_dir / 'pictures'
-    options = ('--work-dir', args.work_dir / 'visualize', '--out', folder)
-    run('Pictures', 'tools/visualize.py', 'router', ROUTED, ROUTER, *options)
+    named = [word for name, model in OTHERS.items() for word in ('--model', name, *model)]
+    options = ('--conditions', *CONDITIONS, '--work-dir', folder, '--seed', args.seed)
+    run('Official evaluation', 'tools/test_robustness.py', *CMT, *named, *options)
     return folder
+
+
+def summary(results: dict) -> str:
+    """What the table says, in words; NDS in points."""
+    models = results['models']
+    found = {
+        name: {condition: 100 * r['scores']['NDS'] for condition, r in model['conditions'].items()}
+        for name, model in models.items()
+    }
+    first = found[results['reference']]
+    lost = {name: first['clean'] - nds for name, nds in first.items() if name != 'clean'}
+    lines = [
+        f'The CMT as shipped has {first["clean"]:.1f} points of NDS with all sensors, and loses '
+        + ', '.join(f'{points:.1f} under {name}' for name, points in lost.items())
+        + '.'
+    ]
+    for name, scores in found.items():
+        if scores is not first:
+            gain = sum(scores[c] - first[c] for c in lost) / len(lost)
+            lines.append(f'{name}: {gain:+.1f} points in the mean of these failures.')
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """What ``make demo`` runs, without running it; its commands have tests of their own."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ def demo(repo_root):
 
 
 def test_what_it_names_is_there(demo, repo_root):
-    models = [(demo.CMT, demo.BASE), (demo.ROUTED, demo.ROUTER), *demo.SHIPPED.values()]
+    models = [demo.CMT, demo.HEALTH, *demo.OTHERS.values()]
     for path in {path for model in models for path in model}:
         assert (repo_root / path).is_file(), path
 
@@ -29,17 +30,30 @@ def test_its_failures_are_those_of_the_suite(demo):
     assert len(conditions_of(rows)) == 1 + len(demo.CONDITIONS)  # and clean
 
 
+def results():
+    """Scores of two models under one failure."""
+    nds = {'cmt': (0.58, 0.26), 'other': (0.57, 0.30)}
+    models = {
+        name: dict(
+            conditions={
+                'clean': dict(scores=dict(NDS=clean)),
+                'lidar_drop_1': dict(scores=dict(NDS=failed)),
+            }
+        )
+        for name, (clean, failed) in nds.items()
+    }
+    return dict(reference='cmt', models=models)
+
+
 def test_it_prints_the_table_from_any_folder(demo, tmp_path, monkeypatch, capsys):
     """Commands run in the root of the project, wherever the demo was started."""
     commands = []
 
     def run(title, *command):
         commands.append([str(word) for word in command])
-        folder = root / 'demo' / demo.ROUTED.stem
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / 'last_checkpoint').write_text('epoch_6.pth')
-        (root / 'demo/scores').mkdir(exist_ok=True)
+        (root / 'demo/scores').mkdir(parents=True, exist_ok=True)
         (root / 'demo/scores/robustness.md').write_text('| the table |')
+        (root / 'demo/scores/robustness.json').write_text(json.dumps(results()))
 
     root = tmp_path / 'project'
     monkeypatch.setattr(demo, 'ROOT', root)
@@ -47,13 +61,18 @@ def test_it_prints_the_table_from_any_folder(demo, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(sys, 'argv', ['demo.py', '--work-dir', 'demo', '--seed', '3'])
     monkeypatch.chdir(tmp_path)
     assert demo.main() == 0
-    assert '| the table |' in capsys.readouterr().out
-    scoring = next(words for words in commands if words[0] == 'tools/test_robustness.py')
-    assert [words[0] for words in commands].index('tools/cache_features.py') < [
-        words[0] for words in commands
-    ].index('tools/train.py')
-    assert scoring.count('--model') == 3
-    assert 'epoch_6.pth' in scoring
+    printed = capsys.readouterr().out
+    assert '| the table |' in printed
+    assert '58.0 points of NDS with all sensors, and loses 32.0 under lidar_drop_1.' in printed
+    assert 'other: +4.0 points in the mean of these failures.' in printed
+    assert [words[0] for words in commands] == [
+        'tools/make_synthetic_nuscenes.py',
+        'tools/create_data.py',
+        'tools/infer.py',
+        'tools/visualize.py',
+        'tools/test_robustness.py',
+    ]
+    assert commands[-1].count('--model') == 2
 
 
 def test_a_step_that_fails_is_named(demo, monkeypatch, capsys):
