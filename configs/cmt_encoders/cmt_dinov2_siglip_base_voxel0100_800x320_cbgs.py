@@ -12,6 +12,7 @@ model = dict(
         first=_base_.dinov2_base,
         second=_base_.siglip_base,
         stride=16,
+        frozen=True,
     ),
     img_neck=dict(type='FusedMLPProjector', in_channels=768 + 768),
 )

@@ -4,7 +4,11 @@ _base_ = './cmt_tiny_dinov2_synthetic.py'
 
 model = dict(
     img_backbone=dict(
-        _delete_=True, type='DualEncoder', first=_base_.tiny_dinov2, second=_base_.tiny_siglip
+        _delete_=True,
+        type='DualEncoder',
+        first=_base_.tiny_dinov2,
+        second=_base_.tiny_siglip,
+        frozen=True,
     ),
     img_neck=dict(in_channels=96 + 96),
 )

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 from torch.testing import assert_close
 from towers import SMALL, save_tower
 
+from projects.cmt_aqr.feature_cache.frozen_features import feature_folder
 from projects.cmt_aqr.freezing import build_freezable
 
 FIRST = dict(type='VisionEncoder', architecture=SMALL['dinov2'])
@@ -78,6 +80,14 @@ def test_each_encoder_freezes_by_itself():
     frozen = dual(frozen=True, norm_eval=True).train()
     assert not any(p.requires_grad for p in frozen.parameters())
     assert not any(module.training for module in frozen.modules())
+
+
+@pytest.mark.parametrize('name', ['cmt_tiny_dinov2_siglip_synthetic', 'cmt_tiny_dinov2_synthetic'])
+def test_features_of_the_configs_can_be_cached(name, repo_root):
+    config = Config.fromfile(repo_root / f'configs/cmt_encoders/{name}.py')
+    model = MODELS.build(config.model).train()
+    folder = feature_folder(model, 'camera', dtype=torch.float16, training=True)
+    assert folder.startswith('img_backbone/')
 
 
 def test_rates_by_layer_of_one_encoder():
