@@ -27,7 +27,11 @@ ONE_SENSOR = {
     'img': dict(
         data_preprocessor=dict(voxel_layer=None),
         **dict.fromkeys(('pts_voxel_encoder', 'pts_middle_encoder', 'pts_backbone', 'pts_neck')),
-        pts_bbox_head=dict(modalities=('camera',), in_channels=None),
+        pts_bbox_head=dict(
+            modalities=('camera',),
+            in_channels=None,
+            point_cloud_range=[-25.6, -25.6, -3.0, 25.6, 25.6, 3.0],
+        ),
     ),
 }
 # Points and boxes of each of two samples.

@@ -50,12 +50,12 @@ def make_yard(root: Path) -> Path:
         texture = ground_texture(rng)
         for frame, time in enumerate(times):
             objects = scene.visible(time)
-            points, counts = lidar.sweep(objects, rng)
+            points, counts = lidar.sweep(objects, scene.weather, rng)
             path = f'{name}/{frame:06d}'
             write(root / f'clouds/{path}.bin', to_forward(points)[:, :4].tobytes())
             view, pixels = View(scene, time, texture), PixelCounts()
             for label, camera in cameras.items():
-                image = develop(camera.render(view, objects, pixels)[0], rng)
+                image = develop(camera.render(view, objects, pixels)[0], scene.weather.noise, rng)
                 _, content = cv2.imencode('.jpg', image[..., ::-1])
                 write(root / f'images/{label}/{path}.jpg', content.tobytes())
             labels = [

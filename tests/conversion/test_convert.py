@@ -50,7 +50,11 @@ WITHOUT_LIDAR = dict(
     pts_middle_encoder=None,
     pts_backbone=None,
     pts_neck=None,
-    pts_bbox_head=dict(modalities=('camera',), in_channels=None),
+    pts_bbox_head=dict(
+        modalities=('camera',),
+        in_channels=None,
+        point_cloud_range=[-25.6, -25.6, -3.0, 25.6, 25.6, 3.0],
+    ),
 )
 VOVNET = dict(
     img_backbone=dict(

@@ -255,4 +255,4 @@ def test_any_number_of_cameras_under_any_names(synthetic_frame, tmp_path, names)
     (sample,) = nusc.sample
     assert set(sample['data']) == {'LIDAR_TOP', *names}
     axes = {axes.get_label() for axes in render_frame(nusc, sample['token']).axes}
-    assert axes == {'LIDAR_TOP', 'legend', *names}
+    assert axes == {'from above', 'legend', *names}

@@ -18,8 +18,7 @@ from nuscenes.eval.detection.utils import category_to_detection_name
 
 from projects.cmt_aqr.datasets.failures import DrawIndex, ObjectFailure
 from projects.cmt_aqr.hooks.pipelines import transforms_of
-from projects.cmt_aqr.visualization.damaged_frame import _boxes
-from projects.cmt_aqr.visualization.scene_boxes import OTHER, sample_boxes
+from projects.cmt_aqr.visualization.scene_boxes import OTHER, sample_boxes, scene_boxes
 
 IGNORED = {'animal', 'movable_object.debris', 'static_object.bicycle_rack'}
 
@@ -115,7 +114,11 @@ def test_pictures_name_them_other_or_leave_them_out(tiny, nusc):
         assert [box.name == OTHER for box in boxes] == [name in IGNORED for name in names]
         points = [nusc.get('sample_annotation', t)['num_lidar_pts'] for t in sample['anns']]
         kept = [box.name for box, n in zip(boxes, points, strict=True) if box.name != OTHER and n]
-        assert [box.name for box in _boxes(info, dataset.metainfo['classes'])] == kept
+        annotated = info['eval_ann_info']
+        drawn = scene_boxes(
+            annotated['gt_bboxes_3d'], annotated['gt_labels_3d'], dataset.metainfo['classes']
+        )
+        assert [box.name for box in drawn] == kept
 
 
 def test_they_are_no_ground_truth(nusc):

@@ -62,7 +62,7 @@ def test_too_little_room_is_an_error(run, here):
 
 
 def test_a_config_without_a_cache_is_told_how_to_add_it(run):
-    error = run('lr=1', config='configs/cmt_aqr/cmt_aqr_tiny_synthetic.py', expect=2)
+    error = run('randomness.seed=1', config='configs/cmt_aqr/cmt_aqr_tiny_synthetic.py', expect=2)
     assert 'to add it: --cfg-options feature_cache.directory=work_dirs/features' in error
 
 

@@ -111,6 +111,7 @@ dataset = dict(
     data_prefix=_base_.data_prefix,
     metainfo=dict(classes=_base_.class_names),
     modality=_base_.modality,
+    box_type_3d='LiDAR',  # MMDetection3D's inference reads it from the config
 )
 train_dataloader = dict(
     batch_size=4,

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.fileio import load
 from mmengine.registry import DefaultScope
 
 from ..cli.arguments import datasets_of
+from ..datasets import CmtDataset
 from ..datasets.failures.stale import log_name
+from ..datasets.infos import Infos, read_infos
 from ..usage_error import UsageError, did_you_mean
 from .calibration import SUFFIXES, read_calibration
 
@@ -54,7 +55,7 @@ def load_frames(
             raise UsageError(f'{path} has one frame only: an index or a scene needs an info file')
         _check_channels(file, entries[0], cfg)
         return [_frame(_dataset(cfg, file.parent, entries[0]), entries[0], None)]
-    entries = _read_infos(file)
+    metainfo, entries = _read_infos(file)
     if scene is not None:
         entries = _frames_of_scene(entries, scene, file)
     elif not 0 <= index < len(entries):
@@ -62,6 +63,8 @@ def load_frames(
     else:
         entries = [entries[index]]
     dataset = _dataset(cfg, file.parent, entries[0])
+    if isinstance(dataset, CmtDataset):
+        dataset.declare(metainfo)
     return [_frame(dataset, entry, str(file)) for entry in entries]
 
 
@@ -91,9 +94,9 @@ def _find_file(path: Path) -> Path:
     return found[0]
 
 
-def _read_infos(file: Path) -> list[dict]:
+def _read_infos(file: Path) -> Infos:
     try:
-        return load(file)['data_list']
+        return read_infos(file)
     except Exception:  # whatever unpickling of an unknown file raises
         raise UsageError(f"{file} is not an info file of MMDetection3D's format 1.1") from None
 

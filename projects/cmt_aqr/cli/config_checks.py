@@ -38,7 +38,8 @@ _FREEZING = {field.name for field in dataclasses.fields(FreezePolicy)}
 # Options that the Runner takes out before it builds an object.
 _OF_THE_RUNNER = dict(
     dataloader={'dataset', 'num_batch_per_epoch', 'disable_subprocess_warning'},
-    optim_wrapper={'optimizer', 'constructor', 'paramwise_cfg'},
+    # `dtype` is an option of the wrapper that --amp puts in place of OptimWrapper.
+    optim_wrapper={'optimizer', 'constructor', 'paramwise_cfg', 'dtype'},
     param_scheduler={'convert_to_iter_based', 'epoch_length'},
     train_cfg={'by_epoch'},
     hooks={'priority'},

@@ -111,7 +111,7 @@ def _check_names(path: Path, cfg: Config, files: list[_Names]) -> None:
         if name in MEANINGFUL or name in read or name.startswith('_'):
             continue
         is_new = name not in inherited and not is_saved
-        if is_new or did_you_mean(name, MEANINGFUL, cutoff=0.8):
+        if is_new or (not is_saved and did_you_mean(name, MEANINGFUL, cutoff=0.8)):
             raise UsageError(f'config {path}: {_no_effect(name, MEANINGFUL)}')
 
 

@@ -6,16 +6,15 @@ before it. An error that :mod:`.explain` does not recognise is a bug and keeps i
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NoReturn
 
+from ..files import dump_json
 from ..usage_error import UsageError, did_you_mean
 from .explain import explain
 
@@ -130,4 +129,4 @@ def _tell_launcher(line: str) -> None:
     file = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if file:
         facts = dict(py_callstack=line, timestamp=str(int(time.time())))
-        Path(file).write_text(json.dumps(dict(message=dict(message=line, extraInfo=facts))))
+        dump_json(file, dict(message=dict(message=line, extraInfo=facts)))

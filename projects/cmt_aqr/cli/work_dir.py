@@ -30,7 +30,7 @@ def claim_work_dir(folder: str, *, resume: bool, overwrite: bool) -> Iterator[No
         return
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        lock = open(Path(folder, _LOCK), 'w')  # noqa: SIM115  (closed below)
+        lock = open(Path(folder, _LOCK), 'a')  # noqa: SIM115  (closed below)
     except OSError as error:
         raise UsageError(
             f'work directory {folder} cannot be written: {error.strerror}; choose another one by '

@@ -25,6 +25,7 @@ from mmengine.logging import print_log
 from nuscenes.utils import splits as official_splits
 
 from ..datasets.infos import Infos, choose, read_infos
+from ..files import replacing
 from .data_root import LIDAR_CHANNEL, check_tables, is_made, link_tables
 from .object_database import collect_objects
 from .old_infos import check_old, is_old
@@ -330,7 +331,8 @@ def _keep_scenes(file: Path, scene_of: Mapping[str, str], scenes: Sequence[str])
     for entry in content['data_list']:
         entry['scene'] = scene_of[entry['token']]
     content['data_list'] = [entry for entry in content['data_list'] if entry['scene'] in scenes]
-    dump(content, file)
+    with replacing(file) as temporary:
+        dump(content, temporary, file_format='pkl')
 
 
 @contextmanager

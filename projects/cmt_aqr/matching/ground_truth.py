@@ -58,7 +58,9 @@ class GroundTruth(NamedTuple):
         boxes = samples[0].bboxes_3d.cat([sample.bboxes_3d for sample in samples])
         if point_cloud_range is not None:
             x_low, y_low, _, x_high, y_high, _ = point_cloud_range
-            inside = boxes.in_range_bev([x_low, y_low, x_high, y_high])
+            # `in_range_bev` of mmdet3d would wait for the device, for it copies a list of columns.
+            x, y = boxes.tensor[:, 0], boxes.tensor[:, 1]
+            inside = (x > x_low) & (x < x_high) & (y > y_low) & (y < y_high)
             labels = torch.where(inside.to(labels.device), labels, -1)
         host_labels = labels.cpu().numpy()
         if (host_labels >= num_classes).any():

@@ -104,6 +104,7 @@ def draw_robustness(models: Mapping[str, Mapping[str, Mapping]]) -> str:
 def _svg(figure: Figure) -> str:
     """The figure as an ``<svg>`` element."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format='svg', bbox_inches='tight', metadata={'Date': None})
+    canvas = figure.canvas
+    canvas.print_figure(buffer, format='svg', bbox_inches='tight', metadata={'Date': None})
     text = buffer.getvalue()
     return text[text.index('<svg') :]

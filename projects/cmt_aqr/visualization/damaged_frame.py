@@ -57,9 +57,10 @@ def load_damaged(
         failure: config of the failure, or None.
     """
     info = dataset.get_data_info(index)
-    annotated = info['eval_ann_info']
-    classes = dataset.metainfo['classes']
-    boxes = scene_boxes(annotated['gt_bboxes_3d'], annotated['gt_labels_3d'], classes)
+    annotated, boxes = info.get('eval_ann_info'), []
+    if annotated is not None:
+        classes = dataset.metainfo['classes']
+        boxes = scene_boxes(annotated['gt_bboxes_3d'], annotated['gt_labels_3d'], classes)
     steps = [*([] if failure is None else [failure]), *copy.deepcopy(list(loaders))]
     results = Compose(steps)(info)
     health = health_maps(
