@@ -81,6 +81,12 @@ def make_batch(cfg: Config, samples: list[tuple[int, int]]) -> dict:
     batch['inputs']['health'] = dict(
         lidar=[torch.rand(32, 32) for _ in parts], camera=[torch.rand(6, 8, 22) for _ in parts]
     )
+    batch['inputs']['ego'] = dict(
+        waypoints=[torch.rand(6, 3) for _ in parts],
+        mask=[torch.ones(6) for _ in parts],
+        status=[torch.rand(2) for _ in parts],
+        command=[torch.eye(3)[0] for _ in parts],
+    )
     return batch
 
 

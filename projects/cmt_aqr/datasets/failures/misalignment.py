@@ -105,6 +105,7 @@ class KnockedCamera(SensorFailure):
     """
 
     SEVERITIES: ClassVar = (3.0, 6.0, 10.0)
+    NEEDS: ClassVar = ('images',)
 
     def draw(self, results: dict, rng: np.random.Generator) -> DrawnKnockedCamera | None:
         """Returns the turn of one of the cameras; None for a sample without any."""

@@ -117,6 +117,7 @@ class FrozenCamera(SensorFailure):
     """
 
     SEVERITIES: ClassVar = (2, 4)
+    NEEDS: ClassVar = ('timestamp', 'images')
 
     def __init__(self, *, ann_file: str, severity: int = 1, seed: int = 0) -> None:
         super().__init__(severity=severity, seed=seed)
