@@ -34,7 +34,7 @@ def test_shipped_configs_give_what_is_required_and_nothing_that_is_set(tool, rep
         for given in typed(Config.fromfile(path).to_dict()):
             options = columns.get(given['type'], {})
             required = {name for name, default in options.items() if default == 'required'}
-            # The splits of a dataset have an `ann_file` each; the detector gives its head the range.
+            # Each split of a dataset has its `ann_file`; the detector gives its head the range.
             required -= {'ann_file', 'point_cloud_range'}
             assert required <= set(given), (path.name, given['type'])
             set_by = {name for name, default in options.items() if default.startswith('set by')}

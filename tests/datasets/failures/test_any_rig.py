@@ -86,6 +86,7 @@ def test_every_failure_occurs_or_says_what_it_needs(make, suite, cameras, column
     whole = {name for name, _, bare in lines if not bare}
     of_cameras = {row.name for row in protocol(suite, ann_file=ann_file)} - {
         'lidar_drop', 'limited_fov', 'object_failure', 'points_drop', 'beam_reduction', 'fog',
+        'ghost_points',
     }  # fmt: skip
     assert whole - {'beam_reduction'} == (set() if cameras else of_cameras)
     assert ('beam_reduction' in whole) == ('ring' not in columns)
