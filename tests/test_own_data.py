@@ -26,6 +26,7 @@ CLASSES = ('van', 'worker', 'crate')
 CONFIG = 'my_project/cmt_tiny_yard_small.py'
 QUICK = [
     'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=1',
     'train_dataloader.num_workers=0',
     'train_dataloader.persistent_workers=False',
     'val_dataloader.num_workers=0',
