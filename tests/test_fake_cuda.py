@@ -27,7 +27,7 @@ def fake_cuda(value: object) -> object:
 
 
 def move_to_fake_cuda(model: nn.Module) -> None:
-    """Replace parameters and buffers, as ``model.cuda()`` would; other tensors stay on the CPU."""
+    """Replace parameters and buffers, as a move to the GPU would; other tensors stay on the CPU."""
     for module in model.modules():
         for name, value in module._parameters.items():
             if value is not None:

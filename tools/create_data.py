@@ -42,17 +42,6 @@ def make_parser() -> argparse.ArgumentParser:
         '--max-sweeps', type=int, default=10, help='number of past LiDAR sweeps to list'
     )
     parser.add_argument(
-        '--with-database',
-        action='store_true',
-        help="also write the training objects' points and image patches, for JointObjectSample; "
-        'existing info files are kept, and an interrupted database is completed',
-    )
-    parser.add_argument(
-        '--with-ego-future',
-        action='store_true',
-        help="also add the ego vehicle's next waypoints to the info files, for planning",
-    )
-    parser.add_argument(
         '--out',
         metavar='FOLDER',
         help='write to this folder and leave the data root untouched; with links to all other '
@@ -65,15 +54,38 @@ def make_parser() -> argparse.ArgumentParser:
         'the tables, or else the official splits)',
     )
     parser.add_argument(
-        '--lidar-only',
-        action='store_true',
-        help='make the database of objects without image patches; no images are needed',
-    )
-    parser.add_argument(
         '--infos',
         metavar='FILE',
         help="check this info file of a dataset of one's own, see docs/own_data.md; with "
         '--with-database make the database of its objects',
+    )
+    parser.add_argument(
+        '--with-ego-future',
+        action='store_true',
+        help="also add the ego vehicle's next waypoints to the info files, for planning",
+    )
+    parser.add_argument(
+        '--update-infos',
+        metavar='FILE',
+        help='only convert an info file of MMDetection3D before 1.1 to the current format and '
+        'write it to the data root',
+    )
+    _add_database_arguments(parser)
+    entry.add_traceback_argument(parser)
+    return parser
+
+
+def _add_database_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--with-database',
+        action='store_true',
+        help="also write the training objects' points and image patches, for JointObjectSample; "
+        'existing info files are kept, and an interrupted database is completed',
+    )
+    parser.add_argument(
+        '--lidar-only',
+        action='store_true',
+        help='make the database of objects without image patches; no images are needed',
     )
     parser.add_argument(
         '--workers',
@@ -86,14 +98,6 @@ def make_parser() -> argparse.ArgumentParser:
         action='store_true',
         help='replace a database of objects that is complete or has other samples',
     )
-    parser.add_argument(
-        '--update-infos',
-        metavar='FILE',
-        help='only convert an info file of MMDetection3D before 1.1 to the current format and '
-        'write it to the data root',
-    )
-    entry.add_traceback_argument(parser)
-    return parser
 
 
 def create(args: argparse.Namespace) -> list[Path]:

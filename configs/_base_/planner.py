@@ -1,15 +1,5 @@
-"""A planner on a detector that is frozen as a whole."""
+"""A planner beside a frozen detector."""
+
+_base_ = './frozen_detector.py'
 
 planner = dict(type='ActionQueryHead', num_queries=16)
-frozen_detector = {
-    part: dict(frozen=True)
-    for part in (
-        'img_backbone',
-        'img_neck',
-        'pts_voxel_encoder',
-        'pts_middle_encoder',
-        'pts_backbone',
-        'pts_neck',
-        'pts_bbox_head',
-    )
-}

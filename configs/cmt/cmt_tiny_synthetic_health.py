@@ -6,12 +6,10 @@ frozen features can be cached.
 
 _base_ = ['./cmt_tiny_synthetic_trainval.py', '../_base_/health.py']
 
-model = dict(fast_path={}, health_monitor=_base_.health_monitor, **_base_.frozen_cmt)
+model = dict(fast_path={}, health_monitor=_base_.health_monitor, **_base_.frozen_detector)
 
 *load_inputs, fit_images, _ = _base_.test_pipeline
-pack = dict(
-    _base_.pack_health, keys=['points', 'img'], meta_keys=(*_base_.meta_keys, 'camera_names')
-)
+pack = dict(_base_.pack_health, keys=['points', 'img'])
 train_infos = _base_.data_root + 'nuscenes_infos_train.pkl'
 stale_cameras = [dict(failure, ann_file=train_infos) for failure in _base_.stale_cameras]
 train_pipeline = [

@@ -10,15 +10,13 @@ model = dict(
     fast_path={},
     grid_mask=None,
     health_monitor=dict(_base_.health_monitor, image_cell=8, range_image=dict(columns=1080)),
-    **_base_.frozen_cmt,
+    **_base_.frozen_detector,
 )
 
 train_infos = _base_.data_root + 'nuscenes_infos_train.pkl'
 stale_cameras = [dict(failure, ann_file=train_infos) for failure in _base_.stale_cameras]
 load_inputs = [*_base_.load_latest_points, *_base_.load_images, _base_.filter_points]
-pack = dict(
-    _base_.pack_health, keys=['points', 'img'], meta_keys=(*_base_.meta_keys, 'camera_names')
-)
+pack = dict(_base_.pack_health, keys=['points', 'img'])
 train_pipeline = [
     dict(type='DrawIndex'),
     _base_.lidar_fails,

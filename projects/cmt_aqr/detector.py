@@ -127,18 +127,20 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             {**given, **pts_bbox_head}, MODELS, name='pts_bbox_head'
         )
         for modality, branch in (('camera', camera), ('lidar', lidar)):
-            if not self._uses(modality, branch):
-                continue
-            for name, config in branch.items():
-                part = build_freezable(config, MODELS, name=name)
-                if fast_path is not None:
-                    add_fast_path(part, name=name, **fast_path)
-                self.add_module(name, part)
+            if self._uses(modality, branch):
+                self._build_branch(branch, fast_path)
         if grid is not None:
             _check_bev_map(self.pts_middle_encoder, pts_backbone)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
         self.health_monitor = health_monitor and self._build_monitor(health_monitor, grid)
         self.planner = planner and self._build_planner(planner)
+
+    def _build_branch(self, branch: Mapping[str, Mapping], fast_path: Mapping | None) -> None:
+        for name, config in branch.items():
+            part = build_freezable(config, MODELS, name=name)
+            if fast_path is not None:
+                add_fast_path(part, name=name, **fast_path)
+            self.add_module(name, part)
 
     def _build_monitor(self, config: Mapping, grid: VoxelGrid | None) -> HealthMonitor:
         head = self.pts_bbox_head
@@ -270,7 +272,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         if self.planner is not None:
             with torch.no_grad():
                 output = self.pts_bbox_head(*features, _metas(batch_data_samples))
-            ego = batch_inputs_dict['ego']
+            ego = batch_inputs_dict.get('ego')
             return self.planner.loss(self._plan(output, ego), ego)
         losses = {}
         if any(p.requires_grad for p in self.pts_bbox_head.parameters()):
@@ -407,7 +409,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         return [*parts, head.shared_conv]
 
     def _empty_bev(self, like: Tensor, batch_size: int) -> Tensor:
-        """Zeros (B, C, height, width), the encoder's output for a batch without any voxel.
+        """Output (B, C, height, width) of the encoder for a batch without any voxel: zeros.
 
         spconv's kernels do not accept zero voxels, so the encoder does not run. Its parameters get
         a gradient of zero, as distributed training requires.

@@ -142,11 +142,8 @@ class CmtHead(CmtEmbeddings):
             init_cfg=init_cfg,
         )
         self.float32 = float32
-        if all_combinations and (aqr is not None or len(modalities) < len(MODALITIES)):
-            raise ValueError(
-                'all_combinations trains a head for LiDAR and cameras without a router: leave out '
-                'aqr, which is trained afterwards, and name both modalities'
-            )
+        if all_combinations:
+            self._check_all_combinations(aqr)
         self.all_combinations = all_combinations
         num_classes = [len(names) for names in tasks]
         self.num_classes = sum(num_classes)
@@ -154,6 +151,8 @@ class CmtHead(CmtEmbeddings):
 
         self._build_decoder(transformer, init_local_attention)
         self._build_task_heads(num_classes, branch_channels, final_kernel)
+        self.router = None if aqr is None else self._build_router(aqr, voxel_grid)
+        self.register_load_state_dict_pre_hook(rename_router)
         self.box_coder = TASK_UTILS.build(box_coder)
         self.make_denoising = None
         if denoising is not None:
@@ -169,8 +168,12 @@ class CmtHead(CmtEmbeddings):
             denoising_share=self.make_denoising and self.make_denoising.positive_share,
         )
 
-        self.router = None if aqr is None else self._build_router(aqr, voxel_grid)
-        self.register_load_state_dict_pre_hook(rename_router)
+    def _check_all_combinations(self, aqr: Mapping | None) -> None:
+        if aqr is not None or len(self.modalities) < len(MODALITIES):
+            raise ValueError(
+                'all_combinations trains a head for LiDAR and cameras without a router: leave out '
+                'aqr, which is trained afterwards, and name both modalities'
+            )
 
     def _build_decoder(self, options: Mapping, local_spread: Mapping[str, float] | None) -> None:
         self.transformer = build_freezable(

@@ -1,4 +1,4 @@
-"""Record on the model of the required hooks that run; :mod:`.required_hooks` reads it."""
+"""Names of the required hooks of a run, kept on its model for :mod:`.required_hooks`."""
 
 from __future__ import annotations
 

@@ -135,6 +135,15 @@ def test_what_a_plan_gets_of_the_detector(model_config, reads):
     assert not torch.allclose(whole[0], whole[1])
 
 
+def test_one_sample_cannot_be_shuffled(model_config):
+    detector = build(model_config, **dict(PLANNERS[0], perception='shuffled')).eval()
+    data = batch(detector)
+    head, metas = detector.pts_bbox_head, [s.metainfo for s in data['data_samples']]
+    features = [feature[:1] for feature in detector.extract_feat(data['inputs'])]
+    with pytest.raises(ValueError, match='larger batch_size'):
+        detector.planner(head(*features, metas[:1]), head.transformer, None)
+
+
 def test_a_detector_that_trains_is_refused(model_config):
     config = {**model_config, 'img_neck': {**model_config['img_neck'], 'frozen': False}}
     with pytest.raises(ValueError, match=r'img_neck\..* other parameters are trained: set frozen'):
@@ -147,9 +156,10 @@ def test_unknown_words_are_refused(model_config, option, word):
         build(model_config, **dict(PLANNERS[0], **{option: word}))
 
 
-def test_missing_status_is_refused(model_config):
-    detector = build(model_config, **PLANNERS[2]).eval()
+@pytest.mark.parametrize(('planner', 'mode'), [(PLANNERS[2], 'predict'), (PLANNERS[0], 'loss')])
+def test_samples_without_futures_are_refused(model_config, planner, mode):
+    detector = build(model_config, **planner).train(mode == 'loss')
     data = batch(detector)
     data['inputs'].pop('ego')
     with pytest.raises(ValueError, match='PackEgoFuture'):
-        detector(**data, mode='predict')
+        detector(**data, mode=mode)

@@ -112,7 +112,7 @@ def _frames_of_scene(entries: Sequence[dict], scene: str, file: Path) -> list[di
 
 
 def _scene_names(entries: Sequence[dict], root: Path) -> list[str]:
-    """Scene of each entry: from nuScenes' tables, where they are beside the info file, or its log.
+    """Name of the scene of each entry, from nuScenes' tables beside the info file, or else its log.
 
     Raises:
         UsageError: neither is known.

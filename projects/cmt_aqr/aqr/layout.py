@@ -68,7 +68,7 @@ class TokenLayout(NamedTuple):
         return 1 + (self.num_cameras if grouping == 'camera' else 1)
 
     def groups(self, grouping: str, device: torch.device) -> TokenGroups:
-        """The M groups, LiDAR first; an absent sensor is a group without tokens."""
+        """Returns the M token groups, LiDAR first; the group of an absent sensor is empty."""
         cameras = [self.tokens_per_camera] * self.num_cameras
         if grouping == 'modality':
             cameras = [sum(cameras)]

@@ -11,7 +11,7 @@ from .pipelines import check_epochs, transforms_of
 
 @HOOKS.register_module()
 class StopObjectSampleHook(Hook):
-    """Stops every ``JointObjectSample`` in the training pipeline for the last epochs.
+    """Hook that stops pasting objects (``JointObjectSample``) for the last epochs.
 
     The hook decides before every epoch, so it also works for a resumed run, and reaches persistent
     workers before they are asked for a sample. mmdet3d's ``DisableObjectSampleHook`` acts in one

@@ -218,7 +218,7 @@ def _in_float32(tasks: Sequence[TaskOutput]) -> list[TaskOutput]:
 
 
 def _zeros(tasks: Sequence[TaskOutput]) -> list[LayerLosses]:
-    """Zero losses connected to the graph, for a batch without denoising queries."""
+    """Losses of zero that keep the autograd graph, for a batch without denoising queries."""
     codes = zip(*(task.codes for task in tasks), strict=True)
     zeros = [sum(code.sum() * 0 for code in layer) for layer in codes]
     return [LayerLosses(zero, zero) for zero in zeros]

@@ -84,12 +84,21 @@ class ActionQueryHead(PlanHead):
     def forward(
         self, detector: HeadOutput, transformer: CmtTransformer, ego: Mapping[str, Tensor] | None
     ) -> Tensor:
-        """(B, T, 3): see :class:`~projects.cmt_aqr.planning.plan_head.PlanHead`."""
+        """(B, T, 3): see :class:`~projects.cmt_aqr.planning.plan_head.PlanHead`.
+
+        Raises:
+            ValueError: ``shuffled`` in a batch of one sample.
+        """
         objects = detector.states.hidden
         actions = self._actions(detector, transformer)
         if self.perception == 'zeroed':
             objects, actions = torch.zeros_like(objects), torch.zeros_like(actions)
         elif self.perception == 'shuffled':
+            if objects.shape[1] == 1:
+                raise ValueError(
+                    "planner.perception='shuffled' takes the detector's output of another sample, "
+                    'but a batch has one: use a larger batch_size, with drop_last=True'
+                )
             objects, actions = objects.roll(1, dims=1), actions.roll(1, dims=1)
         waypoints = self.queries(objects.shape[1], ego)
         for bridge, layer_objects, layer_actions in zip(

@@ -82,11 +82,7 @@ class PlanHead(BaseModule):
         queries = self.waypoint_queries.expand(batch_size, -1, -1)
         if self.ego_projector is None:
             return queries
-        if ego is None:
-            raise ValueError(
-                'the planner needs the ego status or command, and the batch has no "ego": pack '
-                'samples by PackEgoFuture'
-            )
+        _check_packed(ego)
         inputs = [ego['status']] * self.use_status + [ego['command']] * self.use_command
         return queries + self.ego_projector(torch.cat(inputs, dim=-1))[:, None]
 
@@ -94,13 +90,25 @@ class PlanHead(BaseModule):
         """(B, T, C) -> (B, T, 3)."""
         return self.to_step(hidden).float().cumsum(dim=1)
 
-    def loss(self, plan: Tensor, ego: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def loss(self, plan: Tensor, ego: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Mean L1 distance of the waypoints (B, T, 3) that the scene has.
 
         Args:
-            plan: of :meth:`forward`.
+            plan: output of :meth:`forward`.
             ego: ``waypoints`` (B, T, 3) and ``mask`` (B, T).
+
+        Raises:
+            ValueError: the batch has no futures.
         """
+        _check_packed(ego)
         mask = ego['mask'][..., None]
         distance = (plan - ego['waypoints']).abs() * mask
         return {'loss_plan': distance.sum() / (plan.shape[-1] * mask.sum()).clamp(min=1)}
+
+
+def _check_packed(ego: Mapping[str, Tensor] | None) -> None:
+    if ego is None:
+        raise ValueError(
+            'the planner needs the ego vehicle\'s status and future, and the batch has no "ego": '
+            'pack the samples with PackEgoFuture'
+        )

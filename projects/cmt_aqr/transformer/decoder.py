@@ -111,7 +111,7 @@ class DecoderStates(NamedTuple):
 
 
 class CmtTransformer(nn.Module):
-    """A stack of decoder layers that returns the normalised output of each.
+    """A stack of decoder layers that returns the queries before and after each layer.
 
     Args:
         embed_dims: C.

@@ -1,4 +1,4 @@
-"""Published alternatives to the router, to compare with; a config names them by ``type``."""
+"""Published alternatives to the router, for comparison; a config selects one by its ``type``."""
 
 from .feature_modulation import FeatureModulationRouter
 from .hard_choice import ExpertLogits, HardChoiceRouter, HardChoiceRouting

@@ -44,7 +44,7 @@ class Track:
         return np.stack([np.interp(times, self.times, v) for v in self.samples.T], axis=-1)
 
     def speed(self, time: float) -> float:
-        """Returns the speed at a time, metres per second."""
+        """Returns the speed in metres per second at a given time."""
         before, after = self.poses(np.array([time - 0.05, time + 0.05]))[:, :2]
         return float(np.hypot(*(after - before)) / 0.1)
 
@@ -88,7 +88,7 @@ class Actor:
         return self.kind.stopped_attribute if self.driven else self.kind.parked_attribute
 
     def solid_boxes(self, box: Box) -> list[Box]:
-        """Returns the cuboids of the object, by its annotated box in any frame."""
+        """Returns the cuboids of the object in the frame of its annotated box."""
         margin = ANNOTATION_MARGIN if self.annotated else 0.0
         solid = self.size - np.array([2, 2, 1]) * margin
         ground = box.centre - [0, 0, self.size[2] / 2]

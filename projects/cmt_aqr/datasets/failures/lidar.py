@@ -261,7 +261,8 @@ def _annotated(results: dict) -> tuple[np.ndarray, np.ndarray]:
         )
     boxes = info['gt_bboxes_3d'].tensor.numpy().astype(np.float32)
     velocity = boxes[:, 7:9] if boxes.shape[1] >= 9 else np.zeros((len(boxes), 2), np.float32)
-    return boxes[:, :7].copy(), np.nan_to_num(velocity)
+    # nuScenes gives NaN where a velocity is unknown; such an object is taken to stand still.
+    return boxes[:, :7].copy(), np.nan_to_num(velocity, nan=0.0)
 
 
 def _in_any_box(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
