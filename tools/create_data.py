@@ -129,7 +129,8 @@ def main(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with entry.as_usage_error(ValueError, OSError):
         made = create(args)
-    print('\n'.join(f'made {path}' for path in made))
+    for path in made:
+        print(f'made {path}')
 
 
 if __name__ == '__main__':

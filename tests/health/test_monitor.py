@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from device_waits import DeviceWaits
 from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from pretend_device import DEVICE, PretendDevice
 from test_detector import batch, cloud
 
 from projects.cmt_aqr.cameras import batch_cameras
@@ -157,10 +157,18 @@ def test_nothing_waits_for_the_device(detector):
     inputs, samples = (inputs_of(detector)[name] for name in ('inputs', 'data_samples'))
     with torch.no_grad():
         bev, images = detector.extract_feat(inputs)
-        cameras = batch_cameras([sample.metainfo for sample in samples], like=images)
-        with DeviceWaits() as waits:
-            detector.health_monitor(bev, images, inputs, cameras)
-    assert waits.names == []
+        monitor = copy.deepcopy(detector.health_monitor)
+        with PretendDevice() as device:
+            monitor.to(DEVICE)
+            bev, images = bev.to(DEVICE), images.to(DEVICE)
+            inputs = dict(
+                points=[cloud.to(DEVICE) for cloud in inputs['points']],
+                imgs=inputs['imgs'].to(DEVICE),
+            )
+            cameras = batch_cameras([sample.metainfo for sample in samples], like=images)
+            device.waits.clear()
+            monitor(bev, images, inputs, cameras)
+    assert not device.waits
 
 
 def test_a_monitor_reads_its_statistics_from_a_cache(detector):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from device_waits import DeviceWaits
+from pretend_device import DEVICE, PretendDevice
 
 from projects.cmt_aqr.cameras import batch_cameras
 from projects.cmt_aqr.health.statistics import PixelStatistics, RangeImage, project_returns
@@ -96,12 +96,14 @@ def test_returns_in_each_cell_of_an_image():
 
 
 def test_nothing_waits_for_the_device():
-    clouds = [torch.rand(50, 5), torch.rand(0, 5)]
     metas = [dict(lidar2img=LOOKS_ALONG_X[None], pad_shape=(40, 100))] * 2
-    cameras = batch_cameras(metas, like=torch.zeros(2, 1))
-    ranges, pixels = RangeImage(), PixelStatistics(cell=4)
-    with DeviceWaits() as waits:
+    with PretendDevice() as device:
+        clouds = [torch.rand(50, 5).to(DEVICE), torch.rand(0, 5).to(DEVICE)]
+        images = torch.rand(2, 1, 3, 40, 100).to(DEVICE)
+        cameras = batch_cameras(metas, like=images)
+        ranges, pixels = RangeImage().to(DEVICE), PixelStatistics(cell=4).to(DEVICE)
+        device.waits.clear()
         image = ranges(clouds)
-        pixels(torch.rand(2, 1, 3, 40, 100))
+        pixels(images)
         project_returns(ranges.points(image), image[:, 2].flatten(1), cameras, (10, 25))
-    assert waits.names == []
+    assert not device.waits
