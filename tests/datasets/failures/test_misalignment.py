@@ -152,4 +152,5 @@ def test_the_projection_of_a_knocked_camera_follows(sample):
 
 
 def test_a_sample_without_cameras_has_none_to_knock(sample):
-    assert knocked({**sample, 'images': {}}, 'a')['failures'] == []
+    with pytest.raises(ValueError, match='KnockedCamera: sample a has no images'):
+        knocked({**sample, 'images': {}}, 'a')
