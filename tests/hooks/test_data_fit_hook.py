@@ -61,3 +61,10 @@ def test_another_range_is_refused(step, wrapped):
 def test_transforms_of_other_classes_are_refused():
     with pytest.raises(ValueError, match=r"ObjectNameFilter has the classes \['van'\]"):
         check(ObjectNameFilter(['van']))
+
+
+def test_a_head_without_a_range_of_its_own_is_left_alone():
+    model = nn.Module()
+    model.pts_bbox_head = nn.Module()
+    model.pts_bbox_head.class_names = [['van'], ['crate']]  # as CenterHead has them
+    DataFitHook().before_run(SimpleNamespace(model=model))

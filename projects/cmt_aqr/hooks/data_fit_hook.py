@@ -33,7 +33,7 @@ class DataFitHook(Hook):
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         head = getattr(model, 'pts_bbox_head', None)
-        if head is None:
+        if not hasattr(head, 'point_cloud_range'):  # none, or a head of MMDetection3D
             return
         for name in ('train', 'val', 'test'):
             loop = getattr(runner, f'_{name}_loop', None)
