@@ -49,7 +49,7 @@ demo:
 
 test:
 	$(call setup,tests)
-	$(run) -m pytest tests $(ARGS)
+	$(run) -m pytest tests --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint:
 	$(call setup,dev)
