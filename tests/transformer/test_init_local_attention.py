@@ -98,3 +98,20 @@ def test_keys_are_projected_as_queries_and_values_are_left():
         query, key, after = layer.attentions[1].attn.in_proj_weight.chunk(3)
         assert torch.equal(query, key)
         assert torch.equal(value, after)
+
+
+def test_no_gradient_of_the_first_step_dwarfs_all_others():
+    """Self-attention among zeros gives zeros, which the norm after it divides by almost nothing."""
+    shares = []
+    for initialised in (False, True):
+        transformer, embeddings = make(1)
+        if initialised:
+            start(transformer, embeddings)
+        query_pos, tokens, token_pos = torch.randn(3, 1, 20, CHANNELS)
+        states = transformer(query_pos, tokens=tokens, token_pos=token_pos)
+        (states.hidden * torch.randn_like(states.hidden)).sum().backward()
+        total = torch.stack([p.grad.norm() for p in transformer.parameters()]).norm()
+        first = transformer.layers[0].attentions[0].parameters()
+        shares.append(float(torch.stack([p.grad.norm() for p in first]).norm() / total))
+    assert shares[0] > 0.99
+    assert shares[1] < 0.5

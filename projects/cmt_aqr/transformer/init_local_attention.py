@@ -53,6 +53,9 @@ def init_local_attention(
         last.weight.mul_(scale)
         last.bias[~elsewhere] = (last.bias[~elsewhere] - outputs.mean(dim=0)) * scale
 
+    # Queries start as zeros. Without this, the first norm divides by almost nothing, and its
+    # gradient, a hundred times that of all others, sets how much the first steps are clipped.
+    nn.init.normal_(transformer.layers[0].attentions[0].attn.out_proj.bias)
     mean_spread = sum(position.spread for position in positions) / len(positions)
     for layer in transformer.layers:
         self_attention, cross_attention = (block.attn for block in layer.attentions)
