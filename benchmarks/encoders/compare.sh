@@ -6,6 +6,7 @@
 #   benchmarks/encoders/compare.sh [VARIANT...]
 #
 #   PRETRAIN_EPOCHS=20 EPOCHS=6   of the encoders and of each variant
+#   DATA_ROOT=data/synthetic_encoders/   the database
 #   CONDITIONS="view_drop"      rows of tools/test_robustness.py; FRAMES limits the frames
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -17,6 +18,7 @@ DUAL=$CONFIGS/cmt_tiny_dinov2_siglip_synthetic.py
 ALL='[0,1,2,3]'
 PRETRAIN_EPOCHS=${PRETRAIN_EPOCHS:-20}
 EPOCHS=${EPOCHS:-6}
+DATA_ROOT=${DATA_ROOT:-data/synthetic_nuscenes/}
 CONDITIONS=${CONDITIONS:-lidar_drop view_drop camera_loss_2}
 read -ra VARIANTS <<< "${*:-resnet dinov2 siglip dual mlp moe last concat weighted adaptive}"
 
@@ -48,8 +50,8 @@ variant() {  # config and options of a variant
 for name in dinov2 siglip; do
   [[ -e $OUT/tiny_$name/model.safetensors ]] && continue
   config=benchmarks/encoders/pretrain_$name.py
-  train $config $OUT/pretrain_$name train_cfg.max_epochs="$PRETRAIN_EPOCHS" \
-    param_scheduler.1.T_max="$PRETRAIN_EPOCHS"
+  train $config $OUT/pretrain_$name data_root="$DATA_ROOT" \
+    train_cfg.max_epochs="$PRETRAIN_EPOCHS" param_scheduler.1.T_max="$PRETRAIN_EPOCHS"
   $PYTHON -m benchmarks.encoders.export $config "$(cat $OUT/pretrain_$name/last_checkpoint)" \
     $OUT/tiny_$name
 done
@@ -57,8 +59,8 @@ done
 models=()
 for name in "${VARIANTS[@]}"; do
   read -ra arguments <<< "$(variant "$name")"
-  options=("${arguments[@]:1}" feature_cache.directory=$OUT/features train_cfg.max_epochs="$EPOCHS"
-    train_cfg.val_interval=$((EPOCHS + 1)) param_scheduler.1.T_max="$EPOCHS")
+  options=(data_root="$DATA_ROOT" "${arguments[@]:1}" feature_cache.directory=$OUT/features
+    train_cfg.max_epochs="$EPOCHS" train_cfg.val_interval=$((EPOCHS + 1)) param_scheduler.1.T_max="$EPOCHS")
   if [[ ! -e $OUT/$name/epoch_$EPOCHS.pth ]]; then
     $PYTHON tools/cache_features.py "${arguments[0]}" --data train --cfg-options "${options[@]}"
     train "${arguments[0]}" $OUT/"$name" "${options[@]}"

@@ -15,7 +15,7 @@ model = dict(
 augment = dict(
     type='ResizeCropFlipImage',
     final_dim=_base_.image_size,
-    resize_lim=(0.48, 0.56),
+    zoom_lim=(0.96, 1.12),
     rand_flip=False,
 )
 train_pipeline = [

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
 
 from benchmarks.encoders.image_text import FAR, phrases_of
 from projects.cmt_aqr.pretraining import IGNORED, TokenTargets
@@ -28,3 +31,10 @@ def test_a_box_makes_its_phrase_true(column, place):
 def test_background_and_missing_cameras_make_none_true():
     labels = torch.tensor([[[CLASSES] * 6, [IGNORED] * 6]])
     assert not phrases_of(TokenTargets(labels, torch.zeros(1, 2, 6)), 3, CLASSES).any()
+
+
+@pytest.mark.parametrize('name', ['pretrain_dinov2', 'pretrain_siglip'])
+def test_transforms_of_the_pretraining_can_be_built(repo_root, name):
+    cfg = Config.fromfile(repo_root / 'benchmarks' / 'encoders' / f'{name}.py')
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        Compose(cfg.train_dataloader.dataset.pipeline)
