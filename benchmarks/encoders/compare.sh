@@ -50,8 +50,7 @@ variant() {  # config and options of a variant
 for name in dinov2 siglip; do
   [[ -e $OUT/tiny_$name/model.safetensors ]] && continue
   config=benchmarks/encoders/pretrain_$name.py
-  train $config $OUT/pretrain_$name data_root="$DATA_ROOT" \
-    train_cfg.max_epochs="$PRETRAIN_EPOCHS" param_scheduler.1.T_max="$PRETRAIN_EPOCHS"
+  train $config $OUT/pretrain_$name data_root="$DATA_ROOT" max_epochs="$PRETRAIN_EPOCHS"
   $PYTHON -m benchmarks.encoders.export $config "$(cat $OUT/pretrain_$name/last_checkpoint)" \
     $OUT/tiny_$name
 done
@@ -59,8 +58,8 @@ done
 models=()
 for name in "${VARIANTS[@]}"; do
   read -ra arguments <<< "$(variant "$name")"
-  options=(data_root="$DATA_ROOT" "${arguments[@]:1}" feature_cache.directory=$OUT/features
-    train_cfg.max_epochs="$EPOCHS" train_cfg.val_interval=$((EPOCHS + 1)) param_scheduler.1.T_max="$EPOCHS")
+  options=(data_root="$DATA_ROOT" max_epochs="$EPOCHS" feature_cache.directory=$OUT/features
+    "${arguments[@]:1}")
   if [[ ! -e $OUT/$name/epoch_$EPOCHS.pth ]]; then
     $PYTHON tools/cache_features.py "${arguments[0]}" --data train --cfg-options "${options[@]}"
     train "${arguments[0]}" $OUT/"$name" "${options[@]}"

@@ -36,6 +36,6 @@ param_scheduler = [
         type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True
     ),
 ]
-train_cfg = dict(max_epochs=max_epochs)
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs, val_begin=max_epochs + 1)
 val_dataloader = val_evaluator = val_cfg = None
 load_from = None
