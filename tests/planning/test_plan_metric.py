@@ -57,6 +57,14 @@ def test_the_two_readings_of_l2(tmp_path):
     assert np.isnan(scores['plan/turning_L2_at_3s'])
 
 
+def test_waypoints_from_two_metres_away_are_missed(tmp_path):
+    offsets = [0.0, 1.9, 2.1, 3.0, 0.0, 3.0]
+    scores = score(tmp_path, scene(count=9), {'s1': path(offsets), 's2': path(0.0)})
+    assert [scores[f'plan/missed_at_{s}s'] for s in (1, 2, 3)] == [0, 50, 50]
+    assert scores['plan/missed_to_3s'] == pytest.approx(25)
+    assert scores['plan/constant_velocity_missed_to_3s'] == 0
+
+
 def test_waypoints_after_the_end_of_a_scene_do_not_count(tmp_path):
     far = path(100.0)
     far[:2, 1] = 1.0

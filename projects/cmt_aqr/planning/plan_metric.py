@@ -19,8 +19,11 @@ SECONDS = (1, 2, 3)
 QUANTITIES = {
     'L2': 'L2 (m)',
     'turning_L2': 'L2 when turning (m)',
+    'missed': 'missed (%)',
     'collision': 'collisions (%)',
 }
+MISS_DISTANCE = 2.0
+"""Metres from which a waypoint is missed, as in the miss rate of nuScenes' prediction task."""
 STRAIGHT = COMMANDS.index('straight')
 
 
@@ -37,7 +40,8 @@ class PlanMetric(BaseMetric):
     waypoint collides with an annotated box at that time, in percent; see
     :func:`~projects.cmt_aqr.planning.collisions.collides`. The rows ``driven`` give the collisions
     of the ground truth itself, which its boxes and the grid cause. ``turning`` is the frames whose
-    command is not straight.
+    command is not straight, and ``missed`` the share of waypoints that are :data:`MISS_DISTANCE` or
+    more away, in percent.
 
     Waypoints beyond the end of the scene do not count, and neither does a frame without a previous
     keyframe, whose speed is unknown.
@@ -88,6 +92,7 @@ class PlanMetric(BaseMetric):
             collision = 100.0 * _collisions(plan, boxes, mask)
             rows[name] = {
                 **_readings('L2', distance, mask),
+                **_readings('missed', 100.0 * (distance >= MISS_DISTANCE), mask),
                 **_readings('collision', collision, mask),
                 **_readings('turning_L2', distance, mask & turning[:, None]),
             }
