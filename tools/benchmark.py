@@ -35,7 +35,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name in BENCHMARKS:
         command = commands.add_parser(name, help=_first_line(name))
         if name == next(iter(arguments), None):
-            entry.add_traceback_argument(command)
+            entry.add_screen_arguments(command)
             _add_common_arguments(command)
             _benchmark(name).add_arguments(command)
     return parser

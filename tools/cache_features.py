@@ -13,7 +13,6 @@ _startup.prepare()
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 from projects.cmt_aqr.cli import arguments, entry, processes
 from projects.cmt_aqr.feature_cache import FeatureCacheHook, fill
@@ -68,7 +67,7 @@ def has_cache(cfg: Config) -> bool:
 
 def fill_cache(cfg: Config, loaders: list[str]) -> None:
     """Compute the features of all samples of some data loaders."""
-    runner = Runner.from_cfg(cfg)
+    runner = processes.build_runner(cfg)
     runner._init_model_weights()
     runner.load_or_resume()
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         action=arguments.ConfigOptions,
         help='settings to change in the config',
     )
-    entry.add_traceback_argument(parser)
+    entry.add_screen_arguments(parser)
     return parser
 
 

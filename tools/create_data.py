@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
         'write it to the data root',
     )
     _add_database_arguments(parser)
-    entry.add_traceback_argument(parser)
+    entry.add_screen_arguments(parser)
     return parser
 
 
@@ -135,4 +135,4 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == '__main__':
     resume = 'no file is half written, and the same command goes on with the database'
-    entry.run(main, make_parser(), resume=resume)
+    entry.run(main, make_parser(), resume=resume, shows_info=True)

@@ -20,7 +20,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('folder', help='folder with the info file, the images and the LiDAR sweep')
     parser.add_argument('--out', default='data/real_frame', help='data root to make')
     parser.add_argument('--copy', action='store_true', help='copy the files instead of linking')
-    entry.add_traceback_argument(parser)
+    entry.add_screen_arguments(parser)
     return parser
 
 

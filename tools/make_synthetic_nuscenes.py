@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--overwrite', action='store_true', help='replace a database made by this tool'
     )
-    entry.add_traceback_argument(parser)
+    entry.add_screen_arguments(parser)
     return parser
 
 

@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--note', nargs='*', default=[], metavar='KEY=VALUE', help='facts to store, such as scores'
     )
-    entry.add_traceback_argument(parser)
+    entry.add_screen_arguments(parser)
     return parser
 
 

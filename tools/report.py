@@ -23,7 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('folder', type=Path, help='work dir, or folder of one run')
     parser.add_argument('--out', type=Path, help='the page (default: report.html in the folder)')
     parser.add_argument('--title', help='title of the page (default: name of the config)')
-    entry.add_traceback_argument(parser)
+    entry.add_screen_arguments(parser)
     return parser
 
 

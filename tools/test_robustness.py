@@ -25,7 +25,7 @@ from projects.cmt_aqr.cli import arguments, config_changes, entry, processes
 from projects.cmt_aqr.datasets.failures.suite import PROTOCOLS, Row, protocol
 from projects.cmt_aqr.evaluation.conditions import choose_rows
 from projects.cmt_aqr.evaluation.frames import choose_frames, scenes_of
-from projects.cmt_aqr.evaluation.robustness import Comparison, ModelResult
+from projects.cmt_aqr.evaluation.robustness import CLEAN, MEAN, Comparison, ModelResult
 from projects.cmt_aqr.evaluation.robustness_plot import draw_comparison
 from projects.cmt_aqr.evaluation.robustness_report import to_csv, to_json, to_markdown
 from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens, version_of
@@ -207,7 +207,11 @@ def report(results: Sequence[ModelResult], first: ModelRun) -> None:
     ):
         write_text(folder / f'robustness.{suffix}', text)
     draw_comparison(comparison, folder / 'robustness.png')
-    print(f'{folder / "robustness.md"}: {", ".join(result.name for result in results)}')
+    kept = results[-1].kept
+    print(
+        f'{results[-1].name}: clean NDS {100 * kept[CLEAN].nds:.1f}, mRA {kept[MEAN].ra:.3f}; all '
+        f'in {folder / "robustness.md"}'
+    )
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ def end(monkeypatch, capsys):
 
         parser = entry.Parser(prog='tool.py')
         parser.add_argument('--number', type=int)
-        entry.add_traceback_argument(parser)
+        entry.add_screen_arguments(parser)
         monkeypatch.setattr('sys.argv', ['tool.py', *arguments])
         with pytest.raises(SystemExit) as status:
             entry.run(main, parser, resume='go on')

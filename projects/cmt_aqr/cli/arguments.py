@@ -17,7 +17,7 @@ from .checkpoints import check_checkpoint as check_checkpoint
 from .config_checks import check_config, is_scored
 from .config_file import read_config_file
 from .data_checks import check_info_file, check_tables
-from .entry import Parser, add_traceback_argument
+from .entry import Parser, add_screen_arguments
 from .entry import exit_on_usage_error as exit_on_usage_error
 from .processes import check_launcher
 
@@ -33,7 +33,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a config and the changes to it, under the names that MMDetection3D's tools use."""
-    add_traceback_argument(parser)
+    add_screen_arguments(parser)
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--work-dir', help='folder for logs and checkpoints (default: from the config)'

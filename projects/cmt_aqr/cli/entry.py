@@ -17,6 +17,7 @@ from typing import NoReturn
 from ..files import dump_json
 from ..usage_error import UsageError, did_you_mean
 from .explain import explain
+from .screen import quiet, write_to_log
 
 INTERRUPTED = 130  # as shells report SIGINT
 
@@ -47,8 +48,11 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
-def add_traceback_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--traceback``; a parser with subcommands needs it in each of them."""
+def add_screen_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--verbose`` and ``--traceback``; a parser with subcommands needs them in each."""
+    parser.add_argument(
+        '--verbose', action='store_true', help='show all that the log file has, and all warnings'
+    )
     parser.add_argument(
         '--traceback', action='store_true', help='show where in the code a mistake was noticed'
     )
@@ -59,16 +63,19 @@ def run(
     parser: argparse.ArgumentParser,
     *,
     resume: str = 'the same command starts again',
+    shows_info: bool = False,
 ) -> None:
     """Parse the command line, run a tool and exit with its status.
 
     Args:
         main: the tool; returns its exit status, or None.
-        parser: parser of its arguments, with :func:`add_traceback_argument`.
+        parser: parser of its arguments, with :func:`add_screen_arguments`.
         resume: way to go on after Ctrl-C.
+        shows_info: see :func:`.screen.quiet`.
     """
     args = parser.parse_args()
-    with exit_on_usage_error(parser, show_traceback=args.traceback, resume=resume):
+    on_screen = contextlib.nullcontext() if args.verbose else quiet(shows_info=shows_info)
+    with exit_on_usage_error(parser, show_traceback=args.traceback, resume=resume), on_screen:
         status = main(args)
     if status is not None:
         sys.exit(status)
@@ -115,13 +122,7 @@ def finish(status: int, line: str) -> NoReturn:
 
 def _write_to_log(line: str) -> None:
     """Append a line to the log files of the Runners of this process, if there are any."""
-    if 'mmengine.logging' not in sys.modules:
-        return
-    for logger in sys.modules['mmengine.logging'].MMLogger._instance_dict.values():
-        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, line, (), None)
-        for handler in logger.handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.handle(record)  # a full disk does not raise here
+    write_to_log(logging.LogRecord('mmengine', logging.ERROR, __file__, 0, line, (), None))
 
 
 def _tell_launcher(line: str) -> None:

@@ -36,7 +36,7 @@ MOVIE_WIDTH = 1200
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = entry.Parser(description='Detect objects in a frame or a scene')
-    entry.add_traceback_argument(parser)
+    entry.add_screen_arguments(parser)
     parser.add_argument(
         'model', help=f'config file, or the name of a shipped model: {", ".join(shipped_models())}'
     )

@@ -4,11 +4,14 @@ import os
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..denormals import flush_denormals
 from ..usage_error import UsageError
+from .screen import is_quiet
+from .screen_hook import ScreenHook
 
 _VARIABLES = dict(
     none=(),
@@ -51,8 +54,17 @@ def start_process(local_rank: int) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The Runner of a config, of the class that ``runner_type`` names if it is given."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    """The Runner of a config, of the class that ``runner_type`` names if it is given.
+
+    If the log is kept off the screen, a hook shows progress and scores.
+    """
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if is_quiet():
+        runner.register_hook(ScreenHook())
+        if is_main_process():
+            weights = f', weights {cfg.load_from}' if cfg.get('load_from') else ''
+            print(f'{cfg.filename}{weights}; log: {runner.logger.log_file}', flush=True)
+    return runner
 
 
 def start_cpu_processes(cfg: Config) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from ..data_preparation.data_root import open_database
 from ..usage_error import UsageError
 from ..visualization import load_predictions, render_frame, save
-from .entry import add_traceback_argument, as_usage_error
+from .entry import add_screen_arguments, as_usage_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this picture."""
-    add_traceback_argument(parser)
+    add_screen_arguments(parser)
     parser.add_argument('dataroot', help='data root of the database')
     parser.add_argument('--version', help='such as v1.0-mini; default: the only one in the root')
     which = parser.add_mutually_exclusive_group()

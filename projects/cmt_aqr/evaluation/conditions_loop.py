@@ -29,7 +29,12 @@ class ConditionsLoop(TestLoop):
         folder: folder of the records.
         made_of: inputs shared by all records, see :data:`.records.IDENTITY`.
         fp16: as for ``TestLoop``.
+
+    Attributes:
+        condition: name of the condition that is being tested.
     """
+
+    condition = ''
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class ConditionsLoop(TestLoop):
         return {name: self._run(name, failure) for name, failure in self.conditions.items()}
 
     def _run(self, name: str, failure: Mapping[str, Any] | None) -> dict[str, float]:
+        self.condition = name
         print_log(f'Test under: {name}', logger='current')
         self.dataloader = self.runner.build_dataloader(
             with_failure(self.clean, failure), seed=self.runner.seed

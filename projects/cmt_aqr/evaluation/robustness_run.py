@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 from nuscenes.eval.detection.data_classes import DetectionConfig
 
 from ..cli.checkpoints import check_fit
-from ..cli.processes import start_cpu_processes
+from ..cli.processes import build_runner, start_cpu_processes
 from ..datasets.failures.suite import Row
 from ..datasets.infos import Infos, read_infos
 from ..health.alarm import alarm, threshold
@@ -82,7 +81,7 @@ class ModelRun:
         if not missing:
             return
         start_cpu_processes(self.cfg)
-        runner = Runner.from_cfg(self._test_config(missing))
+        runner = build_runner(self._test_config(missing))
         check_fit(runner, complete=True)
         runner.test()
 

@@ -91,7 +91,7 @@ def _frozen_names(selection: Mapping[str, Any], module: nn.Module, label: str) -
     (setting, value), *ignored = selection.items()
     if setting == 'frozen':
         if next(module.parameters(), None) is None:
-            _warn(f'{label} is frozen, but has no parameters')
+            print_log(f'{label} is frozen, but has no parameters', logger='current')
         return ('',)
     layers = find_layers(module)
     if layers is None:

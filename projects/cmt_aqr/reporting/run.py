@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.score_table import sort_scores
 from ..usage_error import UsageError
 
 RUN_INFO = 'run_info.json'
-ERRORS = {'trans': 'ATE', 'scale': 'ASE', 'orient': 'AOE', 'vel': 'AVE', 'attr': 'AAE'}
 PICTURES = ('.jpg', '.jpeg', '.png')
 
 
@@ -36,7 +35,7 @@ class Run:
     def scores(self) -> dict | None:
         """The latest scores: ``phase``, ``iteration``, ``overall``, and ``classes`` by name."""
         entries = [entry for run in self.runs for entry in _read(run / RUN_INFO)['scores']]
-        sorted_ = [_sort_scores(entry) for entry in entries]
+        sorted_ = [_sort_entry(entry) for entry in entries]
         return next((entry for entry in reversed(sorted_) if 'NDS' in entry['overall']), None)
 
     def audit(self) -> dict | None:
@@ -99,21 +98,9 @@ def _trained(run: Path) -> bool:
     return any('loss' in line for line in _lines(run / 'vis_data' / 'scalars.json'))
 
 
-def _sort_scores(entry: Mapping[str, Any]) -> dict:
+def _sort_entry(entry: Mapping[str, Any]) -> dict:
     """Scores of a validation or test, with ``classes``: AP (mean over distances) and errors."""
-    overall, classes, distances = {}, {}, {}
-    for key, value in entry.items():
-        name = key.rsplit('/', 1)[-1]
-        if match := re.fullmatch(r'(\w+)_AP_dist_[\d.]+', name):
-            distances.setdefault(match[1], []).append(value)
-        elif match := re.fullmatch(rf'(\w+)_({"|".join(ERRORS)})_err', name):
-            classes.setdefault(match[1], {})[ERRORS[match[2]]] = value
-        elif name.startswith('AP_'):
-            classes.setdefault(name.removeprefix('AP_'), {})['AP'] = value
-        else:
-            overall[name] = value
-    for name, values in distances.items():
-        classes.setdefault(name, {})['AP'] = sum(values) / len(values)
+    overall, classes = sort_scores(entry)
     return {
         'phase': overall.pop('phase'),
         'iteration': overall.pop('iteration'),
