@@ -62,6 +62,8 @@ def options(script: str) -> set[str]:
         source += ''.join(path.read_text() for path in REPO_ROOT.glob(IMPORTED[script]))
     if re.search(r'arguments\.(make_parser|add_config_arguments)', source):
         source += (REPO_ROOT / 'projects/cmt_aqr/cli/arguments.py').read_text()
+    if 'entry.run(' in source:
+        source += (REPO_ROOT / 'projects/cmt_aqr/cli/entry.py').read_text()
     return {'--help', *re.findall(r"'(--[a-z][\w-]*)'", source)}
 
 
