@@ -54,7 +54,7 @@ def _first_line(name: str) -> str:
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     cuda = torch.cuda.is_available()
     parser.add_argument(
-        '--device', type=torch.device, default=torch.device('cuda' if cuda else 'cpu')
+        '--device', type=entry.device, default=torch.device('cuda' if cuda else 'cpu')
     )
     parser.add_argument(
         '--threads', type=int, default=torch.get_num_threads(), help='CPU threads of torch'

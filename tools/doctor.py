@@ -24,10 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    cuda = torch.cuda.is_available()
-    parser.add_argument(
-        '--device', type=torch.device, default=torch.device('cuda' if cuda else 'cpu')
-    )
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
         '--torch-only',
         action='store_true',
@@ -63,18 +60,24 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         the exit status, 1 if a check failed.
     """
-    args = make_parser().parse_args(arguments)
+    parser = make_parser()
+    args = parser.parse_args(arguments)
     trace = import_package(torch_only=args.torch_only)
 
+    from projects.cmt_aqr.cli import entry
     from projects.cmt_aqr.denormals import flush_denormals
     from projects.cmt_aqr.doctor import checks, running
     from projects.cmt_aqr.files import dump_json
 
+    try:
+        device = entry.device(args.device)
+    except argparse.ArgumentTypeError as error:
+        parser.exit(2, f'{parser.prog}: --device {error}\n')
     flush_denormals()
     lines = [] if trace is None else [running.failed_import(trace)]
-    for check in checks.checks_of(args.device, torch_only=args.torch_only):
+    for check in checks.checks_of(device, torch_only=args.torch_only):
         print(f'{check.name} ...', file=sys.stderr, flush=True)
-        lines.append(running.run_check(check, args.device))
+        lines.append(running.run_check(check, device))
     print(running.markdown(lines))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

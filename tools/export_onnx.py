@@ -28,7 +28,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('checkpoint', help='file or URL of the weights')
     parser.add_argument('--out', type=Path, required=True, help='folder for the files')
     parser.add_argument(
-        '--check', nargs='+', type=int, default=[1, 3], metavar='N', help='batches to compare with'
+        '--check',
+        nargs='+',
+        type=entry.number(int, 1),
+        default=[1, 3],
+        metavar='N',
+        help='batches to compare with',
     )
     return parser
 

@@ -17,10 +17,11 @@ from .checkpoints import check_checkpoint as check_checkpoint
 from .config_checks import check_config, is_scored
 from .config_file import read_config_file
 from .data_checks import check_info_file, check_tables
-from .entry import Parser, add_screen_arguments
+from .entry import Parser, add_screen_arguments, number
 from .entry import exit_on_usage_error as exit_on_usage_error
 from .processes import check_launcher
 
+SEED = number(int, 0, 2**32 - 1)  # of numpy
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -38,7 +39,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir', help='folder for logs and checkpoints (default: from the config)'
     )
-    parser.add_argument('--seed', type=int, help='random seed (default: from the config)')
+    parser.add_argument('--seed', type=SEED, help='random seed (default: from the config)')
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms')
     parser.add_argument(
         '--cfg-options',

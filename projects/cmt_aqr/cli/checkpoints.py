@@ -53,7 +53,7 @@ def read_checkpoint(path: str) -> Mapping[str, Any]:
         reason = re.search(r'WeightsUnpickler error: (.*?)(?:\. |\n|$)', str(error))
         raise UsageError(
             f'checkpoint {path} cannot be read as plain weights'
-            f'{f" ({reason[1]})" if reason else ""}; if you trust it, '
+            f'{f" ({reason[1]})" if reason and reason[1] else ""}; if you trust it, '
             'load it with weights_only=False in a program of your own and save its state dict'
         ) from error
     except (RuntimeError, EOFError, ValueError) as error:

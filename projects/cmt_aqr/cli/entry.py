@@ -12,13 +12,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
+
+import torch
 
 from ..files import dump_json
 from ..usage_error import UsageError, did_you_mean
 from .explain import explain
 from .screen import quiet, write_to_log
 
+_PICTURES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 INTERRUPTED = 130  # as shells report SIGINT
 
 
@@ -56,6 +60,45 @@ def add_screen_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--traceback', action='store_true', help='show where in the code a mistake was noticed'
     )
+
+
+def number(
+    kind: type[int] | type[float], least: float, most: float = float('inf')
+) -> Callable[[str], float]:
+    """Type of an option that takes a number of a range, for ``add_argument(type=...)``."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            bound = f'{least:g} or more' if most == float('inf') else f'{least:g} to {most:.12g}'
+            raise argparse.ArgumentTypeError(f'{text} must be {bound}')
+        return value
+
+    parse.__name__ = kind.__name__  # which argparse names if the text is no number
+    return parse
+
+
+def device(text: str) -> torch.device:
+    """Type of an option that takes a device of this machine, for ``add_argument(type=...)``."""
+    try:
+        found = torch.device(text)
+        torch.empty(1, device=found).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise argparse.ArgumentTypeError(
+            f'{text} is no device of this machine ({str(error).splitlines()[0]}); it has cpu and '
+            f'{torch.cuda.device_count()} of cuda:N'
+        ) from None
+    return found
+
+
+def picture(text: str) -> Path:
+    """Type of an option that names an image file, for ``add_argument(type=...)``."""
+    path = Path(text)
+    if path.suffix.lower() not in _PICTURES or path.is_dir():
+        raise argparse.ArgumentTypeError(
+            f'{text} is no name of an image file; its end must be one of {", ".join(_PICTURES)}'
+        )
+    return path
 
 
 def run(
@@ -109,7 +152,9 @@ def as_usage_error(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise UsageError(str(error)) from error
+        named = isinstance(error, OSError) and error.filename and error.strerror
+        text = f'{error.filename}: {error.strerror}' if named else str(error)
+        raise UsageError(text) from error
 
 
 def finish(status: int, line: str) -> NoReturn:

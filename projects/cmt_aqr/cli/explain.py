@@ -17,6 +17,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _RAISE = dis.opmap['RAISE_VARARGS']
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_WRONG_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 # What torch.save raises in place of an OSError.
 _TORCH_WRITER = re.compile(r'PytorchStreamWriter failed|iostream error|unexpected pos')
 _UNEXPECTED_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -49,6 +50,8 @@ def _operating_system(error: Exception) -> str | None:
         )
     if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
         return f'{error.filename}: {error.strerror}; change its permissions, or use another place'
+    if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:
+        return f'{error.filename}: {error.strerror}; a file and a folder cannot have one name'
     return None
 
 

@@ -55,7 +55,10 @@ def make_parser() -> argparse.ArgumentParser:
         help='also detect under a sensor failure, such as fog_2, and compare',
     )
     parser.add_argument(
-        '--score-threshold', type=float, default=0.3, help='lowest score (default: %(default)s)'
+        '--score-threshold',
+        type=entry.number(float, 0, 1),
+        default=0.3,
+        help='lowest score (default: %(default)s)',
     )
     parser.add_argument(
         '--class-ranges',
@@ -72,7 +75,9 @@ def make_parser() -> argparse.ArgumentParser:
         help='folder of the results (default: %(default)s)',
     )
     parser.add_argument('--movie', choices=['gif', 'mp4'], default='gif', help='format of a scene')
-    parser.add_argument('--device', help='such as cuda:1 or cpu (default: a GPU if there is one)')
+    parser.add_argument(
+        '--device', type=entry.device, help='such as cuda:1 or cpu (default: a GPU if there is one)'
+    )
     return parser
 
 
@@ -84,6 +89,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     """
     if args.failure:
         _check_failure(args.failure)
+    args.out.mkdir(parents=True, exist_ok=True)
     model = init_detector(args.model, args.checkpoint, device=args.device)
     frames = load_frames(args.frame, model.cfg, index=args.index, scene=args.scene)
     options = dict(score_threshold=args.score_threshold, class_ranges=args.class_ranges)
@@ -96,7 +102,6 @@ def run(args: argparse.Namespace) -> list[Path]:
         figures.append(draw(found, args, width))
     name = '_'.join(filter(None, (args.scene or frames[0].name, args.failure)))
     content = dict(model=args.model, coordinates=COORDINATES, units=UNITS, frames=records)
-    args.out.mkdir(parents=True, exist_ok=True)
     dump_json(args.out / f'{name}.json', content)
     if args.scene:
         picture = save_movie(figures, args.out / f'{name}.{args.movie}', fps=2)

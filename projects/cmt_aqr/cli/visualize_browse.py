@@ -26,6 +26,7 @@ from ..visualization.frame import render_views
 from ..visualization.frame_view import fed_view, truth_of
 from . import arguments
 from .config_changes import add_failure, find_failure
+from .entry import number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_config_arguments(parser)
     add_sample_arguments(parser)
     parser.add_argument('--split', choices=['train', 'test'], default='train')
-    parser.add_argument('--draws', type=int, default=1, help='number of pictures of the sample')
+    parser.add_argument(
+        '--draws', type=number(int, 1), default=1, help='number of pictures of the sample'
+    )
     parser.add_argument(
         '--failure', metavar='NAME_SEVERITY', help='sensor failure, with --split test'
     )

@@ -21,6 +21,7 @@ from ..visualization.chosen_sample import add_sample_arguments, find_sample
 from ..visualization.damaged_frame import load_damaged, loaders_of, telling_seed
 from ..visualization.failures import render_failures, shown_cameras
 from . import arguments
+from .entry import picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sample_arguments(parser)
     parser.add_argument('--suite', choices=PROTOCOLS, default='all', help='suite of failures')
     parser.add_argument(
-        '--out', type=Path, default=Path('failures.png'), help='image file (default: %(default)s)'
+        '--out',
+        type=picture,
+        default=Path('failures.png'),
+        help='image file (default: %(default)s)',
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..data_preparation.data_root import open_database
 from ..usage_error import UsageError
 from ..visualization import load_predictions, render_frame, save
-from .entry import add_screen_arguments, as_usage_error
+from .entry import add_screen_arguments, as_usage_error, number, picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument('--index', type=int, default=0, help='row in the sample table, from 0')
     which.add_argument('--token', help='token of a sample')
     parser.add_argument(
-        '--out', type=Path, default=Path('frame.png'), help='image file (default: %(default)s)'
+        '--out', type=picture, default=Path('frame.png'), help='image file (default: %(default)s)'
     )
     parser.add_argument(
         '--predictions', help='results_nusc.json, drawn as hits, misses and false alarms'
     )
     parser.add_argument(
-        '--score-threshold', type=float, default=0.3, help='minimum score of a drawn prediction'
+        '--score-threshold',
+        type=number(float, 0, 1),
+        default=0.3,
+        help='minimum score of a drawn prediction',
     )
-    parser.add_argument('--width', type=int, default=1600, help='width of the image in pixels')
+    parser.add_argument(
+        '--width', type=number(int, 200, 20000), default=1600, help='width of the image in pixels'
+    )
 
 
 def run(args: argparse.Namespace) -> list[Path]:

@@ -19,6 +19,7 @@ from ..visualization.chosen_sample import add_sample_arguments, find_sample
 from ..visualization.health import HealthView, render_health, view_health
 from . import arguments
 from .config_changes import add_failure, find_failure
+from .entry import number, picture
 from .visualize_router import CLEAN
 
 
@@ -35,10 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='sensor failures, a column for each (default: %(default)s)',
     )
     parser.add_argument(
-        '--out', type=Path, default=Path('health.png'), help='image file (default: %(default)s)'
+        '--out', type=picture, default=Path('health.png'), help='image file (default: %(default)s)'
     )
     parser.add_argument(
-        '--score-threshold', type=float, default=0.3, help='minimum score of a drawn box'
+        '--score-threshold',
+        type=number(float, 0, 1),
+        default=0.3,
+        help='minimum score of a drawn box',
     )
 
 

@@ -23,6 +23,7 @@ from ..visualization.observation import Observation, observe
 from ..visualization.weights import render_weights_over_inputs
 from . import arguments
 from .config_changes import DROPS, add_failure, find_failure
+from .entry import number
 
 DROPPED = {'lidar': 'without LiDAR', 'camera': 'without cameras'}
 CLEAN = 'all sensors'
@@ -42,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--out', type=Path, default=Path('.'), help='folder for the images')
     parser.add_argument(
-        '--score-threshold', type=float, default=0.3, help='minimum score of a drawn box'
+        '--score-threshold',
+        type=number(float, 0, 1),
+        default=0.3,
+        help='minimum score of a drawn box',
     )
 
 
