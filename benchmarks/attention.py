@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from projects.cmt_aqr.cli.entry import number
 from projects.cmt_aqr.doctor.decoder_inputs import SIZES, RouterVariant, Size
 from projects.cmt_aqr.markdown import duration, table
 from projects.cmt_aqr.usage_error import UsageError
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=['r50', 'vov'],
         help='models whose numbers of tokens are used; vov_x4 has four times those of vov',
     )
-    parser.add_argument('--layers', type=int, default=1, help='number of decoder layers')
+    parser.add_argument('--layers', type=number(int, 1), default=1, help='number of decoder layers')
     parser.add_argument(
         '--dtype',
         choices=DTYPES,

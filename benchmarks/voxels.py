@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from projects.cmt_aqr.cli.entry import number
 from projects.cmt_aqr.doctor.random_sample import random_cloud
 from projects.cmt_aqr.markdown import duration, table
 from projects.cmt_aqr.usage_error import UsageError
@@ -45,7 +46,9 @@ class VoxelizeStep:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    parser.add_argument('--points', type=int, nargs='+', default=[15_000, 100_000, 300_000])
+    parser.add_argument(
+        '--points', type=number(int, 1), nargs='+', default=[15_000, 100_000, 300_000]
+    )
     parser.add_argument(
         '--grid', choices=GRIDS, default='r50', help='model whose voxel size is used'
     )

@@ -39,7 +39,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', default='v1.0-mini', help=f'one of {", ".join(INFO_SPLITS)}')
     parser.add_argument('--extra-tag', default='nuscenes', help='prefix of the file names')
     parser.add_argument(
-        '--max-sweeps', type=int, default=10, help='number of past LiDAR sweeps to list'
+        '--max-sweeps',
+        type=entry.number(int, 0),
+        default=10,
+        help='number of past LiDAR sweeps to list',
     )
     parser.add_argument(
         '--out',

@@ -74,13 +74,15 @@ class Mistake(NamedTuple):
     """A wrong command, by what was prepared in its folder, and the last line on stderr.
 
     ``{}`` is a config of this project, and HERE the folder. A line that ends open, such as in '(',
-    is a beginning. A dict has the text of files by name.
+    is a beginning. A dict has the text of files by name. A command of a subcommand has its name as
+    ``prog``.
     """
 
     command: str
     line: str
     before: dict[str, str] | Callable[[], None] = {}
     status: int = 2
+    prog: str | None = None
 
 
 def child(text: str = '', base: object = 'toy.py') -> dict[str, str]:
@@ -214,6 +216,23 @@ TABLE = [
     Mistake('make_synthetic_nuscenes.py --keyframes 1', 'keyframes must be 2 to 100, got 1'),
     Mistake('publish_checkpoint.py some.pth x.pth --note mAP', '--note mAP: give KEY=VALUE', weights(bias=[1])),
     Mistake('verify_freeze.py toy.py --epoch-length 0', '--epoch-length is 0; it must be 1 or greater'),
+    # Values of options.
+    Mistake('train.py toy.py --seed -1', 'argument --seed: -1 must be 0 to 4294967295 (all options: --help)'),
+    Mistake('train.py toy.py --seed five', "argument --seed: invalid int value: 'five' (all options: --help)"),
+    Mistake('infer.py cmt_tiny_synthetic data --device gpu', 'argument --device: gpu is no device of this machine ('),
+    Mistake('benchmark.py voxels --device gpu', 'argument --device: gpu is no device of this machine (', prog='benchmark.py voxels'),
+    Mistake('benchmark.py voxels --points 0', 'argument --points: 0 must be 1 or more (all options: --help)', prog='benchmark.py voxels'),
+    Mistake('doctor.py --device gpu', '--device gpu is no device of this machine ('),
+    Mistake('infer.py cmt_tiny_synthetic data --score-threshold 7', 'argument --score-threshold: 7 must be 0 to 1 (all options: --help)'),
+    Mistake('infer.py cmt_tiny_synthetic data --score-threshold nan', 'argument --score-threshold: nan must be 0 to 1 (all options: --help)'),
+    Mistake('infer.py cmt_tiny_synthetic data --failure fog_9', '--failure fog_9: no condition \'fog_9\'; it must be one of lidar_drop, beam_reduction, points_drop, limited_fov, object_failure, view_drop, camera_loss, occlusion, darkness, motion_blur, fog, misalignment, stale_frame, ghost_points, frozen_camera, knocked_camera, with _1, _2, ... for one severity; did you mean fog_3?'),
+    Mistake('infer.py cmt_tiny_synthetic data --out toy.py', 'toy.py: File exists; a file and a folder cannot have one name'),
+    Mistake('infer.py cmt_tiny data', 'model cmt_tiny is neither a config file nor a shipped model; did you mean cmt_tiny_synthetic?'),
+    Mistake('visualize.py frame data --width 0', 'argument --width: 0 must be 200 to 20000 (all options: --help)', prog='visualize.py frame'),
+    Mistake('visualize.py frame data --out frame.gif', 'argument --out: frame.gif is no name of an image file; its end must be one of .png, .jpg, .jpeg, .pdf, .svg (all options: --help)', prog='visualize.py frame'),
+    Mistake('visualize.py browse toy.py --draws 0', 'argument --draws: 0 must be 1 or more (all options: --help)', prog='visualize.py browse'),
+    Mistake('create_data.py data --max-sweeps -1', 'argument --max-sweeps: -1 must be 0 or more (all options: --help)'),
+    Mistake('report.py none', 'none has no run_info.json, and no folder with one; give the work dir of tools/train.py or tools/test.py, or the folder of one run in it'),
 ]  # fmt: skip
 
 
@@ -270,7 +289,7 @@ def test_every_mistake_ends_with_its_line(folder, capsys, monkeypatch):
         (folder / str(number)).mkdir()
         monkeypatch.chdir(folder / str(number))
         status, line = shown(mistake, capsys)
-        tool = mistake.command.split()[0]
+        tool = mistake.prog or mistake.command.split()[0]
         wanted = f'{tool}: {mistake.line.replace("{}", str(CMT))}'
         if wanted.endswith(('(', '/')):
             line = line[: len(wanted)]

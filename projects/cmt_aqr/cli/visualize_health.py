@@ -61,12 +61,13 @@ def run(args: argparse.Namespace) -> list[Path]:
         )
     arguments.check_checkpoint(args.checkpoint)
     arguments.check_data(cfg, 'test_dataloader')
+    failures = {name: find_failure(cfg, name) for name in args.failures}
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet3d')):
         model = build_model(cfg, args.checkpoint)
         views = {CLEAN: _view(model, cfg, args)}
-        for name in args.failures:
+        for name, failure in failures.items():
             damaged = copy.deepcopy(cfg)
-            add_failure(damaged, find_failure(cfg, name))
+            add_failure(damaged, failure)
             views[name.replace('_', ' ')] = _view(model, damaged, args)
     return [save(render_health(views), args.out)]
 

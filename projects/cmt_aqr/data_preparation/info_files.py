@@ -275,7 +275,11 @@ def _scenes_by_split(
         source = 'the official splits'
     else:
         file = Path(file or default)
-        named, source = json.loads(file.read_text()), f'splits file {file}'
+        source = f'splits file {file}'
+        try:
+            named = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{source} is no JSON: {error}') from None
         choose(list(_OFFICIAL[version]), named, source)
         for scenes in named.values():
             choose(scenes, present, f'{tables / "scene.json"}, whose scenes {source} names,')

@@ -20,7 +20,7 @@ from .style import BACKGROUND, COLOURS, FAINT, PANEL, TEXT, WEIGHTS
 
 # Layout in pixels: a column for each condition under its title; below them the scale of the colours
 # and the legend of the classes.
-COLUMN, SIDE, GAP, TITLE, SCALE, LEGEND = 640, 12, 5, 40, 50, 34
+COLUMN, SIDE, GAP, TITLE, SCALE, LEGEND = 900, 12, 5, 40, 50, 34
 # Opacity of the largest weight, and the smallest weight that may get the full colour.
 MOST_OPAQUE, LEAST_SCALE = 0.8, 0.05
 # Share of an image's own saturation that remains, so that the colours of the weights stand out.
