@@ -104,7 +104,13 @@ def _add_database_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def create(args: argparse.Namespace) -> list[Path]:
-    """Write the files that the arguments ask for; return them."""
+    """Write the files that the arguments ask for; return them.
+
+    Raises:
+        ValueError: of the command line or the data.
+    """
+    if Path(args.extra_tag).name != args.extra_tag:
+        raise ValueError(f'--extra-tag {args.extra_tag} starts names of files and cannot have a /')
     if args.update_infos:
         return [update_info_file(args.root, args.update_infos, out=args.out)]
     database = dict(

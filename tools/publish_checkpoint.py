@@ -53,6 +53,8 @@ def main(args: argparse.Namespace) -> None:
     malformed = [note for note in args.note if '=' not in note]
     if malformed:
         raise UsageError(f'--note {" ".join(malformed)}: give KEY=VALUE')
+    if not args.out.parent.is_dir():
+        raise UsageError(f'out: the folder {args.out.parent} does not exist')
     publish(args.checkpoint, args.out, dict(note.split('=', 1) for note in args.note))
     print(f'{args.out}: {args.out.stat().st_size / 1e6:.1f} MB')
 

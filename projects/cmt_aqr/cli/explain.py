@@ -51,7 +51,8 @@ def _operating_system(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
         return f'{error.filename}: {error.strerror}; change its permissions, or use another place'
     if isinstance(error, OSError) and error.errno in _WRONG_PLACE and error.filename:
-        return f'{error.filename}: {error.strerror}; a file and a folder cannot have one name'
+        place = error.filename2 or error.filename  # the second is where a file was to be moved
+        return f'{place}: {error.strerror}; a file and a folder cannot have one name'
     return None
 
 

@@ -10,7 +10,7 @@ from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures.points import get_points_type
 
 from ..clouds import CHANNELS, arrange, columns_of, finite
-from ..reading import reading
+from ..reading import MissingFileError, reading
 
 
 @TRANSFORMS.register_module()
@@ -112,7 +112,13 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
 
     def _load_sweep(self, results: dict, sweep: dict) -> np.ndarray:
         """(N, 5): a sweep in the keyframe's frame, with its age in place of the ring."""
-        points = _load(self, results, sweep['lidar_points']['lidar_path'], 'sweep')
+        try:
+            points = _load(self, results, sweep['lidar_points']['lidar_path'], 'sweep')
+        except MissingFileError as error:
+            raise MissingFileError(
+                f'{error}: sweeps are a download of their own; load them, or write info files '
+                'without them by tools/create_data.py --max-sweeps 0'
+            ) from error
         age = results['timestamp'] - sweep['timestamp']
         # The info files' matrix takes row vectors to the keyframe: p' = p R - t.
         lidar2sensor = np.array(sweep['lidar_points']['lidar2sensor'])
