@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mmengine.config import DictAction
 
+from projects.cmt_aqr.cli.entry import number
 from projects.cmt_aqr.markdown import duration, table
 from projects.cmt_aqr.usage_error import UsageError
 
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--image-size',
         nargs=2,
-        type=int,
+        type=number(int, 32),
         metavar=('HEIGHT', 'WIDTH'),
         help='of the images, if memory does not suffice for that of the config',
     )

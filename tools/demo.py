@@ -46,6 +46,11 @@ def main() -> int:
     started = time.monotonic()
     pictures = args.work_dir / 'pictures'
     try:
+        (ROOT / pictures).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f'demo: --work-dir {args.work_dir}: {error.strerror}', file=sys.stderr)
+        return 2
+    try:
         make_data()
         detect(pictures)
         report_health(pictures)

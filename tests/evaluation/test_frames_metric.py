@@ -133,6 +133,18 @@ def test_contradictions_are_found_in_the_first_batch(evaluate, synthetic_root, o
     assert not metric.results
 
 
+def test_a_split_without_annotations_is_refused_before_it_is_computed(synthetic_root, tmp_path):
+    (tmp_path / VERSION).mkdir()
+    for table in (synthetic_root / VERSION).iterdir():
+        if table.name != 'sample_annotation.json':
+            (tmp_path / VERSION / table.name).symlink_to(table)
+    (tmp_path / VERSION / 'sample_annotation.json').write_text('[]')
+    metric = FramesMetric(data_root=str(tmp_path), ann_file=str(synthetic_root / INFOS))
+    metric.dataset_meta = dict(classes=['car'], version=VERSION)
+    with pytest.raises(ValueError, match='has no annotations, .* --submission FOLDER'):
+        metric.process({}, [dict(token=next(iter(metric._infos)))])
+
+
 def test_classes_that_nuscenes_lacks_need_another_metric(synthetic_root):
     metric = FramesMetric(data_root=str(synthetic_root), ann_file=str(synthetic_root / INFOS))
     metric.dataset_meta = dict(classes=['crate'], version=VERSION)

@@ -21,6 +21,10 @@ from .official import OfficialScorer, official_config
 from .predictions import Predictions
 
 
+# Bytes of a table with an annotation; that of nuScenes' test split is an empty list.
+_LEAST_ANNOTATION = 10
+
+
 class Scored(NamedTuple):
     """Predictions and matches of an evaluation, for scoring again and for resampling."""
 
@@ -57,8 +61,8 @@ class FramesMetric(NuScenesMetric):
         """Keeps the predictions of a batch; the first batch checks what the score will need.
 
         Raises:
-            ValueError: a sample has no token or is not in the info file, or nuScenes has no such
-                class.
+            ValueError: a sample has no token or is not in the info file, nuScenes has no such
+                class, or there are no annotations.
             FileNotFoundError: the data root has no tables of the version.
         """
         if not self.results:
@@ -83,7 +87,12 @@ class FramesMetric(NuScenesMetric):
             )
         if not self.format_only:
             official_config(meta['classes'])
-            check_tables(self.data_root, meta['version'])
+            tables = check_tables(self.data_root, meta['version']) / meta['version']
+            if (tables / 'sample_annotation.json').stat().st_size < _LEAST_ANNOTATION:
+                raise ValueError(
+                    f'FramesMetric: {tables} has no annotations, so nothing can be scored; results '
+                    'for the test server: tools/test.py --submission FOLDER'
+                )
 
     @functools.cached_property
     def _infos(self) -> dict[str, dict]:
