@@ -141,7 +141,7 @@ def test_a_split_without_annotations_is_refused_before_it_is_computed(synthetic_
     (tmp_path / VERSION / 'sample_annotation.json').write_text('[]')
     metric = FramesMetric(data_root=str(tmp_path), ann_file=str(synthetic_root / INFOS))
     metric.dataset_meta = dict(classes=['car'], version=VERSION)
-    with pytest.raises(ValueError, match='has no annotations, .* --submission FOLDER'):
+    with pytest.raises(ValueError, match=r'has no annotations, .* --submission FOLDER'):
         metric.process({}, [dict(token=next(iter(metric._infos)))])
 
 

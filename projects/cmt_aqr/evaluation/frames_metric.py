@@ -20,7 +20,6 @@ from .matches import Matches
 from .official import OfficialScorer, official_config
 from .predictions import Predictions
 
-
 # Bytes of a table with an annotation; that of nuScenes' test split is an empty list.
 _LEAST_ANNOTATION = 10
 
