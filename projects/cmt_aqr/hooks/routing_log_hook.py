@@ -121,6 +121,9 @@ class RoutingLogHook(Hook):
         interval: training iterations between two records.
         test_interval: batches of a validation or test between two records.
 
+    Attributes:
+        results: records of the current test or validation by batch; None for a batch without one.
+
     Raises:
         ValueError: an interval below 1.
     """
@@ -133,7 +136,7 @@ class RoutingLogHook(Hook):
         self.interval = interval
         self.test_interval = test_interval
         self._watch: _Watch | None = None
-        self._tested: list[_Watch] = []
+        self.results: list[_Watch | None] = []
         self._warned: set[str] = set()
 
     def before_train_iter(
@@ -158,7 +161,7 @@ class RoutingLogHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Forget the records of the last validation."""
-        self._tested = []
+        self.results = []
 
     before_test_epoch = before_val_epoch
 
@@ -166,7 +169,7 @@ class RoutingLogHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Start a record in the first of every ``test_interval`` batches."""
-        if batch_idx % self.test_interval == 0:
+        if len(self.results) % self.test_interval == 0:
             self._start(runner)
 
     before_test_iter = before_val_iter
@@ -179,22 +182,21 @@ class RoutingLogHook(Hook):
         outputs: list | None = None,
     ) -> None:
         """Keep the record."""
-        watch = self._stop()
-        if watch is not None:
-            self._tested.append(watch)
+        self.results.append(self._stop())
 
     after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add the figures to the metrics."""
-        metrics.update(self._log(runner, self._tested, 'val'))
+        metrics.update(self._log(runner, self.results, 'val'))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add the figures to the metrics."""
-        metrics.update(self._log(runner, self._tested, 'test'))
+        metrics.update(self._log(runner, self.results, 'test'))
 
-    def _log(self, runner: Runner, watches: list[_Watch], phase: str) -> dict[str, float]:
+    def _log(self, runner: Runner, results: list[_Watch | None], phase: str) -> dict[str, float]:
         """Log the figures, and return them."""
+        watches = [watch for watch in results if watch is not None]
         figures = self._figures(runner, watches, phase)
         for name, value in figures.items():  # LoggerHook, which runs later, prints these
             runner.message_hub.update_scalar(f'{phase}/{name}', value)
