@@ -159,6 +159,20 @@ def test_training_and_testing_see_images_of_one_size(built):
     assert len(sizes) == uses_images
 
 
+def test_images_are_decoded_for_the_size_to_which_they_are_resized(built):
+    cfg, _ = built
+    for pipeline in pipelines(cfg):
+        decoded, resized = (
+            {
+                tuple(step.final_dim)
+                for step in pipeline
+                if step.type == kind and 'final_dim' in step
+            }
+            for kind in ('LoadMultiViewImages', 'ResizeCropFlipImage')
+        )
+        assert decoded <= resized
+
+
 def test_models_of_one_sensor_are_parts_of_the_model_of_both():
     shapes = {}
     for name in (VOV, LIDAR, CAMERA):

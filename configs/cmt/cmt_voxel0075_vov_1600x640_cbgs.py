@@ -25,7 +25,10 @@ pack_health = dict(voxel_size=voxel_size, bev_stride=_base_.out_size_factor)
 image_size = (640, 1600)
 augment_images = dict(_base_.augment_images, final_dim=image_size)
 fit_images = dict(_base_.fit_images, final_dim=image_size)
-train_pipeline = [*_base_.train_pipeline[:-2], augment_images, _base_.pack_train]
+# Images of this size are decoded whole.
+small, whole = _base_.load_small_images[0], _base_.load_images[0]
+steps = [whole if step == small else step for step in _base_.train_pipeline[:-2]]
+train_pipeline = [*steps, augment_images, _base_.pack_train]
 test_pipeline = [*_base_.test_pipeline[:-2], fit_images, _base_.pack_test]
 train_dataloader = dict(batch_size=2, dataset=dict(dataset=dict(pipeline=train_pipeline)))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

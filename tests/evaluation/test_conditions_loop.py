@@ -96,7 +96,6 @@ def test_the_whole_suite_needs_fewer_branch_passes(tested, tmp_path, monkeypatch
     batches = len(loop.clean)
     assert passes['img_backbone'] + passes['pts_backbone'] < 2 * len(conditions) * batches / 1.6
     # Three passes, each with sound frames; 13 conditions of LiDAR, and 3 of both.
-    print(passes, batches)
     assert passes['pts_backbone'] <= (3 + 13 + 3) * batches
 
 

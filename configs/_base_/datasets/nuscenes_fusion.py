@@ -35,6 +35,8 @@ load_points = [
 # Takes the latest ten sweeps; in training, ten are drawn at random if there are more.
 load_latest_points = [load_points[0], dict(load_points[1], test_mode=True)]
 load_images = [dict(type='LoadMultiViewImages'), dict(type='ComputeLidar2Img')]
+# In training, decodes JPEGs at half their size, which still fills the images.
+load_small_images = [dict(load_images[0], final_dim=image_size), load_images[1]]
 load_boxes = dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True)
 # Pastes objects until a sample has this many of each class.
 paste_objects = dict(
@@ -93,7 +95,7 @@ pack_test = dict(type='Pack3DDetInputs', keys=['points', 'img'], meta_keys=_base
 train_pipeline = [
     *drop_sensors,
     *load_points,
-    *load_images,
+    *load_small_images,
     load_boxes,
     paste_objects,
     *move_scene,

@@ -53,13 +53,11 @@ def arrange(values: np.ndarray, columns: Sequence[str]) -> np.ndarray:
         raise ValueError(f'its {values.size} numbers are not whole points of {listed}; {remedy}')
     table = values.reshape(-1, len(columns))
     channels = (*CHANNELS, 'time') if 'time' in columns else CHANNELS
-    points = np.zeros((len(table), len(channels)), dtype=np.float32)
-    for place, name in enumerate(channels):
-        if name in columns:
-            points[:, place] = table[:, columns.index(name)]
+    points = _choose_columns(table, columns, channels)
     for name, wrong in (
         ('intensity', points[:, 3] < 0),
-        ('ring', (points[:, 4] < 0) | (points[:, 4] % 1 > 0)),
+        # Not `% 1`, which takes seven times as long.
+        ('ring', (points[:, 4] < 0) | (np.trunc(points[:, 4]) < points[:, 4])),
     ):
         if wrong.any():
             kind = 'is negative' if name == 'intensity' else 'is not a whole number from 0'
@@ -70,15 +68,29 @@ def arrange(values: np.ndarray, columns: Sequence[str]) -> np.ndarray:
     return points
 
 
+def _choose_columns(
+    table: np.ndarray, columns: Sequence[str], channels: Sequence[str]
+) -> np.ndarray:
+    """(N, columns) -> a copy (N, channels), zero where there is no such column."""
+    if tuple(columns[: len(channels)]) == tuple(channels):
+        return table[:, : len(channels)].astype(np.float32)
+    points = np.zeros((len(table), len(channels)), dtype=np.float32)
+    for place, name in enumerate(channels):
+        if name in columns:
+            points[:, place] = table[:, columns.index(name)]
+    return points
+
+
 def finite(results: Mapping, path: str, points: np.ndarray) -> np.ndarray:
     """Returns the points (N, C) without those that have a value that is not finite.
 
     The first such cloud in a process is logged as a warning, then the tenth, the hundredth, ...
     """
     global _damaged_clouds
-    kept = np.isfinite(points).all(axis=1)
-    if kept.all():
+    values = np.isfinite(points)
+    if values.all():  # takes a tenth of the time of the rows
         return points
+    kept = values.all(axis=1)
     _damaged_clouds += 1
     if np.log10(_damaged_clouds) % 1 == 0:
         print_log(

@@ -31,6 +31,9 @@ class ResizeCropFlipImage(BaseTransform):
     size of each image, so cameras of any resolution fill the same part of the final size; and the
     matrices follow the resized size in whole pixels rather than the requested factor.
 
+    Images that were decoded at a part of their size, see `LoadMultiViewImages`, are resized with
+    cubic interpolation, which keeps them nearest to whole images resized with the linear one.
+
     Args:
         final_dim: (height, width) of the result, pixels.
         zoom_lim: limits of the resize factor in training, relative to the factor with which the
@@ -72,9 +75,16 @@ class ResizeCropFlipImage(BaseTransform):
         """Modifies ``img``, ``lidar2img`` and ``cam2img``; adds ``img_aug_matrix`` (V, 3, 3).
 
         The added matrix takes a pixel (u, v, 1) of the loaded image to the augmented image.
+
+        Raises:
+            ValueError: an image was decoded at a part of its size that does not fill ``final_dim``.
         """
         draw = self._draw()
-        views = [self._augment(image, draw) for image in results['img']]
+        reductions = results.get('reductions', [1] * len(results['img']))
+        views = [
+            self._augment(image, draw, reduced=reduction > 1)
+            for image, reduction in zip(results['img'], reductions, strict=True)
+        ]
         results['img'] = [image for image, _ in views]
         results['img_aug_matrix'] = np.stack([matrix for _, matrix in views])
         padded = np.tile(np.eye(4), (len(views), 1, 1))
@@ -95,15 +105,25 @@ class ResizeCropFlipImage(BaseTransform):
             rotation=np.random.uniform(*self.rot_lim),
         )
 
-    def _augment(self, image: np.ndarray, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+    def _augment(
+        self, image: np.ndarray, draw: Draw, *, reduced: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) -> the augmented image (*final_dim, 3) and its pixel matrix (3, 3)."""
         height, width = image.shape[:2]
         final_h, final_w = self.final_dim
-        resize = draw.zoom * max(final_h / height, final_w / width)
+        fill = max(final_h / height, final_w / width)
+        if reduced and fill > 1:
+            raise ValueError(
+                f'images were decoded at {width} x {height}, less than final_dim={self.final_dim}: '
+                'LoadMultiViewImages must have the same final_dim, or none'
+            )
+        resize = draw.zoom * fill
+        interpolation = cv2.INTER_CUBIC if reduced else cv2.INTER_LINEAR
         new_w, new_h = max(1, round(width * resize)), max(1, round(height * resize))
         left = int(draw.left * max(0, new_w - final_w))
         top = int((1 - draw.bottom_cut) * new_h) - final_h
-        image = _crop(cv2.resize(image, (new_w, new_h)), left, top, final_h, final_w)
+        image = cv2.resize(image, (new_w, new_h), interpolation=interpolation)
+        image = _crop(image, left, top, final_h, final_w)
         matrix = np.array(
             [[new_w / width, 0, -left], [0, new_h / height, -top], [0, 0, 1]], dtype=np.float64
         )

@@ -10,6 +10,7 @@ from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures.points import get_points_type
 
 from ..clouds import CHANNELS, arrange, columns_of, finite
+from ..lean_points import LeanLiDARPoints
 from ..reading import MissingFileError, reading
 
 
@@ -64,8 +65,11 @@ class LoadPointsOfKeyframe(LoadPointsFromFile):
             points = _damaged(results, points, np.eye(4), age=0.0)
         if self.norm_intensity:
             points[:, 3] = np.tanh(points[:, 3])
-        points = points[:, [*self.use_dim, *range(len(CHANNELS), points.shape[1])]]
-        results['points'] = get_points_type(self.coord_type)(points, points_dim=points.shape[1])
+        used = [*self.use_dim, *range(len(CHANNELS), points.shape[1])]
+        points = points if used == [*range(points.shape[1])] else points[:, used]
+        lidar = self.coord_type == 'LIDAR'
+        kind = LeanLiDARPoints if lidar else get_points_type(self.coord_type)
+        results['points'] = kind(points, points_dim=points.shape[1])
         return results
 
 
@@ -92,16 +96,19 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
                 'time replaces the fifth: use_dim=5 in LoadPointsOfKeyframe'
             )
         keyframe.tensor[:, 4] = _ages(keyframe.tensor)
-        keyframe = keyframe[:, [*range(len(CHANNELS))]]
+        if keyframe.tensor.shape[1] > len(CHANNELS):
+            keyframe = keyframe[:, [*range(len(CHANNELS))]]
         clouds = [keyframe]
         if 'lidar_sweeps' in results:
             for index in self._choose(len(results['lidar_sweeps'])):
                 sweep = self._load_sweep(results, results['lidar_sweeps'][index])
-                clouds.append(keyframe.new_point(sweep))
+                clouds.append(type(keyframe)(sweep, points_dim=len(CHANNELS)))
         elif self.pad_empty_sweeps:
             copy = self._remove_close(keyframe) if self.remove_close else keyframe
             clouds += [copy] * self.sweeps_num
-        results['points'] = keyframe.cat(clouds)[:, self.use_dim]
+        points = keyframe.cat(clouds)
+        all_used = [*self.use_dim] == [*range(len(CHANNELS))]
+        results['points'] = points if all_used else points[:, self.use_dim]
         return results
 
     def _choose(self, available: int) -> np.ndarray:
@@ -128,8 +135,7 @@ class LoadPointsOfSweeps(LoadPointsFromMultiSweeps):
         points = _damaged(results, points, to_keyframe, age)
         if self.remove_close:
             points = self._remove_close(points)
-        points[:, :3] = points[:, :3] @ lidar2sensor[:3, :3]
-        points[:, :3] -= lidar2sensor[:3, 3]
+        _move(points, lidar2sensor)
         points[:, 4] = age + _ages(points)
         return points[:, : len(CHANNELS)]
 
@@ -141,6 +147,18 @@ def _load(
     with reading(results, path, what):
         points = arrange(loader._load_points(path), columns_of(results, loader.load_dim))
     return finite(results, path, points)
+
+
+def _move(points: np.ndarray, lidar2sensor: np.ndarray) -> None:
+    """Moves points (N, C) to p R - t in place.
+
+    By coordinate, since NumPy takes four times as long for rows of three. Both steps are rounded to
+    float32, as in mmdet3d.
+    """
+    coordinates = np.stack([points[:, axis] for axis in range(3)]).astype(np.float64)
+    turned = (lidar2sensor[:3, :3].T @ coordinates).astype(np.float32)
+    for axis, offset in enumerate(lidar2sensor[:3, 3:]):
+        points[:, axis] = turned[axis] - offset
 
 
 def _ages(points: np.ndarray) -> np.ndarray | float:
