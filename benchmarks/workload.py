@@ -109,7 +109,7 @@ def seed() -> None:
 
 def first_batch(cfg: Config, data_root: str) -> dict:
     """The first training sample of a database as a batch, without random augmentation."""
-    dataset = _innermost(cfg.train_dataloader.dataset)
+    dataset = innermost(cfg.train_dataloader.dataset)
     pipeline = [
         _without_chance(step) for step in dataset.pipeline if step.type not in _RANDOM_STEPS
     ]
@@ -120,12 +120,12 @@ def first_batch(cfg: Config, data_root: str) -> dict:
 def resize_images(cfg: Config, image_size: tuple[int, int]) -> None:
     """Change the image size (height, width) in the pipelines of a config."""
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        for step in _innermost(loader.dataset).pipeline:
+        for step in innermost(loader.dataset).pipeline:
             if step.type == 'ResizeCropFlipImage':
                 step.final_dim = tuple(image_size)
 
 
-def _innermost(dataset: ConfigDict) -> ConfigDict:
+def innermost(dataset: ConfigDict) -> ConfigDict:
     """The dataset inside all wrappers."""
     while 'dataset' in dataset:
         dataset = dataset.dataset

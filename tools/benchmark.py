@@ -25,7 +25,7 @@ from projects.cmt_aqr.files import dump_json
 from projects.cmt_aqr.usage_error import UsageError
 
 # Modules of `benchmarks`. Only the one that runs is imported: some need torch alone.
-BENCHMARKS = ('attention', 'memory', 'model', 'step', 'voxels')
+BENCHMARKS = ('attention', 'data', 'memory', 'model', 'step', 'voxels')
 
 
 def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
