@@ -50,3 +50,14 @@ def test_kernels_of_three_that_are_zero_round_the_middle_are_kernels_of_one():
     three.load_state_dict(state)
     hidden = torch.randn(LAYERS, BATCH, QUERIES, CHANNELS)
     torch.testing.assert_close(three(hidden), one(hidden))
+
+
+@pytest.mark.parametrize('final_kernel', [1, 3])
+def test_the_last_layer_alone_equals_itself_among_all(final_kernel):
+    head = make_head(final_kernel)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    hidden = torch.randn(LAYERS, BATCH, QUERIES, CHANNELS)
+    alone = head.last_layer(hidden[-1])
+    for name, value in head(hidden).items():
+        torch.testing.assert_close(alone[name], value[-1:])

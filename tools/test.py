@@ -1,6 +1,7 @@
 """Score a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
 
 import argparse
+from collections.abc import Mapping
 
 import _startup
 
@@ -9,6 +10,7 @@ _startup.prepare()
 from mmengine.config import Config
 
 from projects.cmt_aqr.cli import arguments, checkpoints, config_changes, entry, processes
+from projects.cmt_aqr.inference import fold_for_inference
 from projects.cmt_aqr.process_group import leave_process_group
 
 
@@ -34,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='lose this sensor: short for --failure lidar_drop (no points) and --failure '
         'view_drop (black images)',
     )
+    arguments.add_inference_arguments(parser)
     parser.add_argument(
         '--submission',
         metavar='FOLDER',
@@ -55,20 +58,23 @@ def main(args: argparse.Namespace) -> None:
     if failure:
         config_changes.add_failure(cfg, config_changes.find_failure(cfg, failure))
     processes.start_cpu_processes(cfg)
-    score(cfg, allow_mismatch=args.allow_mismatch)
+    score(cfg, allow_mismatch=args.allow_mismatch, inference=arguments.inference_settings(args))
     leave_process_group()
 
 
-def score(cfg: Config, *, allow_mismatch: bool) -> None:
+def score(cfg: Config, *, allow_mismatch: bool, inference: Mapping | None) -> None:
     """Run the test.
 
     Args:
         cfg: config of the test, with the checkpoint as ``load_from``.
         allow_mismatch: whether to score with missing or unexpected weights. The Runner only warns
             of them and would score random weights.
+        inference: settings of :func:`fold_for_inference`; None for no optimised copies.
     """
     runner = processes.build_runner(cfg)
     checkpoints.check_fit(runner, complete=True, allow_mismatch=allow_mismatch)
+    if inference is not None:
+        fold_for_inference(runner.model, **inference)
     runner.test()
 
 

@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
         help='another model with its own name and config; can be repeated',
     )
+    arguments.add_inference_arguments(parser)
     parser.add_argument('--suite', choices=PROTOCOLS, default='all', help='suite of failures')
     parser.add_argument(
         '--conditions',
@@ -107,6 +108,7 @@ def make_runs(args: argparse.Namespace) -> list[ModelRun]:
             indices=frames_of(cfg, args),
             rows=rows_of(cfg, args),
             seed=args.seed,
+            inference=arguments.inference_settings(args),
         )
         first = runs[0] if runs else run
         if run.made_of['frames_sha256'] != first.made_of['frames_sha256']:

@@ -3,7 +3,7 @@
 Shapes: B batch, V cameras.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ class Cameras(NamedTuple):
     """whether every sample has all cameras; known without waiting for the device"""
     image_shape: tuple[int, int]
     """height and width of the padded images, pixels"""
+    key: Hashable = None
+    """equal for equal cameras, known without waiting for the device; ``None`` if unknown"""
 
 
 def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
@@ -53,10 +55,12 @@ def batch_cameras(metas: Sequence[Mapping], like: Tensor) -> Cameras:
             )
         lidar2img[index, : len(matrices)] = matrices
         camera_mask[index, : len(matrices)] = True
+    image_shape = shapes.pop()
     return Cameras(
         lidar2img=to_device(lidar2img, like, torch.float32),
         img2lidar=to_device(np.linalg.inv(lidar2img), like, torch.float32),
         camera_mask=to_device(camera_mask, like, torch.bool),
         complete=bool(camera_mask.all()),
-        image_shape=shapes.pop(),
+        image_shape=image_shape,
+        key=(lidar2img.tobytes(), camera_mask.numpy().tobytes(), image_shape),
     )

@@ -339,7 +339,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         """
         head, metas = self.pts_bbox_head, _metas(batch_data_samples)
         features = self.extract_feat(batch_inputs_dict)
-        output = head(*features, metas)
+        output = head(*features, metas, all_layers=False)
         samples = self.add_pred_to_datasample(batch_data_samples, head.boxes(output, metas))
         if self.health_monitor is not None:
             logits, _ = self._health(features, batch_inputs_dict, samples)

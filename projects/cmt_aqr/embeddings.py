@@ -3,7 +3,8 @@
 Shapes: B batch, V cameras, Q queries (denoising queries included), K tokens, C channels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ from .geometry import (
     unit_to_metres,
     visible_pairs,
 )
+from .position_cache import PositionCache
+from .precision import autocast_dtype
 from .transformer import (
     CmtTransformer,
     Position,
@@ -39,6 +42,10 @@ class CmtEmbeddings(BaseModule):
     """Base of the head: turns feature maps into tokens, and reference points into queries.
 
     The arguments are those of :class:`~projects.cmt_aqr.head.CmtHead`.
+
+    Attributes:
+        position_cache: keeps embeddings of positions from frame to frame in inference, see
+            :func:`~projects.cmt_aqr.inference.fold_for_inference`; ``None`` keeps none.
 
     Raises:
         ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range.
@@ -64,6 +71,7 @@ class CmtEmbeddings(BaseModule):
         self.hidden_dim = hidden_dim
         self.depth_num = depth_num
         self.wavelengths = wavelengths
+        self.position_cache: PositionCache | None = None
         if 'lidar' in modalities:
             self.shared_conv = ConvModule(
                 in_channels, hidden_dim, kernel_size=3, padding=1, norm_cfg={'type': 'BN2d'}
@@ -83,21 +91,50 @@ class CmtEmbeddings(BaseModule):
         self, bev: Tensor | None, images: Tensor | None, cameras: Cameras | None
     ) -> Tokens:
         """Flatten the feature maps into one sequence, LiDAR first."""
-        layout = TokenLayout.of(bev, images)
-        features, position = [], []
+        layout, features = TokenLayout.of(bev, images), []
         if bev is not None:
             bev = self.shared_conv(bev)
             features.append(bev.flatten(2).transpose(1, 2))
-            cells = self._embed_bev(bev_grid(*bev.shape[-2:], like=bev))
-            position.append(cells.expand(bev.shape[0], -1, -1))
         if images is not None:
             features.append(images.flatten(3).transpose(2, 3).flatten(1, 2))
-            pixels = token_pixels(*images.shape[-2:], cameras.image_shape, like=cameras.lidar2img)
-            pixels = pixels.expand(*cameras.camera_mask.shape, -1, -1)
-            position.append(self._embed_rays(pixels, cameras.img2lidar).flatten(1, 2))
+        features = torch.cat(features, dim=1)
+        position = self._cached(
+            'tokens',
+            (layout, features.shape[0], features.dtype),
+            cameras,
+            lambda: self._embed_tokens(layout, cameras, like=features),
+        )
         complete = cameras is None or cameras.complete
         token_mask = None if complete else layout.token_mask(cameras.camera_mask)
-        return Tokens(torch.cat(features, dim=1), torch.cat(position, dim=1), token_mask, layout)
+        return Tokens(features, position, token_mask, layout)
+
+    def _embed_tokens(self, layout: TokenLayout, cameras: Cameras | None, like: Tensor) -> Tensor:
+        """(B, K, C): position embedding of every token."""
+        position = []
+        if layout.bev is not None:
+            cells = self._embed_bev(bev_grid(*layout.bev, like=like))
+            position.append(cells.expand(like.shape[0], -1, -1))
+        if layout.image is not None:
+            pixels = token_pixels(*layout.image, cameras.image_shape, like=cameras.lidar2img)
+            pixels = pixels.expand(*cameras.camera_mask.shape, -1, -1)
+            position.append(self._embed_rays(pixels, cameras.img2lidar).flatten(1, 2))
+        return torch.cat(position, dim=1)
+
+    def _cached(
+        self, name: str, key: Hashable, cameras: Cameras | None, compute: Callable[[], Any]
+    ) -> Any:
+        """``compute()``, or its earlier value for the same cameras, if there is a cache."""
+        known = cameras is None or cameras.key is not None
+        if self.position_cache is None or not known:
+            return compute()
+        autocast = autocast_dtype(self.reference_points.weight.device.type)
+        return self.position_cache(name, (key, cameras and cameras.key, autocast), compute)
+
+    def train(self, mode: bool = True) -> 'CmtEmbeddings':
+        """Clears the cache of positions, since EMA may have swapped the weights."""
+        if self.position_cache is not None:
+            self.position_cache.clear()
+        return super().train(mode)
 
     def reference(self, batch_size: int, denoising: DenoisingQueries | None) -> Tensor:
         """(B, Q, 3): reference points in the unit range, those of denoising queries first."""
@@ -106,8 +143,24 @@ class CmtEmbeddings(BaseModule):
             return learned
         return torch.cat([denoising.reference, learned], dim=1)
 
-    def embed_queries(self, reference: Tensor, cameras: Cameras | None) -> Tensor:
-        """(B, Q, C): embedding of the BEV position, plus those of its rays in all cameras."""
+    def embed_queries(
+        self, reference: Tensor, cameras: Cameras | None, *, learned: bool = False
+    ) -> Tensor:
+        """(B, Q, C): embedding of the BEV position, plus those of its rays in all cameras.
+
+        Args:
+            reference: (B, Q, 3), in the unit range.
+            cameras: of the batch, or ``None`` without images.
+            learned: whether these are the learned reference points alone, which inference caches.
+        """
+        if not learned:
+            return self._embed_queries(reference, cameras)
+        key = reference.shape[0], reference.dtype
+        return self._cached(
+            'queries', key, cameras, lambda: self._embed_queries(reference, cameras)
+        )
+
+    def _embed_queries(self, reference: Tensor, cameras: Cameras | None) -> Tensor:
         reference = inverse_sigmoid(reference).sigmoid()  # clamps it to the range
         embedded = self._embed_bev(reference)
         if cameras is None:

@@ -43,7 +43,8 @@ class HeadOutput(NamedTuple):
 
     tasks: list[dict[str, Tensor]]
     """for each task ``center``, ``height``, ``dim``, ``rot``, ``vel`` and ``cls_logits``, each
-    (L, B, Q, channels); ``center`` and ``height`` within the point-cloud range"""
+    (L, B, Q, channels); ``center`` and ``height`` within the point-cloud range; in prediction of
+    the last layer alone, with L = 1"""
     router: RouterOutput | None
     """``None`` without a router"""
     states: DecoderStates
@@ -98,6 +99,11 @@ class CmtHead(CmtEmbeddings):
             the released CMT does; the detector gives it, see its ``float32_parts``.
         init_cfg: as in mmengine.
 
+    Attributes:
+        kernel_dtype: type in which the kernels of cross-attention compute without autocast;
+            ``None`` for that of the weights. Set by
+            :func:`~projects.cmt_aqr.inference.fold_for_inference`.
+
     Raises:
         ValueError: unknown or no modality; LiDAR without ``in_channels``; a malformed range;
             another ``final_kernel``; a router for one modality; ``all_combinations`` with a router
@@ -142,6 +148,7 @@ class CmtHead(CmtEmbeddings):
             init_cfg=init_cfg,
         )
         self.float32 = float32
+        self.kernel_dtype: torch.dtype | None = None
         if all_combinations:
             self._check_all_combinations(aqr)
         self.all_combinations = all_combinations
@@ -217,6 +224,8 @@ class CmtHead(CmtEmbeddings):
         images: Tensor | None,
         metas: Sequence[Mapping],
         denoising: DenoisingQueries | None = None,
+        *,
+        all_layers: bool = True,
     ) -> HeadOutput:
         """Features -> outputs of every task and decoder layer.
 
@@ -226,17 +235,18 @@ class CmtHead(CmtEmbeddings):
             metas: of each sample, with images: ``lidar2img`` (V_b, 4, 4), V_b at most V, and
                 ``pad_shape``, height and width of the padded images.
             denoising: denoising queries, which precede the learned ones.
+            all_layers: whether to compute the boxes of all decoder layers, or of the last alone.
 
         Raises:
             ValueError: no input at all, or one that the head was not built for.
         """
         self._check_inputs(bev, images)
         cameras = None if images is None else batch_cameras(metas, like=images)
-        compute = partial(self.compute, cameras=cameras, denoising=denoising)
+        compute = partial(self.compute, cameras=cameras, denoising=denoising, all_layers=all_layers)
         device_type = self.reference_points.weight.device.type
         dtype = autocast_dtype(device_type)
         if dtype is None or not self.float32:
-            return compute(bev, images)
+            return compute(bev, images, kernel_dtype=self.kernel_dtype)
         compute = partial(compute, kernel_dtype=dtype)
         return in_float32(compute, bev, images, device_type=device_type)
 
@@ -248,11 +258,12 @@ class CmtHead(CmtEmbeddings):
         cameras: Cameras | None,
         denoising: DenoisingQueries | None = None,
         kernel_dtype: torch.dtype | None = None,
+        all_layers: bool = True,
     ) -> HeadOutput:
         """As :meth:`forward`, from tensors alone; ``kernel_dtype`` is that of cross-attention."""
         tokens = self.tokenize(bev, images, cameras)
         reference = self.reference(tokens.features.shape[0], denoising)
-        query_pos = self.embed_queries(reference, cameras)
+        query_pos = self.embed_queries(reference, cameras, learned=denoising is None)
         routed, routing = None, None
         if self.router is not None:
             slots = 0 if denoising is None else denoising.slots
@@ -264,6 +275,7 @@ class CmtHead(CmtEmbeddings):
             query_pos=query_pos,
             self_attn_mask=denoising and denoising.self_attn_mask(self.num_query),
             kernel_dtype=kernel_dtype,
+            all_layers=all_layers,
         )
         (tasks, states), alone = decode(tokens, routing=routing), {}
         if self.all_combinations and self.training and bev is not None and images is not None:
@@ -276,6 +288,7 @@ class CmtHead(CmtEmbeddings):
         *,
         reference: Tensor,
         query_pos: Tensor,
+        all_layers: bool,
         routing: Routing | None = None,
         **options: Tensor | torch.dtype | None,
     ) -> tuple[list[dict[str, Tensor]], DecoderStates]:
@@ -288,8 +301,11 @@ class CmtHead(CmtEmbeddings):
             token_mask=tokens.token_mask,
             **options,
         )
-        tasks = [self._place(head(states.hidden), reference) for head in self.task_heads]
-        return tasks, states
+        outputs = (
+            head(states.hidden) if all_layers else head.last_layer(states.hidden[-1])
+            for head in self.task_heads
+        )
+        return [self._place(task, reference) for task in outputs], states
 
     def loss(
         self,
@@ -352,7 +368,7 @@ class CmtHead(CmtEmbeddings):
     ) -> list[InstanceData]:
         """The best boxes of each sample; see :meth:`forward`."""
         metas = [sample.metainfo for sample in batch_data_samples]
-        return self.boxes(self(bev, images, metas), metas)
+        return self.boxes(self(bev, images, metas, all_layers=False), metas)
 
     def boxes(self, output: HeadOutput, metas: Sequence[Mapping]) -> list[InstanceData]:
         """The best boxes of each sample, of the last decoder layer."""

@@ -6,6 +6,7 @@ Shapes: B batch, Q queries, C channels, L decoder layers.
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CLASS_BRANCH = 'cls_logits'
@@ -89,3 +90,22 @@ class SeparateTaskHead(nn.Module):
             name: getattr(self, name)(x).unflatten(1, (layers, -1)).permute(1, 0, 3, 2)
             for name in self.branches
         }
+
+    def last_layer(self, hidden: Tensor) -> dict[str, Tensor]:
+        """Outputs of the last decoder layer alone: (B, Q, C) -> (1, B, Q, channels)."""
+        x = hidden.transpose(1, 2)
+        return {
+            name: self._last_layer(getattr(self, name), x).transpose(1, 2)[None]
+            for name in self.branches
+        }
+
+    def _last_layer(self, branch: nn.Sequential, x: Tensor) -> Tensor:
+        """Output (B, channels, Q) of the last layer's weights of a branch for (B, C, Q)."""
+        conv, norm, _, final = branch
+        layers, padding = norm.groups, conv.padding
+        own = {name: parameter.chunk(layers)[-1] for name, parameter in branch.named_parameters()}
+        x = F.conv1d(x, own['0.weight'], padding=padding)
+        x = F.layer_norm(
+            x.transpose(1, 2), x.shape[1:2], own['1.weight'], own['1.bias'], norm.eps
+        ).transpose(1, 2)
+        return F.conv1d(x.relu(), own['3.weight'], own['3.bias'], padding=final.padding)

@@ -11,7 +11,12 @@ from projects.cmt_aqr.evaluation.records import IDENTITY, Record, Records, hash_
 from projects.cmt_aqr.health.alarm import Reports
 
 MADE_OF = dict(
-    config_sha256='c', checkpoint_sha256='w', frames_sha256='f', seed=0, failure=dict(p=(1, 2))
+    config_sha256='c',
+    checkpoint_sha256='w',
+    frames_sha256='f',
+    seed=0,
+    dtype=None,
+    failure=dict(p=(1, 2)),
 )
 RECORD = Record(
     condition='fog_1', made_of={**MADE_OF, 'commit': 'a1'}, scores=dict(mAP=0.5), attention={}

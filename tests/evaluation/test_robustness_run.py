@@ -45,6 +45,7 @@ def run(synthetic_root, repo_root, tmp_path_factory):
         indices=[1, 4],
         rows=ROWS,
         seed=0,
+        inference=dict(dtype=None),
     )
     run.run()
     return run

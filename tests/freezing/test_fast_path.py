@@ -421,9 +421,9 @@ def test_the_copy_is_logged_once(log):
     for _ in range(2):
         module(image())
         write_in_place(module)
-    messages = [r.getMessage() for r in log if 'frozen copy' in r.getMessage()]
+    messages = [r.getMessage() for r in log if 'optimised copy' in r.getMessage()]
     assert messages == [
-        'block: computed by a frozen copy with 1 folded norms and 0.0 MB of its own'
+        'block: computed by an optimised copy with 1 folded norms and 0.0 MB of its own'
     ]
 
 

@@ -17,6 +17,7 @@ from .. import paths
 from ..cli.checkpoints import check_checkpoint, misfits
 from ..cli.config_file import read_config_file
 from ..detector import CmtDetector
+from ..inference import fold_for_inference
 from ..usage_error import UsageError, did_you_mean
 
 
@@ -47,18 +48,24 @@ def init_detector(
     checkpoint: str | os.PathLike | None = None,
     *,
     device: str | None = None,
+    dtype: str | None = None,
     cfg_options: Mapping | None = None,
 ) -> CmtDetector:
     """Build a detector in evaluation mode; its config is the attribute ``cfg``.
+
+    It is folded for inference, see :func:`~projects.cmt_aqr.inference.fold_for_inference`.
 
     Args:
         model: name of a shipped model, or a config file.
         checkpoint: file or URL of the weights; None for those of the shipped model.
         device: device of the model; None for the GPU if there is one.
+        dtype: 'bfloat16', or 'float16' on a GPU, to compute convolutions and cross-attention in
+            this precision; None for that of the weights.
         cfg_options: settings to change in the config.
 
     Raises:
-        UsageError: there is no such model or file, or the weights do not fit.
+        UsageError: there is no such model or file, the weights do not fit, or the CPU is to compute
+            in float16.
     """
     shipped = shipped_models()
     if str(model) in shipped:
@@ -75,25 +82,32 @@ def init_detector(
         )
     check_checkpoint(str(checkpoint))
     cfg = read_config_file(config, cfg_options or {})
-    return build_model(cfg, checkpoint, device)
+    return build_model(cfg, checkpoint, device=device, dtype=dtype)
 
 
 def build_model(
-    cfg: Config, checkpoint: str | os.PathLike, device: str | None = None
+    cfg: Config,
+    checkpoint: str | os.PathLike,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> CmtDetector:
-    """The model of a config in evaluation mode, with all weights from the checkpoint.
+    """The model of a config, with all weights from the checkpoint and folded for inference.
 
     Args:
         cfg: config, kept as the attribute ``cfg`` of the model.
         checkpoint: file or URL of the weights.
-        device: device of the model; None for the GPU if there is one.
+        device: as for :func:`init_detector`.
+        dtype: as for :func:`init_detector`.
 
     Raises:
-        UsageError: the checkpoint has missing or unexpected weights.
+        UsageError: the checkpoint has missing or unexpected weights, or the CPU is to compute in
+            float16.
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet3d')):
         model = MODELS.build(cfg.model)
     if faults := misfits(model, str(checkpoint)):
         raise UsageError(f'checkpoint {checkpoint} does not fit {cfg.filename}: {faults}')
     model.cfg = cfg
-    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    model = model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    return fold_for_inference(model, dtype=dtype)

@@ -53,6 +53,35 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :func:`inference_settings`."""
+    how = parser.add_mutually_exclusive_group()
+    add_dtype_argument(how)
+    how.add_argument(
+        '--no-fold',
+        action='store_true',
+        help='compute every part by its own layers, without optimised copies (slower)',
+    )
+
+
+def add_dtype_argument(parser: argparse._ActionsContainer) -> None:
+    """Add the precision of inference."""
+    parser.add_argument(
+        '--dtype',
+        choices=['float32', 'bfloat16', 'float16'],
+        default='float32',
+        help='precision of convolutions and cross-attention (default: %(default)s); float16 needs '
+        'a GPU',
+    )
+
+
+def inference_settings(args: argparse.Namespace) -> dict | None:
+    """Settings of :func:`~projects.cmt_aqr.inference.fold_for_inference`; None for no copies."""
+    if getattr(args, 'no_fold', False):
+        return None
+    return dict(dtype=None if args.dtype == 'float32' else args.dtype)
+
+
 class ConfigOptions(DictAction):
     """KEY=VALUE pairs, as in mmengine, but for errors in one line."""
 

@@ -26,7 +26,7 @@ from ..visualization.drawing import save
 from ..visualization.frame import render_views
 from ..visualization.movie import save_movie
 from ..visualization.scene_boxes import AGAINST_SOUND, AGAINST_TRUTH, Kind, SceneBox, compare
-from . import entry
+from . import arguments, entry
 
 SOUND = 'sound'
 # Width in pixels of a movie of one condition.
@@ -75,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='folder of the results (default: %(default)s)',
     )
     parser.add_argument('--movie', choices=['gif', 'mp4'], default='gif', help='format of a scene')
+    arguments.add_dtype_argument(parser)
     parser.add_argument(
         '--device', type=entry.device, help='such as cuda:1 or cpu (default: a GPU if there is one)'
     )
@@ -90,7 +91,8 @@ def run(args: argparse.Namespace) -> list[Path]:
     if args.failure:
         _check_failure(args.failure)
     args.out.mkdir(parents=True, exist_ok=True)
-    model = init_detector(args.model, args.checkpoint, device=args.device)
+    settings = arguments.inference_settings(args)
+    model = init_detector(args.model, args.checkpoint, device=args.device, **settings)
     frames = load_frames(args.frame, model.cfg, index=args.index, scene=args.scene)
     options = dict(score_threshold=args.score_threshold, class_ranges=args.class_ranges)
     conditions = [None, *([args.failure] if args.failure else [])]

@@ -19,7 +19,7 @@ from .frames_metric import Scored
 from .matches import Matches
 
 # Facts on which a result depends.
-IDENTITY = ('config_sha256', 'checkpoint_sha256', 'frames_sha256', 'seed', 'failure')
+IDENTITY = ('config_sha256', 'checkpoint_sha256', 'frames_sha256', 'seed', 'dtype', 'failure')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class Records:
 
 
 def same(made_of: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two results have the same model, frames, seed and failure."""
+    """Whether two results have the same model, frames, seed, precision and failure."""
     return hash_of([made_of.get(name) for name in IDENTITY]) == hash_of(
         [other[name] for name in IDENTITY]
     )

@@ -17,6 +17,7 @@ from ..datasets.failures.suite import Row
 from ..datasets.infos import Infos, read_infos
 from ..health.alarm import alarm, threshold
 from ..hooks.run_info_hook import code_version
+from ..inference import fold_for_inference
 from ..usage_error import UsageError
 from .bootstrap import draw_frames, resample
 from .conditions import conditions_of
@@ -38,6 +39,8 @@ class ModelRun:
         indices: indices of frames in the config's info file; None for all frames.
         rows: failures and severities under which the model is tested.
         seed: seed of the failures, of the choice of frames and of the bootstrap.
+        inference: settings of :func:`~projects.cmt_aqr.inference.fold_for_inference`; None for no
+            optimised copies.
     """
 
     name: str
@@ -47,6 +50,7 @@ class ModelRun:
     indices: Sequence[int] | None
     rows: Sequence[Row]
     seed: int
+    inference: Mapping[str, Any] | None
 
     @functools.cached_property
     def records(self) -> Records:
@@ -67,6 +71,7 @@ class ModelRun:
             'frames': len(frames),
             'frames_sha256': hash_of(frames),
             'seed': self.seed,
+            'dtype': self.inference and self.inference['dtype'],
             **code_version(),
         }
 
@@ -83,6 +88,8 @@ class ModelRun:
         start_cpu_processes(self.cfg)
         runner = build_runner(self._test_config(missing))
         check_fit(runner, complete=True)
+        if self.inference is not None:
+            fold_for_inference(runner.model, **self.inference)
         runner.test()
 
     def _test_config(self, conditions: Mapping[str, Mapping[str, Any] | None]) -> Config:

@@ -2,7 +2,7 @@
 
 from .audit_hook import FreezeAuditHook
 from .building import build_freezable
-from .fast_path import FastPath, add_fast_path, fast_path_of, renew_fast_paths
+from .fast_path import FastPath, add_fast_path, fast_path_of, renew_fast_paths, tensor_state
 from .freeze_handle import eval_norms, freeze, frozen_modules
 from .layers import Layers, register_layers
 from .optimizer import StrictOptimWrapperConstructor
@@ -24,4 +24,5 @@ __all__ = [
     'frozen_modules',
     'register_layers',
     'renew_fast_paths',
+    'tensor_state',
 ]

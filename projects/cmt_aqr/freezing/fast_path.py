@@ -1,4 +1,4 @@
-"""Optimised copies that compute frozen modules.
+"""Optimised copies that compute modules which are frozen or only predict.
 
 A copy has its norms folded into the convolutions and a memory layout that suits the hardware. In
 this form its outputs equal the module's up to rounding (1e-4 of the largest value in float32).
@@ -32,11 +32,13 @@ _LARGEST_MAGNIFICATION = 100
 
 
 class FastPath:
-    """Replaces ``module.forward`` by an optimised copy while the module is frozen.
+    """Replaces ``module.forward`` by an optimised copy while the module is frozen or only predicts.
 
     The copy computes if no parameter requires a gradient, every submodule is in evaluation mode and
     no input requires a gradient. Otherwise the module itself computes. Once a part of the module
     trains, the copy is dropped; it returns when everything is frozen again.
+    :func:`~projects.cmt_aqr.inference.fold_for_inference` lets the copy of a trainable module
+    compute as well, while gradients are disabled.
 
     The copy is made at the first call, and renewed at the next call after a tensor of the module
     was written to, replaced or moved. PyTorch does not count writes through ``.data``, such as
@@ -57,6 +59,10 @@ class FastPath:
             have the type of the input. ``None`` keeps the precision of the module.
         compile: whether to compile the copy with ``torch.compile``.
 
+    Attributes:
+        inference: whether the copy also computes while parameters require gradients, provided that
+            gradients are disabled.
+
     Raises:
         ValueError: unknown `dtype`.
     """
@@ -73,19 +79,17 @@ class FastPath:
         self.is_dense = not any(isinstance(m, SPARSE) for m in module.modules())
         self.dtype = DTYPES[dtype] if self.is_dense else None
         self.compile = compile and self.is_dense
+        self.inference = False
         self.abandoned = False
         self.drop()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The output of ``module.forward``."""
-        trains = any(parameter.requires_grad for parameter in self.module.parameters())
         backward = torch.is_grad_enabled() and any(t.requires_grad for t in _floats((args, kwargs)))
-        if trains or any(module.training for module in self.module.modules()):
+        if self._trains() or any(module.training for module in self.module.modules()):
             self.drop()
         elif not self.abandoned and not backward:
-            # It changes if a tensor of the module is written to, replaced or moved.
-            tensors = _tensors(self.module)
-            state = [(t.data_ptr(), t._version, t.device, t.dtype) for t in tensors]
+            state = tensor_state(self.module)
             if state != self._state:
                 self._renew(args, kwargs)
                 self._state = state
@@ -110,6 +114,12 @@ class FastPath:
         shared = {t.untyped_storage().data_ptr() for t in _tensors(self.module)}
         own = {t.untyped_storage().data_ptr(): t.nbytes for t in _tensors(self._copy)}
         return sum(size for pointer, size in own.items() if pointer not in shared)
+
+    def _trains(self) -> bool:
+        """Whether a gradient of a parameter may be needed."""
+        if self.inference and not torch.is_grad_enabled():
+            return False
+        return any(parameter.requires_grad for parameter in self.module.parameters())
 
     def __getstate__(self) -> dict:
         """All attributes except the copy."""
@@ -144,6 +154,8 @@ class FastPath:
         for replaced in ('forward', 'train'):
             vars(made).pop(replaced, None)
         folded = fold_norms(made)
+        if self.is_dense:  # the first sample suffices
+            args, kwargs = apply_to((args, kwargs), torch.is_tensor, _first_map)
         change = self._change(made.forward, args, kwargs) if folded else 0.0
         if change > _LARGEST_CHANGE and change > _LARGEST_MAGNIFICATION * self._rounding(
             args, kwargs
@@ -162,7 +174,7 @@ class FastPath:
         self._copy = made
         self._forward = torch.compile(made.forward) if self.compile else made.forward
         print_log(
-            f'{self.name}: computed by a frozen copy with {folded} folded norms and '
+            f'{self.name}: computed by an optimised copy with {folded} folded norms and '
             f'{self.own_bytes() / 1e6:.1f} MB of its own',
             logger='current',
         )
@@ -233,8 +245,17 @@ def renew_fast_paths(model: nn.Module) -> None:
             path.renew()
 
 
+def tensor_state(module: nn.Module) -> tuple:
+    """Changes if a tensor of ``module`` is written to, replaced or moved."""
+    return tuple((t.data_ptr(), t._version, t.device, t.dtype) for t in _tensors(module))
+
+
 def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def _first_map(tensor: Tensor) -> Tensor:
+    return tensor[:1] if tensor.dim() == 4 else tensor
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
