@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 
 # Idle OpenMP threads must not spin: read by the runtime when torch is first imported.
@@ -10,6 +11,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 pytest_plugins = ['synthetic_fixture']
@@ -22,6 +24,12 @@ def pytest_configure() -> None:
     """Bound the threads: the tensors of the tests are tiny, and other jobs may share the cores."""
     processes = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // processes))
+
+
+@pytest.fixture(autouse=True)
+def _own_log(monkeypatch) -> None:
+    """A log of its own for each run: mmengine takes those that start in one second for the same."""
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
 
 
 @pytest.fixture(autouse=True)

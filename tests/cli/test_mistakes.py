@@ -7,7 +7,6 @@ import pickle
 import re
 import runpy
 import sys
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
@@ -251,9 +249,6 @@ def call(tool: str, *arguments: str) -> int:
 def folder(tmp_path, monkeypatch) -> Path:
     for name in ('RANK', 'WORLD_SIZE', 'CMT_AQR_CONFIGS', 'SLURM_PROCID'):
         monkeypatch.delenv(name, raising=False)
-    # Two runs that start in one second have one name, and mmengine would hand the second the log
-    # of the first.
-    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
     # yapf takes longer to format a config than these runs.
     monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: f'{cfg.to_dict()}'))
     return tmp_path
