@@ -55,7 +55,7 @@ def test_several_rays_stay_in_their_cell():
 
 
 def test_labels_of_a_box_ahead():
-    # 4 m wide and 2 m high with its near face 10 m ahead, so 9.6 x 4.8 pixels round the centre.
+    # 4 m wide and 2 m high with its near face 10 m ahead, so 9.6 x 4.8 pixels around the centre.
     found = targets(boxes([0, 11, -1, 4, 2, 2, 0]), [1], map_size=(16, 24))
     labels = found.labels.reshape(16, 24)
     shown = (labels == 1).nonzero()

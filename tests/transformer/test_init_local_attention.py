@@ -36,7 +36,7 @@ def start(transformer, embeddings, **options):
 
 
 def attention_near_the_query(transformer, embeddings, layer):
-    """(heads, kinds): attention on the nine cells round a query, averaged over queries.
+    """(heads, kinds): attention on the nine cells around a query, averaged over queries.
 
     Each kind of position has its own map of SIDE x SIDE tokens; all stand in one sequence.
     """

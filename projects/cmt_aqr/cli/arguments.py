@@ -83,7 +83,7 @@ def inference_settings(args: argparse.Namespace) -> dict | None:
 
 
 class ConfigOptions(DictAction):
-    """KEY=VALUE pairs, as in mmengine, but for errors in one line."""
+    """KEY=VALUE pairs, as in mmengine; an error is one line."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         """Parse the values; see :class:`mmengine.config.DictAction`."""

@@ -36,7 +36,7 @@ class PlanMetric(BaseMetric):
     - ``L2_at_3s``: mean distance of the waypoint at 3 s (as UniAD);
     - ``L2_to_3s``: mean over the waypoints up to 3 s of their mean distance (as ST-P3 and VAD).
 
-    ``collision_at_3s`` and ``collision_to_3s`` are read likewise, of the share of plans whose
+    ``collision_at_3s`` and ``collision_to_3s`` are the same readings of the share of plans whose
     waypoint collides with an annotated box at that time, in percent; see
     :func:`~projects.cmt_aqr.planning.collisions.collides`. The rows ``driven`` give the collisions
     of the ground truth itself, which its boxes and the grid cause. ``turning`` is the frames whose

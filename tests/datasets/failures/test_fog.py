@@ -20,7 +20,7 @@ def fog(severity: int = 2, token: str = 'abc', camera: dict = CAMERA):
 
 
 def cloud(count: int, distance: float) -> np.ndarray:
-    """Points all round the sensor, at one distance."""
+    """Points on all sides of the sensor, at one distance."""
     directions = np.random.default_rng(1).normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     points = np.full((count, 5), 50, np.float32)

@@ -73,7 +73,7 @@ def _difference(place: np.ndarray, patch: np.ndarray) -> float:
 
 
 def _within(box, intrinsic: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """The part of an image within the upright rectangle round a box; empty if it is behind."""
+    """The part of an image within the upright rectangle around a box; empty if it is behind."""
     corners = box.corners()
     if corners[2].min() <= 0:
         return image[:0]

@@ -27,7 +27,7 @@ class Seen(DrawnFailure):
 
 @pytest.fixture
 def info(tmp_path) -> dict:
-    """A keyframe and four sweeps of 96 points each, 32 rings, made while driving round a bend."""
+    """A keyframe and four sweeps of 96 points each, 32 rings, made while driving through a bend."""
     rng = np.random.default_rng(0)
 
     def cloud(name: str) -> str:
