@@ -37,3 +37,7 @@ def test_scores_without_classes_are_listed_up_to_a_limit():
     assert len(lines) == 31
     assert lines[-1] == 'and 3 more in the log'
     assert score_line(metrics) == 'L2_0 0.000  L2_1 1.000  L2_2 2.000  L2_3 3.000'
+
+
+def test_a_metric_without_a_name_is_shown():
+    assert score_line({'count': 4.0}) == 'count 4.000'

@@ -51,10 +51,15 @@ def score_table(metrics: Mapping[str, float]) -> str:
 
 def score_line(metrics: Mapping[str, float]) -> str:
     """mAP and NDS of an evaluation, or its first overall scores."""
-    overall, _ = sort_scores({key: metrics[key] for key in metrics if '/' in key})
+    overall, _ = sort_scores(_of_metrics(metrics))
     main = {name: overall[name] for name in ('mAP', 'NDS') if name in overall}
     chosen = main or dict([*overall.items()][:4])
     return '  '.join(f'{name} {_number(value)}' for name, value in chosen.items())
+
+
+def _of_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Scores without the figures of hooks; all, if no metric has a name."""
+    return {key: metrics[key] for key in metrics if '/' in key} or dict(metrics)
 
 
 def _number(value: float | None) -> str:
