@@ -97,6 +97,16 @@ def test_training_reads_all_features_and_leaves_no_trace(
     assert checkpoint['state_dict'].keys() == runner.model.state_dict().keys()
 
 
+def test_training_without_a_validation_needs_no_features_of_its_data(build_runner, fill_cache):
+    runner = build_runner()
+    runner._init_model_weights()
+    runner.load_or_resume()
+    fill_cache(runner.model, DATASETS.build(runner._train_dataloader.dataset))
+    runner = build_runner({'train_cfg.val_begin': 3})
+    runner.train()
+    assert runner.iter == runner.max_iters > 0
+
+
 def test_training_without_features_names_the_command(build_runner, config):
     with pytest.raises(FileNotFoundError) as error:
         build_runner().train()

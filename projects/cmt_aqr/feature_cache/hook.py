@@ -55,7 +55,9 @@ class FeatureCacheHook(Hook):
                 f'feature_cache does not work with {type(runner.train_loop).__name__}: set '
                 "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=...)"
             )
-        loops = [runner.train_loop, *([runner.val_loop] if runner.val_loop else [])]
+        loops = [runner.train_loop]
+        if runner.val_loop is not None and runner.train_loop.val_begin <= runner.max_epochs:
+            loops.append(runner.val_loop)
         datasets = [*cached_datasets(loop.dataloader.dataset for loop in loops)]
         for dataset in datasets:
             for folder in select_features(unwrap(runner.model), dataset, self.store, training=True):
