@@ -125,6 +125,18 @@ def test_from_files_to_a_score_and_pictures(root, tool):
     assert (root / 'failures.png').stat().st_size > 20_000
 
 
+def test_a_failure_is_scored_alone_and_the_suite_is_refused(root, tool, capsys):
+    torch.save(MODELS.build(Config.fromfile(CONFIG).model).state_dict(), 'random.pth')
+    options = ['--work-dir', 'failed', '--cfg-options', *QUICK]
+    tool('test.py', CONFIG, 'random.pth', '--failure', 'lidar_drop', *options)
+    assert [*(root / 'failed').glob('*/run_info.json')]
+    with pytest.raises(SystemExit):
+        tool('test_robustness.py', CONFIG, 'random.pth')
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"the test_evaluator of {CONFIG} is not nuScenes' metric" in line
+    assert '--failure NAME' in line
+
+
 def test_scenes_are_scored_alone(root):
     assert len(dataset_of('test_dataloader', ann_file='yard_train.pkl', scenes=['east'])) == FRAMES
     with pytest.raises(ValueError, match="no 'eest'; did you mean 'east'"):

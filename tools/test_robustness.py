@@ -1,8 +1,9 @@
 """Score models with intact and with failing sensors, and compare them.
 
 Every model is tested without a failure and under every failure and severity of a suite, on the same
-frames, by the official evaluation. Results are written one by one, and an interrupted command
-resumes with the missing ones. Tables (Markdown, CSV, JSON) and a plot are written after every
+frames, by the official evaluation. A pass over the frames tests 16 conditions and computes the
+features of a sensor again only where its data differ. An interrupted command resumes after the last
+complete pass. Tables (Markdown, CSV, JSON) and a plot are written after every
 model; the first model is the baseline.
 """
 
@@ -100,6 +101,7 @@ def make_runs(args: argparse.Namespace) -> list[ModelRun]:
         cfg = arguments.read_config(own_args, cached=['test_dataloader'])
         arguments.check_checkpoint(checkpoint)
         arguments.check_data(cfg, 'test_dataloader')
+        check_metric(cfg)
         run = ModelRun(
             name=name,
             cfg=cfg,
@@ -118,6 +120,20 @@ def make_runs(args: argparse.Namespace) -> list[ModelRun]:
             )
         runs.append(run)
     return runs
+
+
+def check_metric(cfg: Config) -> None:
+    """Check that the scores are nuScenes', from which the tables and intervals are computed.
+
+    Raises:
+        UsageError: the test dataset is scored by another metric.
+    """
+    if not arguments.is_scored(cfg, 'test_dataloader'):
+        raise UsageError(
+            f"the test_evaluator of {cfg.filename} is not nuScenes' metric, and mAP, NDS and their "
+            "intervals need nuScenes' tables; with another metric, test one failure at a time: "
+            'python tools/test.py CONFIG CHECKPOINT --failure NAME'
+        )
 
 
 def work_dir(args: argparse.Namespace) -> Path:

@@ -14,7 +14,8 @@ from mmengine.config import Config, DictAction
 from ..feature_cache import use_feature_cache
 from ..usage_error import UsageError
 from .checkpoints import check_checkpoint as check_checkpoint
-from .config_checks import check_config, is_scored
+from .config_checks import check_config
+from .config_checks import is_scored as is_scored
 from .config_file import read_config_file
 from .data_checks import check_info_file, check_tables
 from .entry import Parser, add_screen_arguments, number

@@ -10,8 +10,8 @@ Keys of a sample that failures and loaders share:
 
 - ``draw``: number of this draw of the sample; 0 without `DrawIndex`, in training the epoch;
 - ``failures``: list of `DrawnFailure`;
-- ``camera_names``, ``loaded_shapes``: name and (height, width) in pixels of each image as read from
-  its file, in the order of ``img``; set by the loader of images.
+- ``camera_names``, ``loaded_shapes``: name and (height, width) in pixels of each image as decoded,
+  in the order of ``img``; set by the loader of images.
 """
 
 from __future__ import annotations
