@@ -1,4 +1,9 @@
-"""Size and inference cost of models: parameters, operations, latency by part, memory."""
+"""Size and inference cost of models: parameters, operations, latency by part, memory.
+
+Beside the time of each branch stands its limit: its operations at the speed of a large matrix
+product in the same precision, measured in every round. Both are the least of all rounds, in
+processor time on a CPU, which other work on the machine disturbs less.
+"""
 
 import argparse
 from collections.abc import Mapping
@@ -8,16 +13,29 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from projects.cmt_aqr.feature_cache.frozen_features import BRANCHES
+from projects.cmt_aqr.inference import fold_for_inference
 from projects.cmt_aqr.markdown import duration, table
 
 from . import workload
 from .processes import measure
 from .report import Report, gigabytes, memory_kind, procedure, spread
-from .timing import Stopwatch, Times, summarize
+from .timing import Spread, Stopwatch, Times, summarize, work
 from .workload import Workload
 
 PHASES = ('input', 'lidar', 'camera', 'head')
 HEAD = 'pts_bbox_head'
+# How the parts compute: their own layers, or copies in one of the types, compiled or not.
+PLAIN = 'plain'
+FORMS = {
+    PLAIN: {},
+    'float32': {},
+    'bfloat16': dict(dtype='bfloat16'),
+    'float16': dict(dtype='float16'),
+    'compiled': dict(compile=True),
+}
+PRODUCT = 'product'
+_PRODUCT_SIZE = 2048
 # Kernels that torch's counter does not know, with what counts their operations.
 _KERNELS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
@@ -34,15 +52,26 @@ class InferenceStep:
         batch: the sample, collated.
         facts: for each part of the model the numbers of ``trainable`` and ``frozen`` parameters,
             and ``flops``, the operations for the sample.
+
+    Args:
+        given: config and sample.
+        device: device of the model.
+        form: one of :data:`FORMS`.
     """
 
-    def __init__(self, given: Workload, *, device: torch.device) -> None:
+    def __init__(self, given: Workload, *, device: torch.device, form: str = 'float32') -> None:
         _, self.model, self.batch = given.build()
         self.model.eval()
+        settings = FORMS[form]
+        if form != PLAIN:
+            fold_for_inference(self.model, **settings)
+        dtype = getattr(torch, settings.get('dtype', 'float32'))
+        self._factor = torch.ones(_PRODUCT_SIZE, _PRODUCT_SIZE, dtype=dtype)
         self._watch = Stopwatch(device)
         self()  # builds the fast paths, whose check against the originals would be counted
         self.facts = self._count()
         self.model.to(device)
+        self._factor = self._factor.to(device)
 
     def _count(self) -> dict[str, dict[str, int]]:
         """Parameters and operations of each part with parameters, the head last.
@@ -50,8 +79,14 @@ class InferenceStep:
         Multiplications and additions of matrix products, convolutions and attention count. On the
         CPU sparse convolutions are matrix products of torch; on a GPU they would not be counted.
         """
-        with FlopCounterMode(display=False, custom_mapping=_KERNELS) as counter:
+        # torch's counter looks for the gradients of parameters that a module returns, such as the
+        # scales of a router, and fails where gradients are disabled.
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.requires_grad_(False)
+        with FlopCounterMode(display=False, custom_mapping=_KERNELS) as counter, torch.no_grad():
             self.model.test_step(self.batch)
+        for parameter in trained:
+            parameter.requires_grad_(True)
         facts = {}
         for name, part in sorted(self.model.named_children(), key=lambda child: child[0] == HEAD):
             trains = [(p.requires_grad, p.numel()) for p in part.parameters()]
@@ -71,8 +106,8 @@ class InferenceStep:
 
         Returns:
             seconds of ``input`` (transfer to the device, voxels), ``lidar``, ``camera``, ``head``
-            (decoder and boxes) and their sum ``inference``. On a CPU also the processor time of
-            each as ``cpu/...``.
+            (decoder and boxes), their sum ``inference``, and the ``product`` of two matrices of
+            2048 x 2048. On a CPU also the processor time of each as ``cpu/...``.
         """
         self._watch.reset()
         lap, model = self._watch.lap, self.model
@@ -85,16 +120,26 @@ class InferenceStep:
             images = model.extract_img_feat(inputs)
         with lap('head'):
             model.pts_bbox_head.predict(bev, images, data['data_samples'])
+        with lap(PRODUCT):
+            self._factor @ self._factor
         return self._watch.times(_with_sum)
 
 
 def _with_sum(laps: Times) -> Times:
-    return {'inference': sum(laps.values()), **laps}
+    return {'inference': sum(laps[phase] for phase in PHASES), **laps}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument('configs', nargs='+', type=Path, help='configs of the models')
+    parser.add_argument(
+        '--forms',
+        nargs='+',
+        choices=FORMS,
+        default=['float32'],
+        help='how to compute: by folded copies in a precision, compiled or not, or plain, by the '
+        'layers themselves (default: float32)',
+    )
     workload.add_arguments(parser)
 
 
@@ -106,10 +151,14 @@ def run(args: argparse.Namespace) -> Report:
     """
     data_root = workload.check(args.configs, args)
     makers = {
-        config.stem: partial(
-            InferenceStep, Workload(str(config), args.cfg_options, data_root), device=args.device
+        f'{config.stem}, {form}': partial(
+            InferenceStep,
+            Workload(str(config), args.cfg_options, data_root),
+            device=args.device,
+            form=form,
         )
         for config in args.configs
+        for form in args.forms
     }
     models = {
         name: {
@@ -143,6 +192,7 @@ def _tables(models: Mapping[str, dict]) -> str:
     paragraphs = [table(('', *PHASES, 'inference', 'frames/s', 'peak'), rows)]
     for name, model in models.items():
         paragraphs += [f'{name}:', _parts_table(model['parts'])]
+        paragraphs.append(_limits_table(model['parts'], work(model['seconds'])))
     return '\n\n'.join(paragraphs)
 
 
@@ -160,3 +210,19 @@ def _parts_table(parts: Mapping[str, Mapping[str, int]]) -> str:
         for name, facts in {**parts, 'all': sums}.items()
     ]
     return table(('part', 'trainable', 'frozen', 'GFLOPs'), rows)
+
+
+def _limits_table(parts: Mapping[str, Mapping[str, int]], seconds: Mapping[str, Spread]) -> str:
+    """Least time of each branch beside its limit; see the docstring of this module."""
+    per_operation = seconds[PRODUCT].low / (2 * _PRODUCT_SIZE**3)
+    counts = {
+        branch: sum(facts['flops'] for name, facts in parts.items() if name in names)
+        for branch, names in {**BRANCHES, 'head': (HEAD,)}.items()
+    }
+    rows = []
+    for branch, count in {**counts, 'inference': sum(counts.values())}.items():
+        if count:
+            limit, found = count * per_operation, seconds[branch].low
+            times = duration(limit), duration(found), f'{found / limit:.2f}'
+            rows.append((branch, f'{count / 1e9:.1f}', *times))
+    return table(('branch', 'GFLOPs', 'limit', 'least time', '×'), rows)

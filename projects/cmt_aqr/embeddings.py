@@ -143,24 +143,8 @@ class CmtEmbeddings(BaseModule):
             return learned
         return torch.cat([denoising.reference, learned], dim=1)
 
-    def embed_queries(
-        self, reference: Tensor, cameras: Cameras | None, *, learned: bool = False
-    ) -> Tensor:
-        """(B, Q, C): embedding of the BEV position, plus those of its rays in all cameras.
-
-        Args:
-            reference: (B, Q, 3), in the unit range.
-            cameras: of the batch, or ``None`` without images.
-            learned: whether these are the learned reference points alone, which inference caches.
-        """
-        if not learned:
-            return self._embed_queries(reference, cameras)
-        key = reference.shape[0], reference.dtype
-        return self._cached(
-            'queries', key, cameras, lambda: self._embed_queries(reference, cameras)
-        )
-
-    def _embed_queries(self, reference: Tensor, cameras: Cameras | None) -> Tensor:
+    def embed_queries(self, reference: Tensor, cameras: Cameras | None) -> Tensor:
+        """(B, Q, C): embedding of the BEV position, plus those of its rays in all cameras."""
         reference = inverse_sigmoid(reference).sigmoid()  # clamps it to the range
         embedded = self._embed_bev(reference)
         if cameras is None:

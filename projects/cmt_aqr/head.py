@@ -263,7 +263,7 @@ class CmtHead(CmtEmbeddings):
         """As :meth:`forward`, from tensors alone; ``kernel_dtype`` is that of cross-attention."""
         tokens = self.tokenize(bev, images, cameras)
         reference = self.reference(tokens.features.shape[0], denoising)
-        query_pos = self.embed_queries(reference, cameras, learned=denoising is None)
+        query_pos = self._embed_queries(reference, cameras, learned=denoising is None)
         routed, routing = None, None
         if self.router is not None:
             slots = 0 if denoising is None else denoising.slots
@@ -281,6 +281,15 @@ class CmtHead(CmtEmbeddings):
         if self.all_combinations and self.training and bev is not None and images is not None:
             alone = {name: decode(part)[0] for name, part in tokens.by_modality().items()}
         return HeadOutput(tasks, routed, states, tokens, alone)
+
+    def _embed_queries(
+        self, reference: Tensor, cameras: Cameras | None, *, learned: bool
+    ) -> Tensor:
+        """(B, Q, C): as :meth:`embed_queries`; those of the learned queries alone are cached."""
+        embed = partial(self.embed_queries, reference, cameras)
+        if not learned:
+            return embed()
+        return self._cached('queries', (reference.shape[0], reference.dtype), cameras, embed)
 
     def _decode_tokens(
         self,
