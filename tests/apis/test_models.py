@@ -5,6 +5,7 @@ import torch
 
 from projects.cmt_aqr import paths
 from projects.cmt_aqr.apis import init_detector, shipped_models
+from projects.cmt_aqr.freezing import fast_path_of
 from projects.cmt_aqr.usage_error import UsageError
 
 
@@ -32,6 +33,14 @@ def test_settings_can_be_changed():
     options = {'model.pts_bbox_head.box_coder.max_num': 7}
     model = init_detector('cmt_tiny_synthetic', device='cpu', cfg_options=options)
     assert model.pts_bbox_head.box_coder.max_num == 7
+
+
+def test_a_detector_is_folded_in_the_precision_asked_for(detector):
+    half = init_detector('cmt_tiny_synthetic', device='cpu', dtype='bfloat16')
+    dtypes = [fast_path_of(model.img_backbone).dtype for model in (detector, half)]
+    assert dtypes == [None, torch.bfloat16]
+    with pytest.raises(UsageError, match='float16 needs a GPU'):
+        init_detector('cmt_tiny_synthetic', device='cpu', dtype='float16')
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import pytest
 from mmengine.config import Config
 
 from projects.cmt_aqr.cli.arguments import (
+    add_inference_arguments,
     check_data,
     exit_on_usage_error,
+    inference_settings,
     make_parser,
     read_config,
 )
@@ -126,3 +128,19 @@ def test_a_score_needs_the_tables_of_its_version(tmp_path):
         check_data(cfg, 'val_dataloader')
     (tmp_path / 'v1.0-trainval').mkdir()
     check_data(cfg, 'val_dataloader')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'settings'),
+    [
+        ([], dict(dtype=None)),
+        (['--dtype', 'bfloat16'], dict(dtype='bfloat16')),
+        (['--no-fold'], None),
+    ],
+)
+def test_inference_is_folded_unless_asked_otherwise(arguments, settings):
+    parser = make_parser('test')
+    add_inference_arguments(parser)
+    assert inference_settings(parser.parse_args(['a.py', *arguments])) == settings
+    with pytest.raises(SystemExit):
+        parser.parse_args(['a.py', '--no-fold', '--dtype', 'bfloat16'])
