@@ -31,6 +31,7 @@ from mmengine.registry import init_default_scope
 from projects.cmt_aqr.data_preparation.object_database import collect_objects
 from projects.cmt_aqr.datasets.infos import read_infos
 from projects.cmt_aqr.datasets.transforms import loading as own_loading
+from projects.cmt_aqr.files import replacing
 from projects.cmt_aqr.markdown import duration, table
 
 from . import workload
@@ -205,7 +206,8 @@ def make_root(frame: Path, root: Path) -> None:
     collect_objects(root, root / 'objects', infos, data_prefix=prefix)
     content = load(frame / INFO_FILE)
     content['data_list'] = [dict(sample, instances=sample['instances'][::3])]
-    dump(content, root / INFO_FILE)
+    with replacing(root / INFO_FILE) as temporary:
+        dump(content, temporary)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -96,7 +96,7 @@ def test_runs_on_the_real_frame(repo_root, reference, real_frame, tmp_path, name
 
     assert run.num_tokens == num_tokens
     head = cfg.model.pts_bbox_head
-    shape = (head.transformer.num_layers, 1, head.num_query)
+    shape = (1, 1, head.num_query)  # of the last layer alone
     channels = dict(center=2, height=1, dim=3, rot=2, vel=2, cls_logits=len(cfg.class_names))
     assert {key: tuple(value.shape) for key, value in run.outputs.items()} == {
         key: (*shape, count) for key, count in channels.items()

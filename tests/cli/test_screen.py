@@ -13,7 +13,6 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.utils import track_iter_progress
 
 from projects.cmt_aqr.cli import screen
-from projects.cmt_aqr.cli.screen_hook import Progress
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 SPEECH = """
@@ -113,14 +112,3 @@ def test_a_training_fits_the_screen(verbose, tmp_path, monkeypatch, capsys):
             '; checkpoint: ' + str(Path('work_dirs/toy/epoch_2.pth').resolve())
         )
         assert len(lines) == 5
-
-
-def test_without_a_terminal_a_slow_tenth_has_a_line(monkeypatch, capsys):
-    now = iter(range(0, 1000, 20))
-    monkeypatch.setattr('time.monotonic', lambda: next(now))
-    progress = Progress('training', 20)
-    for _ in range(20):
-        progress.move('loss 1.000')
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == 'training: 4 of 20, loss 1.000, 0:04:00 left'
-    assert len(lines) == 5

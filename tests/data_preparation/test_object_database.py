@@ -65,16 +65,26 @@ def test_the_callers_infos_stay_as_they_are(synthetic_root, infos, whole):
     assert infos == read_infos(synthetic_root / 'nuscenes_infos_train.pkl')
 
 
-def test_progress_shows_the_time_left(synthetic_root, infos, tmp_path, capsys):
+@pytest.fixture
+def progress_lines(monkeypatch, capsys):
+    """Lines of progress so far, of which none is left out for coming soon after another."""
+    monkeypatch.setattr('projects.cmt_aqr.progress._PAUSE', 0)
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def test_progress_shows_the_time_left(synthetic_root, infos, tmp_path, progress_lines):
     collect_objects(synthetic_root, tmp_path / 'objects', infos)
-    printed = capsys.readouterr().out
-    assert [f'{done}/6' in printed for done in range(7)] == [True] * 7
-    assert printed.count('ETA:') == 7
+    lines = progress_lines()
+    starts = [f'objects of samples: {done} of 6, 0:00:' for done in range(1, 7)]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
+    assert lines[-1].endswith(' 0:00:00 left')
 
 
 @pytest.mark.parametrize('shards', [1, 2])
 @pytest.mark.parametrize('workers', [1, 2])
-def test_killed_and_called_again(synthetic_root, infos, tmp_path, capsys, whole, workers, shards):
+def test_killed_and_called_again(
+    synthetic_root, infos, tmp_path, progress_lines, whole, workers, shards
+):
     folder = tmp_path / 'objects'
     unfinished = tmp_path / 'objects.unfinished'
     job = multiprocessing.get_context('fork').Process(
@@ -93,9 +103,9 @@ def test_killed_and_called_again(synthetic_root, infos, tmp_path, capsys, whole,
     assert shards <= done < 6
     assert not folder.exists()
 
-    capsys.readouterr()
+    progress_lines()
     assert collect_objects(synthetic_root, folder, infos, workers=workers)
-    assert f' 0/{6 - done},' in capsys.readouterr().out
+    assert f': {6 - done} of {6 - done}, ' in progress_lines()[-1]
     assert digests(folder) == whole
     assert not unfinished.exists()
 

@@ -83,7 +83,8 @@ def test_init_model_and_inference_with_all_cameras(synthetic_root, tmp_path):
     own = init_detector('cmt_tiny_synthetic', device='cpu')
     expected = detect(own, load_frames(tmp_path, own.cfg)[0])
     scores = sorted(result.pred_instances_3d.scores_3d.tolist(), reverse=True)
-    assert scores == [float(item.box.score) for item in expected.boxes]
+    # Only the function of this project folds the detector.
+    assert scores == pytest.approx([float(i.box.score) for i in expected.boxes], abs=1e-5)
 
 
 def test_settings_of_training_in_the_model_are_refused():

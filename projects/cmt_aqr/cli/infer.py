@@ -1,6 +1,8 @@
 """The command of tools/infer.py: detections of a frame or a scene as JSON and as pictures."""
 
 import argparse
+import errno
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,10 +92,12 @@ def run(args: argparse.Namespace) -> list[Path]:
     """
     if args.failure:
         _check_failure(args.failure)
-    args.out.mkdir(parents=True, exist_ok=True)
+    if args.out.is_file():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(args.out))
     settings = arguments.inference_settings(args)
     model = init_detector(args.model, args.checkpoint, device=args.device, **settings)
     frames = load_frames(args.frame, model.cfg, index=args.index, scene=args.scene)
+    args.out.mkdir(parents=True, exist_ok=True)
     options = dict(score_threshold=args.score_threshold, class_ranges=args.class_ranges)
     conditions = [None, *([args.failure] if args.failure else [])]
     records, figures = [], []

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ import cv2
 import numpy as np
 from mmcv.ops import points_in_boxes_cpu
 from mmengine.logging import print_log
-from mmengine.utils import ProgressBar
 
 from ..datasets import CmtDataset
 from ..datasets.infos import Infos
@@ -43,6 +41,7 @@ from ..datasets.transforms import (
     LoadPointsOfKeyframe,
     LoadPointsOfSweeps,
 )
+from ..progress import Progress
 from ..samples import sample_name
 from .worker_pool import worker_pool
 
@@ -186,13 +185,13 @@ def _make_shards(tasks: Sequence[_Task], workers: int) -> None:
     if len(missing) < len(tasks):
         finished = len(tasks) - len(missing)
         print_log(f'{finished} of {len(tasks)} shards are finished already', logger='current')
-    bar = ProgressBar(sum(len(task.infos.entries) for task in missing), file=sys.stdout)
+    progress = Progress('objects of samples', sum(len(task.infos.entries) for task in missing))
     try:
         with worker_pool(min(workers, len(missing))) as mapper:
             for samples in mapper(_make_shard, missing):
-                bar.update(samples)
+                progress.move(steps=samples)
     finally:
-        print()  # the bar does not end its line
+        progress.close()
 
 
 def _publish(unfinished: Path, folder: Path) -> None:

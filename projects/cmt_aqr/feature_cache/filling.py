@@ -9,12 +9,12 @@ import torch
 from mmdet3d.datasets.transforms import Pack3DDetInputs
 from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
-from mmengine.utils import ProgressBar
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..datasets.failures import DrawIndex
 from ..hooks.pipelines import datasets_of
+from ..progress import Progress
 from .frozen_features import compute_output, feature_folder
 from .store import Entry, FeatureStore
 from .transform import DATA_KEYS, LoadCachedFeatures
@@ -85,11 +85,14 @@ def fill(model: nn.Module, dataset: Dataset, store: FeatureStore, *, num_workers
     store.check_room(size * get_world_size())
     for transform, todo in jobs.items():
         model.train(transform.training)
-        bar = ProgressBar(len(todo)) if todo and is_main_process() else None
+        title = f'{transform.branch} features'
+        progress = Progress(title, len(todo)) if is_main_process() else None
         for key, entry in _computed(model, dataset, transform, todo, num_workers):
             store.write(transform.folder, key, entry)
-            if bar is not None:
-                bar.update()
+            if progress is not None:
+                progress.move()
+        if progress is not None:
+            progress.close()
     model.train(was_training)
     barrier()
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.utils import ProgressBar
 from nuscenes.utils import splits
 
 from ...files import dump_json
+from ...progress import Progress
 from ..worker_pool import worker_pool
 from .recorder import SceneTask, record_scene
 from .rig import CAMERAS, LIDAR
@@ -194,14 +194,14 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
 def _record_all(tasks: list[SceneTask], workers: int) -> Iterator[Tables]:
     """Yields the tables of all scenes in order, with a progress bar over keyframes."""
     cv2.setNumThreads(1)
-    bar = ProgressBar(sum(task.keyframes for task in tasks))
+    progress = Progress('keyframes', sum(task.keyframes for task in tasks))
     try:
         with worker_pool(min(workers, len(tasks))) as mapper:
             for task, tables in zip(tasks, mapper(record_scene, tasks), strict=True):
                 yield tables
-                bar.update(task.keyframes)
+                progress.move(steps=task.keyframes)
     finally:
-        print()  # the bar does not end its line
+        progress.close()
 
 
 def _merge(parts: Iterable[Tables], classes: Sequence[ObjectClass]) -> Tables:
