@@ -409,7 +409,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         return [*parts, head.shared_conv]
 
     def _empty_bev(self, like: Tensor, batch_size: int) -> Tensor:
-        """Output (B, C, height, width) of the encoder for a batch without any voxel: zeros.
+        """Returns a BEV map of zeros (B, C, height, width) for a batch without voxels.
 
         spconv's kernels do not accept zero voxels, so the encoder does not run. Its parameters get
         a gradient of zero, as distributed training requires.

@@ -15,7 +15,7 @@ from .usage_error import UsageError
 def fold_for_inference(
     model: nn.Module, *, dtype: str | None = None, compile: bool = False
 ) -> nn.Module:
-    """Let a detector predict by optimised copies of its parts; returns ``model``.
+    """Make a detector predict with optimised copies of its parts; returns ``model``.
 
     Each part of the branches and the head's convolution of the BEV map gets a
     :class:`~projects.cmt_aqr.freezing.FastPath`, whether it is frozen or not, and the head computes

@@ -77,7 +77,7 @@ def add_dtype_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def inference_settings(args: argparse.Namespace) -> dict | None:
-    """Settings of :func:`~projects.cmt_aqr.inference.fold_for_inference`; None for no copies."""
+    """Keyword arguments of :func:`~projects.cmt_aqr.inference.fold_for_inference`, or None."""
     if getattr(args, 'no_fold', False):
         return None
     return dict(dtype=None if args.dtype == 'float32' else args.dtype)

@@ -92,7 +92,7 @@ def device(text: str) -> torch.device:
 
 
 def picture(text: str) -> Path:
-    """Type of an option that names an image file, for ``add_argument(type=...)``."""
+    """Path of an image file, as a ``type`` of ``add_argument``."""
     path = Path(text)
     if path.suffix.lower() not in _PICTURES or path.is_dir():
         raise argparse.ArgumentTypeError(

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from mmengine.utils import track_iter_progress
 
 from ..apis.detection import (
     COORDINATES,
@@ -23,6 +22,7 @@ from ..apis.models import init_detector, shipped_models
 from ..datasets.failures.suite import protocol
 from ..evaluation.conditions import choose_rows
 from ..files import dump_json
+from ..progress import Progress
 from ..usage_error import UsageError
 from ..visualization.drawing import save
 from ..visualization.frame import render_views
@@ -101,11 +101,14 @@ def run(args: argparse.Namespace) -> list[Path]:
     options = dict(score_threshold=args.score_threshold, class_ranges=args.class_ranges)
     conditions = [None, *([args.failure] if args.failure else [])]
     records, figures = [], []
-    for frame in track_iter_progress(frames) if len(frames) > 1 else frames:
+    progress = Progress('frames', len(frames))
+    for frame in frames:
         found = [detect(model, frame, failure=name, **options) for name in conditions]
         records += [as_record(one, found[0]) for one in found]
         width = MOVIE_WIDTH * len(found) if args.scene else None
         figures.append(draw(found, args, width))
+        progress.move()
+    progress.close()
     name = '_'.join(filter(None, (args.scene or frames[0].name, args.failure)))
     content = dict(model=args.model, coordinates=COORDINATES, units=UNITS, frames=records)
     dump_json(args.out / f'{name}.json', content)

@@ -76,7 +76,7 @@ def _close_bars() -> None:
 
 
 def write_to_log(record: logging.LogRecord) -> None:
-    """Write a record to the log files of the Runners of this process, if there are any."""
+    """Write a record to the log file of every Runner in this process."""
     if 'mmengine.logging' not in sys.modules:
         return
     for logger in sys.modules['mmengine.logging'].MMLogger._instance_dict.values():
@@ -105,7 +105,7 @@ class _Prints:
         return getattr(self.screen, name)
 
     def write(self, text: str) -> int:
-        """Write to the screen, or to the log if a library prints."""
+        """Write to the screen, or to the log if the caller is a library."""
         if not _by_library(sys._getframe(1)):
             return self.screen.write(text)
         if text.strip():

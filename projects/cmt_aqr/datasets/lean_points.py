@@ -1,4 +1,4 @@
-"""LiDAR points whose rows are copied once."""
+"""LiDAR points that share memory where MMDetection3D's copy it."""
 
 from __future__ import annotations
 

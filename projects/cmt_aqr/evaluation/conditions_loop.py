@@ -169,7 +169,7 @@ class _EachUnderAll(BatchSampler):
 def _under_conditions(
     clean: DataLoader, failures: Sequence[Mapping[str, Any] | None]
 ) -> DataLoader:
-    """A loader that gives each batch under all failures in turn."""
+    """Data loader that yields each batch under every failure in turn."""
     datasets = [with_failure(clean.dataset, failure) for failure in failures]
     return DataLoader(
         ConcatDataset(datasets),

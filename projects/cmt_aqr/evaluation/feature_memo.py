@@ -44,7 +44,7 @@ class FeatureMemo:
 
 
 class Memos(NamedTuple):
-    """Memos of the branches of a detector."""
+    """Feature memos of a detector's two branches."""
 
     camera: FeatureMemo
     lidar: FeatureMemo

@@ -1,7 +1,9 @@
 """Scores of an evaluation, sorted by class, and their table for the screen."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+
+from ..markdown import align
 
 # Columns of errors, by their names in the metrics.
 ERRORS = dict(trans='ATE', scale='ASE', orient='AOE', vel='AVE', attr='AAE')
@@ -46,7 +48,7 @@ def score_table(metrics: Mapping[str, float]) -> str:
     others = [[name, _number(value)] for name, value in overall.items()]
     if len(others) > _MOST_OTHERS:
         others[_MOST_OTHERS:] = [[f'and {len(others) - _MOST_OTHERS} more in the log', '']]
-    return '\n'.join(filter(None, (_aligned(rows if classes else []), _aligned(others))))
+    return '\n'.join(filter(None, (align(rows if classes else []), align(others))))
 
 
 def score_line(metrics: Mapping[str, float]) -> str:
@@ -64,15 +66,3 @@ def _of_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _number(value: float | None) -> str:
     return '–' if value is None or value != value else f'{value:.3f}'
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, all but the first aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join(
-        '  '.join(
-            [row[0].ljust(widths[0])]
-            + [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for row in rows
-    )

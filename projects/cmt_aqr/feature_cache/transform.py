@@ -92,7 +92,7 @@ class LoadCachedFeatures(BaseTransform):
         return results
 
     def load(self, results: dict) -> tuple[Any, dict[str, Any]]:
-        """Returns the loaded input of the branch and the other keys that loading adds."""
+        """Returns the branch's input and the other keys that loading adds."""
         data_key, before = DATA_KEYS[self.branch], dict(results)
         for step in self.transforms:
             results = step(results)

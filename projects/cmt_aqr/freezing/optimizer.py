@@ -15,9 +15,9 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from ..markdown import align
 from .layers import Layers, classes_with_layers, find_layers
 from .names import is_within
-from .report import align
 
 DEFAULT_GROUP = 'default'
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor, nn
 
+from ..markdown import align
 from .audit import Frozen
 from .names import by_part, part_names
 from .schedule import RateSummary
@@ -56,18 +57,6 @@ def format_table(table: Sequence[Row]) -> str:
         (row.part, *_sizes(*sizes), *_rate(row)) for row, sizes in zip(table, numbers, strict=True)
     ]
     return align([_HEAD, *cells, ('total', *_sizes(*sums), '', '', '')])
-
-
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as text, with the first column left-aligned and the others right-aligned."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return '\n'.join(
-        '  '.join(
-            [line[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for line in lines
-    )
 
 
 def describe(frozen: Frozen, filled: Mapping[str, str], table: Sequence[Row]) -> dict:

@@ -218,7 +218,7 @@ def _audits(runner: Runner) -> list[FreezeAuditHook]:
 
 
 def _wrap_again(runner: Runner) -> None:
-    """Rebuilds the DDP wrapper, whose reducer only knows what trained when it was built."""
+    """Rebuilds the DDP wrapper, whose reducer knows only what was trainable before."""
     if isinstance(runner.model, DistributedDataParallel):
         wrapper = runner.cfg.get('model_wrapper_cfg')
         runner.model = runner.wrap_model(wrapper, runner.model.module)

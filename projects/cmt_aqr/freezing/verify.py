@@ -13,12 +13,13 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from ..markdown import align
 from . import audit
 from .audit import Frozen, Violation
 from .audit_hook import FreezeAuditHook
 from .load_watch import LoadWatch
 from .names import by_part, matching_submodules, part_names
-from .report import Row, align, describe, format_table, make_table
+from .report import Row, describe, format_table, make_table
 from .schedule import RunLength, plan_rates
 from .unfreeze_hook import UnfreezeScheduleHook
 

@@ -44,7 +44,7 @@ class PackEgoFuture(Pack3DDetInputs):
         arrays = dict(
             waypoints=future['waypoints'],
             mask=future['mask'],
-            status=np.nan_to_num(future['status'], nan=0.0),  # the first keyframe of a scene
+            status=np.nan_to_num(future['status'], nan=0.0),  # unknown in the first keyframe
             command=command,
         )
         packed['inputs']['ego'] = {

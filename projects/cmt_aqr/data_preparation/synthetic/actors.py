@@ -88,7 +88,7 @@ class Actor:
         return self.kind.stopped_attribute if self.driven else self.kind.parked_attribute
 
     def solid_boxes(self, box: Box) -> list[Box]:
-        """Returns the cuboids of the object in the frame of its annotated box."""
+        """Returns the object's cuboids in the frame of its annotated box."""
         margin = ANNOTATION_MARGIN if self.annotated else 0.0
         solid = self.size - np.array([2, 2, 1]) * margin
         ground = box.centre - [0, 0, self.size[2] / 2]

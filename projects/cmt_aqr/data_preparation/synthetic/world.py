@@ -143,7 +143,7 @@ class Actor:
         return Paint(colours, np.zeros(len(colours), bool))
 
     def solid_boxes(self, box: Box) -> list[Box]:
-        """Returns the cuboids of the object in the frame of its annotated box."""
+        """Returns the object's cuboids in the frame of its annotated box."""
         solid = self.size - np.array([2, 2, 1]) * ANNOTATION_MARGIN
         ground = box.centre - [0, 0, self.size[2] / 2]
         cos, sin = np.cos(box.yaw), np.sin(box.yaw)
