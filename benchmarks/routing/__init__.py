@@ -1,0 +1,1 @@
+"""Upper bounds of what a router could gain, see ``docs/robustness.md``."""
