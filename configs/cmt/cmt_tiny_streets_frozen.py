@@ -20,7 +20,7 @@ load_targets = [
 train_pipeline = [*load_inputs, fit_images, *load_targets, _base_.pack_train]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-max_epochs = 6
+max_epochs = 8
 optim_wrapper = dict(paramwise_cfg=None)
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], T_max=max_epochs)]
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

@@ -14,6 +14,6 @@ train_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-max_epochs = 14
+max_epochs = 19
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], T_max=max_epochs)]
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
