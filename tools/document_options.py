@@ -39,6 +39,7 @@ SECTIONS = {
     'Detector': (
         'detector',
         'layer_trials',
+        'experts',
         'data_preprocessor',
         'grid_mask',
         'backbones',

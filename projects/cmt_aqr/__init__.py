@@ -17,6 +17,7 @@ if compat.is_installed('mmdet3d'):
         datasets,
         detector,
         evaluation,
+        experts,
         feature_cache,
         freezing,
         grid_mask,

@@ -42,8 +42,8 @@ def fold_for_inference(
         raise UsageError('dtype float16 needs a GPU; on a CPU, use bfloat16')
     for name in (name for names in BRANCHES.values() for name in names):
         _fold(detector, name, dtype, compile)
-    head = getattr(detector, 'pts_bbox_head', None)
-    if head is not None:
+    experts = getattr(detector, 'experts', {}).values()
+    for head in filter(None, [getattr(detector, 'pts_bbox_head', None), *experts]):
         _fold(head, 'shared_conv', dtype, compile)
         head.position_cache = PositionCache(head)
         head.kernel_dtype = DTYPES[dtype]

@@ -1,0 +1,33 @@
+"""The tiny CMT for the streets, its decoder and task heads fine-tuned under sensor failures.
+
+The control of a router and of experts: the same data and steps. Failures come in two variants of
+each sample, so that features of the frozen branches can be cached.
+"""
+
+_base_ = ['./cmt_tiny_streets_frozen.py', '../_base_/failures.py']
+
+model = dict(pts_bbox_head=dict(all_combinations=False))
+# What only a comparison of two sensors shows is trained with as well.
+train_infos = _base_.data_root + 'nuscenes_infos_train.pkl'
+camera_failures = [
+    *_base_.parts_of_cameras,
+    *(dict(type='Misalignment', severity=severity) for severity in (1, 2, 3)),
+    *(dict(type='StaleFrame', severity=severity, ann_file=train_infos) for severity in (1, 2, 3)),
+]
+draw_index = dict(type='DrawIndex', variants=2)
+random_failure = dict(
+    _base_.random_failure,
+    failures=[*_base_.whole_sensors * 6, *_base_.parts_of_lidar, *camera_failures],
+)
+train_pipeline = [draw_index, random_failure, *_base_.train_pipeline]
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
+
+max_epochs = 3
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+param_scheduler = [
+    dict(_base_.param_scheduler[0], end=50),
+    dict(_base_.param_scheduler[1], T_max=max_epochs),
+]
+train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)  # scored under failures later
+
+load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets.pth'

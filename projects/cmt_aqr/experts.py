@@ -1,0 +1,112 @@
+"""Experts behind a gate: second heads that decode the frames in which a sensor is unwell.
+
+Shapes: B samples, V cameras.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import ModuleDict
+from torch import Tensor
+
+from .detector import CmtDetector
+from .freezing import FreezePolicy, freeze
+from .head import MODALITIES
+from .health import Health, attach_health
+
+
+@MODELS.register_module()
+class ExpertDetector(CmtDetector):
+    """A :class:`CmtDetector` with a second head for frames with a damaged sensor.
+
+    The health monitor is the gate. Where it reports the LiDAR or a camera below the threshold of
+    that sensor, the expert of the sensor computes the boxes of the frame from the same features;
+    elsewhere the head of the detector does, so that a sound frame keeps its boxes. An expert is a
+    head that was fine-tuned under failures of its sensor, by an ordinary config. Nothing but the
+    monitor trains here.
+
+    Args:
+        experts: for ``lidar``, ``camera`` or both, the checkpoint of a detector with the same head
+            whose weights the expert takes when a training starts; ``None`` where ``load_from``
+            contains those of the expert.
+        below: health under which the expert of a sensor decodes, from 0 to 1.
+        config: that of a :class:`CmtDetector`, with a ``health_monitor``.
+
+    Raises:
+        ValueError: no or an unknown sensor, another threshold, a config without a monitor, or one
+            with a planner, which reads one head alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        experts: Mapping[str, str | None],
+        below: Mapping[str, float],
+        **config: Any,
+    ) -> None:
+        _check(experts, below, config)
+        super().__init__(**config)
+        self.below = {sensor: below[sensor] for sensor in experts}
+        self.experts = ModuleDict()  # mmengine's, which passes on `init_weights`
+        for sensor, checkpoint in experts.items():
+            expert = copy.deepcopy(self.pts_bbox_head)
+            if checkpoint is not None:
+                expert.init_cfg = dict(
+                    type='Pretrained', checkpoint=checkpoint, prefix='pts_bbox_head.'
+                )
+            self.experts[sensor] = freeze(expert, FreezePolicy(frozen=True, norm_eval=True))
+
+    def predict(
+        self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample]
+    ) -> Sequence[Det3DDataSample]:
+        """As that of the detector, with ``expert`` in each sample's metadata: a sensor or None."""
+        features = self.extract_feat(batch_inputs_dict)
+        logits, cameras = self._health(features, batch_inputs_dict, batch_data_samples)
+        chosen = self.choose(logits, cameras.camera_mask)
+        found = {}
+        for expert in dict.fromkeys(chosen):
+            index = [i for i, name in enumerate(chosen) if name == expert]
+            head = self.pts_bbox_head if expert is None else self.experts[expert]
+            some = [batch_data_samples[i] for i in index]
+            boxes = head.predict(*(maps[index] for maps in features), some)
+            found.update(zip(index, boxes, strict=True))
+        samples = self.add_pred_to_datasample(
+            batch_data_samples, [found[i] for i in range(len(chosen))]
+        )
+        for sample, expert in zip(samples, chosen, strict=True):
+            sample.set_metainfo(dict(expert=expert))
+        attach_health(samples, logits, batch_inputs_dict.get('health'))
+        return samples
+
+    def choose(self, logits: Health, camera_mask: Tensor) -> list[str | None]:
+        """The expert of each sample, or None for the head of the detector.
+
+        Of two sensors below their thresholds, the one that is further below.
+
+        Args:
+            logits: of the monitor.
+            camera_mask: (B, V), bool: cameras that a sample has.
+        """
+        worst = logits.cameras.masked_fill(~camera_mask, torch.inf).amin(dim=1)
+        health = dict(lidar=logits.lidar.sigmoid(), camera=worst.sigmoid())
+        margins = torch.stack([health[name] - limit for name, limit in self.below.items()])
+        margin, index = margins.min(dim=0)
+        names = [*self.below, None]
+        return [names[i] for i in index.masked_fill(margin >= 0, len(self.below)).tolist()]
+
+
+def _check(experts: Mapping, below: Mapping, config: Mapping) -> None:
+    if not experts or set(experts) - set(MODALITIES):
+        raise ValueError(f'experts are of {list(experts)}; name some of {list(MODALITIES)}')
+    if set(below) != set(experts) or not all(0 <= limit <= 1 for limit in below.values()):
+        raise ValueError(f'below is {dict(below)}; give a health from 0 to 1 for {list(experts)}')
+    if config.get('health_monitor') is None:
+        raise ValueError('ExpertDetector asks a health monitor which sensor is unwell: give one')
+    if config.get('planner') is not None:
+        raise ValueError('a planner reads one head alone: use CmtDetector, or leave it out')
