@@ -27,9 +27,15 @@ def test_futures_are_inputs():
     assert ego['status'].tolist() == [0, 0]
 
 
-def test_a_sample_without_a_future_is_refused():
-    with pytest.raises(KeyError, match='--with-ego-future'):
-        pack()
+def test_a_sample_without_a_future_has_none():
+    """A single frame is planned for all the same; training names the remedy."""
+    assert 'ego' not in pack()['inputs']
+
+
+def test_a_plan_can_be_drawn():
+    pose = np.diag([1.0, 1, 1, 1])
+    sample = pack(lidar_points=dict(lidar2ego=pose))['data_samples']
+    assert np.array_equal(sample.metainfo['lidar2ego'], pose)
 
 
 def test_an_augmented_scene_is_refused():

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from mmdet3d.structures import Det3DDataSample
 from nuscenes import NuScenes
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 from nuscenes.eval.detection.utils import category_to_detection_name
@@ -15,8 +17,9 @@ from nuscenes.utils.geometry_utils import BoxVisibility, view_points
 from pyquaternion import Quaternion
 
 from projects.cmt_aqr.visualization import load_predictions, render_frame
+from projects.cmt_aqr.visualization.drawing import path_in_image
 from projects.cmt_aqr.visualization.frame import FROM_ABOVE, render_views, ring_order
-from projects.cmt_aqr.visualization.frame_view import FrameView
+from projects.cmt_aqr.visualization.frame_view import FrameView, paths_of
 from projects.cmt_aqr.visualization.scene_boxes import (
     NEAR,
     OTHER,
@@ -264,3 +267,42 @@ def test_not_a_result_file(tmp_path, content):
     file.write_text(content)
     with pytest.raises(ValueError, match='is not an official nuScenes result file'):
         load_predictions(file)
+
+
+def planned_sample(**metainfo) -> Det3DDataSample:
+    sample = Det3DDataSample(metainfo=metainfo)
+    sample.ego_plan = torch.tensor([[2.0, 0.0, 0.0], [4.0, 1.0, 0.1]])
+    return sample
+
+
+def test_paths_lie_on_the_ground_of_the_lidar_frame():
+    """nuScenes' LiDAR looks to the right of the vehicle: its y is the vehicle's x."""
+    lidar2ego = np.array([[0.0, 1, 0, 1], [-1, 0, 0, 0], [0, 0, 1, 1.8], [0, 0, 0, 1]])
+    ego = dict(waypoints=torch.tensor([[3.0, 0, 0], [9, 9, 9]]), mask=torch.tensor([1.0, 0]))
+    paths = paths_of(dict(ego=ego), planned_sample(lidar2ego=lidar2ego))
+    assert [*paths] == ['plan', 'driven']
+    np.testing.assert_allclose(paths['plan'], [[0, -1, -1.8], [0, 1, -1.8], [-1, 3, -1.8]])
+    np.testing.assert_allclose(paths['driven'], [[0, -1, -1.8], [0, 2, -1.8]])
+    assert [*paths_of({}, planned_sample(lidar2ego=lidar2ego))] == ['plan']
+    assert paths_of({}, planned_sample()) == {}
+
+
+def test_a_path_behind_the_camera_is_not_drawn():
+    looks_along_y = np.array([[100.0, 50, 0, 0], [0, 40, -100, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    path = np.array([[0.0, -1, -1.8], [0, 2, -1.8], [1, 4, -1.8]])
+    np.testing.assert_allclose(path_in_image(path, looks_along_y), [[50, 130], [75, 85]])
+
+
+def test_paths_are_drawn_and_named():
+    path = np.array([[0.0, 0, -1.8], [0, 8, -1.8]])
+    view = FrameView(
+        points=np.zeros((1, 3)),
+        images={'CAM_FRONT': np.zeros((80, 100, 3), dtype=np.uint8)},
+        lidar2img={'CAM_FRONT': np.eye(4)[[0, 2, 1, 3]]},
+        paths={'plan': path},
+    )
+    figure = render_views({'': view}, title='')
+    (line,) = axes_of(figure, FROM_ABOVE).lines
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0], [8, 0]])
+    assert len(axes_of(figure, 'CAM_FRONT').lines) == 1
+    assert [t.get_text() for t in axes_of(figure, 'legend').get_legend().get_texts()] == ['plan']

@@ -22,7 +22,7 @@ from ..detector import CmtDetector
 from ..evaluation.conditions import named_failure
 from ..usage_error import UsageError
 from ..visualization.damaged_frame import telling_seed
-from ..visualization.frame_view import FrameView, fed_view, predictions_of, truth_of
+from ..visualization.frame_view import FrameView, fed_view, paths_of, predictions_of, truth_of
 from ..visualization.scene_boxes import Kind, SceneBox
 from .frames import Frame, load_frames
 
@@ -48,11 +48,14 @@ class Detection:
     """annotated boxes, of kind ``UNSEEN`` beyond the detector's range; None without annotations"""
     fed: FrameView
     """points and images after the test pipeline, without boxes"""
+    plan: Sequence[Sequence[float]] | None = None
+    """waypoints of a planner, 0.5 s apart: x, y (m) and yaw (rad) in the ego frame"""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; :data:`COORDINATES` and :data:`UNITS` say what it means."""
         boxes = [box_as_dict(item) for item in self.boxes]
-        return dict(frame=self.frame, failure=self.failure, boxes=boxes)
+        plan = {} if self.plan is None else dict(plan=self.plan)
+        return dict(frame=self.frame, failure=self.failure, boxes=boxes, **plan)
 
 
 @torch.no_grad()
@@ -93,7 +96,10 @@ def detect(
         failure=failure,
         boxes=sorted(boxes, key=lambda item: -item.box.score),
         truth=_within_range(truth_of(sample['data_samples'], classes), model),
-        fed=fed_view(sample['inputs'], sample['data_samples']),
+        fed=fed_view(sample['inputs'], sample['data_samples'])._replace(
+            paths=paths_of(sample['inputs'], result)
+        ),
+        plan=result.ego_plan.tolist() if 'ego_plan' in result else None,
     )
 
 

@@ -18,27 +18,27 @@ class PackEgoFuture(Pack3DDetInputs):
 
     ``inputs['ego']`` has ``waypoints`` (T, 3), ``mask`` (T,), ``status`` (2,) and ``command``, a
     one-hot (3,), all float32; see :class:`~projects.cmt_aqr.planning.ego_future.EgoFuture`. An
-    unknown status is zero.
+    unknown status is zero. A sample whose future is not known, such as a single frame, has no
+    ``ego``. The metadata get ``lidar2ego`` (4, 4), with which plans are drawn.
     """
 
     def pack_single_results(self, results: dict) -> dict:
         """Returns ``inputs`` and ``data_samples``.
 
         Raises:
-            KeyError: the info file has no futures.
             ValueError: the scene was augmented, which would move the future too.
         """
-        if 'ego_future' not in results:
-            raise KeyError(
-                f'sample {results.get("token")} has no ego_future; add it to the info files: '
-                'python tools/create_data.py ROOT --with-ego-future'
-            )
         if moved := [key for key in _MOVED if key in results]:
             raise ValueError(
                 f'PackEgoFuture: the pipeline augments the scene ({moved[0]}), and the future '
                 'would not move with it; remove the augmentation of scenes'
             )
         packed = super().pack_single_results(results)
+        lidar2ego = results.get('lidar_points', {}).get('lidar2ego')
+        if lidar2ego is not None:
+            packed['data_samples'].set_metainfo(dict(lidar2ego=np.asarray(lidar2ego)))
+        if 'ego_future' not in results:
+            return packed
         future = results['ego_future']
         command = np.eye(len(COMMANDS))[future['command']]
         arrays = dict(

@@ -109,6 +109,7 @@ class PlanHead(BaseModule):
 def _check_packed(ego: Mapping[str, Tensor] | None) -> None:
     if ego is None:
         raise ValueError(
-            'the planner needs the ego vehicle\'s status and future, and the batch has no "ego": '
-            'pack the samples with PackEgoFuture'
+            "the planner needs the ego vehicle's status and future, and the batch has none: add "
+            'them to the info files by tools/create_data.py ROOT --with-ego-future, and pack the '
+            'samples with PackEgoFuture'
         )

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from ..files import replacing
 from .scene_boxes import SceneBox, project
-from .style import BACKGROUND, FAINT, POINTS, STYLES, TEXT, colour_of
+from .style import BACKGROUND, FAINT, PATHS, POINTS, STYLES, TEXT, colour_of
 
 # Metres between the rings of the view from above.
 RING = 10.0
@@ -22,6 +22,8 @@ RING = 10.0
 POINT_HEIGHTS = (-2.0, 1.5)
 # Distance in metres beyond which lines in images become thinner.
 FINER_BEYOND = 12.0
+# Depth in metres from which a path is drawn in an image.
+NEAREST = 1.0
 # Size of the labels of boxes in points, and the height of a box with a label in an image, as a
 # share of the image.
 LABEL, LARGE = 7.5, 0.1
@@ -108,6 +110,28 @@ def draw_lidar_boxes_in_image(
     if labels and named:
         _, *near_first = zip(*sorted(named, key=lambda entry: entry[0]), strict=True)
         add_box_labels(axes, *near_first)
+
+
+def draw_path(axes: Axes, name: str, places: np.ndarray) -> None:
+    """Draw a path (T, 2), in the coordinates of the axes, in the colour of its name."""
+    axes.plot(
+        *places.T,
+        color=PATHS[name],
+        lw=1.8,
+        marker='o',
+        ms=3.2,
+        zorder=6,
+        path_effects=[withStroke(linewidth=3.0, foreground='black')],
+        scalex=False,
+        scaley=False,
+    )
+
+
+def path_in_image(path: np.ndarray, lidar2img: np.ndarray) -> np.ndarray:
+    """Pixels (at most T, 2) of the positions (T, 3) of a path ahead of the camera."""
+    scaled = path @ lidar2img[:3, :3].T + lidar2img[:3, 3]
+    ahead = scaled[scaled[:, 2] > NEAREST]
+    return ahead[:, :2] / ahead[:, 2:]
 
 
 def from_above(points: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ points right, x points down. Correct boxes enclose the points below and the obje
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,10 +19,17 @@ from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.loaders import load_prediction
 from nuscenes.eval.detection.data_classes import DetectionBox
 
-from .drawing import add_legend, draw_from_above, draw_lidar_boxes_in_image, from_above
+from .drawing import (
+    add_legend,
+    draw_from_above,
+    draw_lidar_boxes_in_image,
+    draw_path,
+    from_above,
+    path_in_image,
+)
 from .frame_view import FrameView, database_view
 from .scene_boxes import MARKS, Kind, SceneBox
-from .style import BACKGROUND, FAINT, PANEL, STYLES, TEXT, colour_of
+from .style import BACKGROUND, FAINT, PANEL, PATHS, STYLES, TEXT, colour_of
 
 COLUMNS = 3
 FROM_ABOVE = 'from above'
@@ -106,8 +113,10 @@ def render_views(
         for name, image in view.images.items():
             _draw_camera(panels[name], name, image, view)
         draw_from_above(panels[FROM_ABOVE], view.points, view.boxes, reach, labels=True)
+        for name in view.paths:
+            draw_path(panels[FROM_ABOVE], name, from_above(view.paths[name]))
         _add_name(panels[FROM_ABOVE], 'from above, driving to the right')
-        _draw_legend(axes[_label(heading, 'legend')], view.boxes)
+        _draw_legend(axes[_label(heading, 'legend')], view)
         if heading:
             _draw_heading(axes[_label(heading, 'heading')], heading, view.note)
     height = figure.get_figheight() * PIXELS_PER_INCH
@@ -216,6 +225,8 @@ def _draw_camera(axes: Axes, name: str, image: np.ndarray, view: FrameView) -> N
     extent = (0, image.shape[1], image.shape[0], 0)
     axes.imshow(image, extent=extent)
     draw_lidar_boxes_in_image(axes, view.boxes, view.lidar2img[name], labels=True)
+    for path, positions in view.paths.items():
+        draw_path(axes, path, path_in_image(positions, view.lidar2img[name]))
     axes.set(xlim=extent[:2], ylim=extent[2:])
     _add_name(axes, camera_title(name))
 
@@ -240,9 +251,10 @@ def _draw_heading(axes: Axes, heading: str, note: str) -> None:
     axes.text(1, 0.5, note, color=FAINT, fontsize=11, ha='right', va='center')
 
 
-def _draw_legend(axes: Axes, boxes: Sequence[SceneBox]) -> None:
-    """Draw a legend with numbers of boxes: of kinds that have a colour, and of classes."""
-    entries = {}
+def _draw_legend(axes: Axes, view: FrameView) -> None:
+    """Draw a legend of paths and, with their numbers, of boxes: by coloured kind, and by class."""
+    boxes = view.boxes
+    entries = {name: Line2D([], [], color=PATHS[name], lw=1.8, marker='o') for name in view.paths}
     for kind, style in STYLES.items():
         of_kind = [item for item in boxes if item.kind is kind]
         names = Counter(item.name for item in of_kind)

@@ -4,6 +4,7 @@ Shapes: N points, V cameras.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ class FrameView(NamedTuple):
     """boxes in the LiDAR frame"""
     note: str = ''
     """line beside the heading of the frame"""
+    paths: Mapping[str, np.ndarray] = MappingProxyType({})
+    """(T, 3) positions on the ground in the LiDAR frame, from the vehicle on, by name"""
 
 
 def fed_view(inputs: Mapping, sample: Det3DDataSample) -> FrameView:
@@ -73,6 +76,30 @@ def predictions_of(
     found = sample.pred_instances_3d.to('cpu')
     found = found[found.scores_3d >= score_threshold]
     return scene_boxes(found.bboxes_3d, found.labels_3d, classes, found.scores_3d)
+
+
+def paths_of(inputs: Mapping, sample: Det3DDataSample) -> dict[str, np.ndarray]:
+    """The planned path of a sample and the one that was driven, as far as they are known.
+
+    Args:
+        inputs: packed; ``ego`` has the driven path.
+        sample: with ``ego_plan`` (T, 3) and ``lidar2ego``; without them there is no path.
+    """
+    lidar2ego = sample.metainfo.get('lidar2ego')
+    if 'ego_plan' not in sample or lidar2ego is None:
+        return {}
+    paths = {'plan': sample.ego_plan.cpu().numpy()}
+    if ego := inputs.get('ego'):
+        paths['driven'] = ego['waypoints'][ego['mask'].bool()].cpu().numpy()
+    to_lidar = np.linalg.inv(lidar2ego)
+    return {name: _on_ground(path, to_lidar) for name, path in paths.items()}
+
+
+def _on_ground(path: np.ndarray, ego2lidar: np.ndarray) -> np.ndarray:
+    """(T, 3): x, y and yaw in the ego frame -> (T + 1, 3) positions in the LiDAR frame."""
+    positions = np.zeros((len(path) + 1, 3))
+    positions[1:, :2] = path[:, :2]
+    return positions @ ego2lidar[:3, :3].T + ego2lidar[:3, 3]
 
 
 def database_view(

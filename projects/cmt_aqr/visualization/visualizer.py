@@ -14,7 +14,7 @@ from mmengine.visualization import Visualizer
 from ..samples import sample_name
 from .drawing import save
 from .frame import render_views
-from .frame_view import fed_view, predictions_of, truth_of
+from .frame_view import fed_view, paths_of, predictions_of, truth_of
 from .movie import pixels
 from .scene_boxes import AGAINST_TRUTH, compare
 
@@ -73,7 +73,8 @@ class FrameVisualizer(Visualizer):
             boxes = predictions_of(data_sample, classes, pred_score_thr)
             if truth is not None:
                 boxes = compare(truth, boxes, AGAINST_TRUTH)
-        view = fed_view(data_input, data_sample)._replace(boxes=boxes)
+        paths = paths_of(data_input, data_sample) if draw_pred else {}
+        view = fed_view(data_input, data_sample)._replace(boxes=boxes, paths=paths)
         figure = render_views({'': view}, title=f'frame {sample_name(data_sample)}')
         if out_file is None:
             self.add_image(name, pixels(figure), step)
