@@ -15,17 +15,19 @@ def chosen():
     return grid[torch.randperm(len(grid))[:40]].T
 
 
-def tensors():
+def tensors(shared=False):
+    """Queries, and tokens that all heads share or that each has for itself."""
     return (
-        torch.randn(BATCH, HEADS, n, WIDTH, dtype=torch.double, requires_grad=True)
-        for n in (QUERIES, TOKENS)
+        torch.randn(BATCH, heads, n, WIDTH, dtype=torch.double, requires_grad=True)
+        for heads, n in ((HEADS, QUERIES), (1 if shared else HEADS, TOKENS))
     )
 
 
-def test_products_and_their_gradients(chosen):
+@pytest.mark.parametrize('shared', [False, True])
+def test_products_and_their_gradients(chosen, shared):
     sample, query, token = chosen
     pairs = SparsePairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
-    q, k = tensors()
+    q, k = tensors(shared)
     products = pair_dot(q, k, pairs)
     full = (q @ k.transpose(-1, -2))[sample, :, query, token].T[:, pairs.order]
     torch.testing.assert_close(products, full)
@@ -33,11 +35,12 @@ def test_products_and_their_gradients(chosen):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_sums_and_their_gradients(chosen):
+@pytest.mark.parametrize('shared', [False, True])
+def test_sums_and_their_gradients(chosen, shared):
     sample, query, token = chosen
     pairs = SparsePairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
     weight = torch.randn(HEADS, len(token), dtype=torch.double, requires_grad=True)
-    _, v = tensors()
+    _, v = tensors(shared)
     sums = pair_sum(weight[:, pairs.order], v, pairs)
     matrix = torch.zeros(BATCH, QUERIES, TOKENS, HEADS, dtype=torch.double)
     full = matrix.index_put((sample, query, token), weight.T).movedim(-1, 1) @ v
@@ -59,7 +62,15 @@ def test_no_pairs_at_all():
 
 def test_tables_of_the_heads_are_made_once(chosen):
     pairs = SparsePairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
-    for each, columns in ((pairs, TOKENS), (pairs.transposed, QUERIES)):
-        first = each.by_head(HEADS, columns)
-        assert each.by_head(HEADS, columns) is first
-        assert each.by_head(1, columns) is not first
+    for each in (pairs, pairs.transposed):
+        first = each.by_head(HEADS)
+        assert each.by_head(HEADS) is first
+        assert each.by_head(1) is not first
+        assert each.by_head(HEADS, shared=True) is not first
+
+
+def test_columns_are_sorted_only_for_a_gradient(chosen):
+    pairs = SparsePairs.of(*chosen, shape=(BATCH, QUERIES, TOKENS))
+    q, k = (x.detach() for x in tensors())
+    pair_sum(pair_dot(q, k, pairs), k, pairs)
+    assert 'transposed' not in vars(pairs)

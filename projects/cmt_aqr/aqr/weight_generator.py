@@ -28,7 +28,10 @@ ACTIVATIONS = ('tanh', 'sigmoid', 'softmax')
 class WindowAttention(MultiheadAttention):
     """Multi-head attention of each query to the tokens of its windows only.
 
-    Equal to masked attention over all tokens, at the cost of Q * W instead of Q * K.
+    Equal to masked attention over all tokens, at the cost of Q * W instead of Q * K. No token is
+    projected: both projections are linear, so that of the keys acts on the queries instead, and
+    that of the values on the pooled tokens, both far fewer than all tokens. The bias of the keys
+    adds the same to all logits of a query, so the softmax drops it.
     """
 
     def forward(
@@ -51,28 +54,32 @@ class WindowAttention(MultiheadAttention):
         Returns:
             (slots, C), zero for a slot without a cell on a map.
         """
-        q, k, v = self.project(query, key, value)
+        (q,) = self.project(query)
         with torch.autocast(q.device.type, enabled=False):  # sums of exponentials need the range
-            pooled, seen = self._pool(q.float(), k.float(), v.float(), windows, groups)
-        return self.out_proj(pooled.flatten(1).to(v)) * seen
+            projections = self.in_proj_weight.float().unflatten(0, (3, self.num_heads, -1))
+            _, to_key, to_value = projections
+            q = (q * q.shape[-1] ** -0.5).float() @ to_key  # (B, H, Q, C)
+            pooled, seen = self._pool(q, key.float(), value.float(), windows, groups)
+            pooled = (pooled @ to_value.mT).transpose(0, 1).flatten(1)  # (slots, C)
+            pooled = pooled + self.in_proj_bias.chunk(3)[2]
+        return self.out_proj(pooled.to(query)) * seen
 
     def _pool(
         self,
         q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        key: Tensor,
+        value: Tensor,
         windows: Sequence[tuple[Windows, Tensor]],
         groups: int,
     ) -> tuple[Tensor, Tensor]:
-        """(slots, H, C / H), and (slots, 1) whether a slot has any cell on a map."""
-        batch_size, _, num_queries, channels = q.shape
+        """(H, slots, C), and (slots, 1) whether a slot has any cell on a map."""
+        batch_size, _, num_queries, _ = q.shape
         rows = num_queries * groups
         slots = batch_size * rows
-        pairs, inside = _pairs(windows, rows, like=k)
-        q = (q * channels**-0.5)[:, :, :, None].expand(-1, -1, -1, groups, -1)
-        q = q.flatten(2, 3)
+        pairs, inside = _pairs(windows, rows, like=key)
+        q = q[:, :, :, None].expand(-1, -1, -1, groups, -1).flatten(2, 3)
         outside = torch.finfo(q.dtype).min
-        logit = pair_dot(q, k, pairs).masked_fill(~inside, outside)  # (H, N)
+        logit = pair_dot(q, key[:, None], pairs).masked_fill(~inside, outside)  # (H, N)
         slot = pairs.row
 
         # Softmax does not change under a shift; subtracting the largest logit keeps exp() finite.
@@ -80,9 +87,9 @@ class WindowAttention(MultiheadAttention):
         peak = peak.scatter_reduce(1, slot.expand_as(logit), logit.detach(), 'amax')
         weight = (logit - peak[:, slot]).exp() * inside
         total = q.new_zeros(self.num_heads, slots).index_add(1, slot, weight)
-        pooled = pair_sum(weight, v, pairs).transpose(1, 2).flatten(0, 1)
+        pooled = pair_sum(weight, value[:, None], pairs).transpose(0, 1).flatten(1, 2)
         seen = total > 0
-        return pooled / torch.where(seen, total, 1).T[..., None], seen[0, :, None]
+        return pooled / torch.where(seen, total, 1)[..., None], seen[0, :, None]
 
 
 def _pairs(
@@ -95,7 +102,7 @@ def _pairs(
     Returns:
         N pairs, and (N,) whether each is on its map, in their order.
     """
-    batch_size, _, num_tokens = like.shape[:3]
+    batch_size, num_tokens = like.shape[:2]
     parts = [like.new_empty(4, 0, dtype=torch.long)]
     for window, slot in windows:
         sample = window.sample[:, None].expand_as(window.token)

@@ -35,10 +35,8 @@ class SparsePairs:
     """(N,): row of each pair, counted through all samples, ascending"""
     column: Tensor
     """(N,): column of each pair, counted within its sample"""
-    num_rows: int
-    """B * R"""
-    transposed: SparsePairs | None = None
-    """the same pairs sorted by sample and column, for gradients with respect to columns"""
+    shape: tuple[int, int, int]
+    """B, R, K"""
     _tables: dict = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -46,50 +44,46 @@ class SparsePairs:
         cls, sample: Tensor, row: Tensor, column: Tensor, *, shape: tuple[int, int, int]
     ) -> SparsePairs:
         """Pairs (N,) in any order, rows and columns counted within a sample; shape is B, R, K."""
-        batch_size, num_rows, num_columns = shape
-        order = (sample * num_rows + row).argsort()
-        sample, row, column = sample[order], row[order], column[order]
-        column_order = (sample * num_columns + column).argsort()
-        by_column = (x[column_order] for x in (sample, column, row))
-        transposed = cls._from_sorted(column_order, *by_column, shape=(batch_size, num_columns))
-        return cls._from_sorted(
-            order, sample, row, column, shape=(batch_size, num_rows), transposed=transposed
-        )
+        row = sample * shape[1] + row
+        order = row.argsort()
+        return cls(order, sample[order], row[order], column[order], shape)
 
-    @classmethod
-    def _from_sorted(
-        cls,
-        order: Tensor,
-        sample: Tensor,
-        row: Tensor,
-        column: Tensor,
-        *,
-        shape: tuple[int, int],
-        transposed: SparsePairs | None = None,
-    ) -> SparsePairs:
-        batch_size, num_rows = shape
-        row = sample * num_rows + row
-        return cls(order, sample, row, column, batch_size * num_rows, transposed)
+    @functools.cached_property
+    def transposed(self) -> SparsePairs:
+        """The same pairs sorted by sample and column, for gradients with respect to columns."""
+        batch_size, rows, columns = self.shape
+        row = self.row - self.sample * rows
+        return self.of(self.sample, self.column, row, shape=(batch_size, columns, rows))
+
+    @property
+    def num_rows(self) -> int:
+        """B * R."""
+        return self.shape[0] * self.shape[1]
 
     @functools.cached_property
     def offsets(self) -> Tensor:
         """(B * R,): index of the first pair of each row."""
         return torch.searchsorted(self.row, torch.arange(self.num_rows, device=self.row.device))
 
-    def by_head(self, num_heads: int, num_columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    def by_head(self, num_heads: int, *, shared: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the indices for ``embedding_bag``: one bag for each head and row, heads first.
 
         Made once for all layers with the same number of heads, of 32-bit integers: half the memory
         and a fifth less time than with 64 bits.
 
+        Args:
+            num_heads: H.
+            shared: whether all heads take their columns from one table (B * K).
+
         Returns:
             Place of each pair in a table (B * H * K), (H * N,); first pair of each bag,
             (H * B * R,); bag of each pair, (H * N,).
         """
-        key = (num_heads, num_columns)
+        key = (num_heads, shared)
         if key not in self._tables:
             head = torch.arange(num_heads, device=self.row.device)[:, None]
-            place = (self.sample * num_heads + head) * num_columns + self.column
+            table = self.sample if shared else self.sample * num_heads + head
+            place = (table * self.shape[2] + self.column).expand(num_heads, -1)
             offsets = self.offsets + head * len(self.row)
             bag = self.row + head * self.num_rows
             self._tables[key] = tuple(x.flatten().int() for x in (place, offsets, bag))
@@ -97,16 +91,20 @@ class SparsePairs:
 
 
 def pair_dot(q: Tensor, k: Tensor, pairs: SparsePairs) -> Tensor:
-    """(H, N): scalar product of the query (B, H, R, F) and key (B, H, K, F) of each pair."""
+    """(H, N): scalar product of the query (B, H, R, F) and key of each pair.
+
+    Keys are (B, H, K, F), or (B, 1, K, F) if all heads share them.
+    """
     if torch.onnx.is_in_onnx_export():
         return _gathered_dot(q, k, pairs)
     return _PairDot.apply(q, k, pairs)
 
 
 def pair_sum(weight: Tensor, v: Tensor, pairs: SparsePairs) -> Tensor:
-    """(B, H, R, F): sum of the values (B, H, K, F) of each query's pairs, by their weight (H, N).
+    """(B, H, R, F): sum of the values of each query's pairs, by their weight (H, N).
 
-    It is zero for a query without a pair.
+    Values are (B, H, K, F), or (B, 1, K, F) if all heads share them. The sum is zero for a query
+    without a pair.
     """
     if torch.onnx.is_in_onnx_export():
         return _gathered_sum(weight, v, pairs)
@@ -124,7 +122,7 @@ class _PairDot(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (q, k), pairs = ctx.saved_tensors, ctx.pairs
-        return _sum(grad, k, pairs), _transposed_sum(grad, q, pairs), None
+        return _sum(grad, k, pairs), _column_sum(grad, q, pairs, shared=k.shape[1] == 1), None
 
 
 class _PairSum(torch.autograd.Function):
@@ -138,18 +136,26 @@ class _PairSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (weight, v), pairs = ctx.saved_tensors, ctx.pairs
-        return _dot(grad, v, pairs), _transposed_sum(weight, grad, pairs), None
+        return _dot(grad, v, pairs), _column_sum(weight, grad, pairs, shared=v.shape[1] == 1), None
 
 
-def _transposed_sum(weight: Tensor, table: Tensor, pairs: SparsePairs) -> Tensor:
-    """Weights (H, N) and rows (B, H, R, F) -> sums for the columns (B, H, K, F)."""
-    return _sum(weight[:, pairs.transposed.order], table, pairs.transposed)
+def _column_sum(weight: Tensor, rows: Tensor, pairs: SparsePairs, *, shared: bool) -> Tensor:
+    """Weights (H, N) and rows (B, H, R, F) -> sums for the columns (B, H, K, F).
+
+    Columns that heads share, (B, 1, K, F), get the sum over the heads, taken one after another: all
+    at once would need H times the memory.
+    """
+    weight, transposed = weight[:, pairs.transposed.order], pairs.transposed
+    if not shared:
+        return _sum(weight, rows, transposed)
+    heads = zip(weight.split(1), rows.split(1, dim=1), strict=True)
+    return sum(_sum(of_head, table, transposed) for of_head, table in heads)
 
 
 def _sum(weight: Tensor, table: Tensor, pairs: SparsePairs) -> Tensor:
-    """Weights (H, N) and columns (B, H, K, F) -> sums for the rows (B, H, R, F)."""
-    batch_size, num_heads, num_columns, channels = table.shape
-    place, offsets, _ = pairs.by_head(num_heads, num_columns)
+    """Weights (H, N) and columns (B, H or 1, K, F) -> sums for the rows (B, H, R, F)."""
+    batch_size, channels = len(table), table.shape[-1]
+    place, offsets, _ = pairs.by_head(len(weight), shared=table.shape[1] == 1)
     sums = F.embedding_bag(
         place,
         table.reshape(-1, channels),
@@ -157,16 +163,16 @@ def _sum(weight: Tensor, table: Tensor, pairs: SparsePairs) -> Tensor:
         mode='sum',
         per_sample_weights=weight.flatten(),
     )
-    return sums.view(num_heads, batch_size, -1, channels).transpose(0, 1)
+    return sums.view(len(weight), batch_size, -1, channels).transpose(0, 1)
 
 
 def _dot(rows: Tensor, table: Tensor, pairs: SparsePairs) -> Tensor:
-    """(B, H, R, F) and (B, H, K, F) -> (H, N)."""
-    _, num_heads, num_columns, channels = table.shape
+    """(B, H, R, F) and (B, H or 1, K, F) -> (H, N)."""
+    num_heads, channels = rows.shape[1], rows.shape[3]
     products = pair_products(
         rows.transpose(0, 1).reshape(-1, channels),
         table.reshape(-1, channels),
-        *pairs.by_head(num_heads, num_columns),
+        *pairs.by_head(num_heads, shared=table.shape[1] == 1),
     )
     return products.view(num_heads, -1)
 
@@ -178,14 +184,14 @@ def _gathered_dot(q: Tensor, k: Tensor, pairs: SparsePairs) -> Tensor:
 
 def _gathered_sum(weight: Tensor, v: Tensor, pairs: SparsePairs) -> Tensor:
     """:func:`pair_sum` by operators that ONNX has, with a copy of the gathered rows."""
-    batch_size, num_heads, _, channels = v.shape
+    batch_size, num_heads, channels = len(v), len(weight), v.shape[-1]
     terms = weight.T[..., None] * _columns(v, pairs)
     sums = terms.new_zeros(pairs.num_rows, num_heads, channels).index_add(0, pairs.row, terms)
     return sums.view(batch_size, -1, num_heads, channels).transpose(1, 2)
 
 
 def _columns(table: Tensor, pairs: SparsePairs) -> Tensor:
-    """(B, H, K, F) -> (N, H, F): the column of each pair."""
+    """(B, H or 1, K, F) -> (N, H or 1, F): the column of each pair."""
     return _rows(table)[pairs.sample * table.shape[2] + pairs.column]
 
 

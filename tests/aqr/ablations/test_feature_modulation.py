@@ -65,7 +65,7 @@ def test_denoising_queries_leave_nothing_on_the_features_that_learned_ones_see()
     (beside,) = head(bev, images, metas, denoising).tasks
     for name, value in alone.items():
         learned = beside[name][:, :, denoising.slots :]
-        torch.testing.assert_close(learned, value, atol=1e-5, rtol=1e-5, msg=name)
+        torch.testing.assert_close(learned, value, atol=1e-4, rtol=1e-5, msg=name)
 
 
 def test_a_wrong_sigma_is_named():
