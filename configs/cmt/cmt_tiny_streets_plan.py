@@ -23,6 +23,12 @@ test_dataloader = val_dataloader
 val_evaluator = [_base_.val_evaluator, dict(type='PlanMetric')]
 test_evaluator = val_evaluator
 
+max_epochs = 6
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [
+    dict(_base_.param_scheduler[0], end=50),
+    dict(_base_.param_scheduler[1], T_max=max_epochs),
+]
+train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)  # scored by tools/test.py
 
 load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets.pth'
