@@ -60,7 +60,7 @@ class WindowAttention(MultiheadAttention):
             _, to_key, to_value = projections
             q = (q * q.shape[-1] ** -0.5).float() @ to_key  # (B, H, Q, C)
             pooled, seen = self._pool(q, key.float(), value.float(), windows, groups)
-            pooled = (pooled @ to_value.mT).transpose(0, 1).flatten(1)  # (slots, C)
+            pooled = (pooled @ to_value.transpose(1, 2)).transpose(0, 1).flatten(1)  # (slots, C)
             pooled = pooled + self.in_proj_bias.chunk(3)[2]
         return self.out_proj(pooled.to(query)) * seen
 
