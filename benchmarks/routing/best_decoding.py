@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
+from nuscenes.eval.detection.config import config_factory
 from torch import Tensor
 
 from projects.cmt_aqr.aqr import Tokens
@@ -15,7 +16,7 @@ from projects.cmt_aqr.detector import CmtDetector
 from projects.cmt_aqr.matching.box_coder import decode_boxes
 from projects.cmt_aqr.task_head import CLASS_BRANCH
 
-DISTANCES = (0.5, 1.0, 2.0, 4.0)
+DISTANCES = config_factory('detection_cvpr_2019').dist_ths
 """metres; the thresholds of nuScenes' mAP"""
 
 
@@ -30,13 +31,13 @@ class BestDecodingDetector(CmtDetector):
     def predict(
         self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample]
     ) -> Sequence[Det3DDataSample]:
-        """As that of the detector."""
+        """Fills ``pred_instances_3d`` of each sample, as :meth:`CmtDetector.predict` does."""
         head = self.pts_bbox_head
         metas = [sample.metainfo for sample in batch_data_samples]
         head.training = head.all_combinations = True  # the head alone: its parts stay in eval mode
         output = head(*self.extract_feat(batch_inputs_dict), metas, all_layers=False)
         head.training = False
-        decodings = [tasks[0] for tasks in (output.tasks, *output.alone.values())]
+        decodings = [task for (task,) in (output.tasks, *output.alone.values())]
         if _blind(output.tokens):
             decodings = decodings[:1]
         stacked = {name: torch.stack([d[name][-1] for d in decodings]) for name in decodings[0]}

@@ -65,7 +65,10 @@ class ExpertDetector(CmtDetector):
     def predict(
         self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample]
     ) -> Sequence[Det3DDataSample]:
-        """As that of the detector, with ``expert`` in each sample's metadata: a sensor or None."""
+        """Fills the samples as :meth:`CmtDetector.predict` does.
+
+        Their metadata get ``expert``: the sensor whose expert computed the boxes, or None.
+        """
         features = self.extract_feat(batch_inputs_dict)
         logits, cameras = self._health(features, batch_inputs_dict, batch_data_samples)
         chosen = self.choose(logits, cameras.camera_mask)
@@ -85,7 +88,7 @@ class ExpertDetector(CmtDetector):
         return samples
 
     def choose(self, logits: Health, camera_mask: Tensor) -> list[str | None]:
-        """The expert of each sample, or None for the head of the detector.
+        """Sensors whose experts decode the samples; None where the head of the detector does.
 
         Of two sensors below their thresholds, the one that is further below.
 

@@ -1,4 +1,4 @@
-"""LiDAR points that share memory where MMDetection3D's copy it."""
+"""LiDAR points without the copies that MMDetection3D's class makes."""
 
 from __future__ import annotations
 

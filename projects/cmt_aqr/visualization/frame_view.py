@@ -79,7 +79,7 @@ def predictions_of(
 
 
 def paths_of(inputs: Mapping, sample: Det3DDataSample) -> dict[str, np.ndarray]:
-    """The planned path of a sample and the one that was driven, as far as they are known.
+    """Planned and driven path of a sample by name; nothing without a plan.
 
     Args:
         inputs: packed; ``ego`` has the driven path.
