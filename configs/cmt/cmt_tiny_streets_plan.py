@@ -29,6 +29,8 @@ param_scheduler = [
     dict(_base_.param_scheduler[0], end=50),
     dict(_base_.param_scheduler[1], T_max=max_epochs),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1)  # scored by tools/test.py
+train_cfg = dict(
+    max_epochs=max_epochs, val_begin=max_epochs + 1, val_interval=1
+)  # scored by tools/test.py
 
 load_from = 'work_dirs/cmt_tiny_streets_masked_modal/epoch_8.pth'
