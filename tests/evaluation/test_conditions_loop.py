@@ -114,6 +114,18 @@ def test_predictions_and_scores_are_those_of_a_test_for_each_condition(tested, t
                 np.testing.assert_array_equal(found[column], values, err_msg=f'{name} {column}')
 
 
+def test_scores_of_boxes_and_plans_and_shares_of_attention_are_kept_apart(tested, tmp_path):
+    loop, *_ = run_loop(tested, tmp_path, [])
+    written = []
+    loop.conditions = {'fog_1': None}
+    loop.evaluator = SimpleNamespace(metrics=[SimpleNamespace(prefix='boxes', scored=None)])
+    loop.records = SimpleNamespace(write=lambda record, *_: written.append(record))
+    loop._write('fog_1', {'boxes/val/NDS': 0.5, 'plan/L2_to_3s': 1.5, 'lidar_share': 0.25})
+    (record,) = written
+    assert (record.scores, record.plan) == (dict(NDS=0.5), dict(L2_to_3s=1.5))
+    assert record.attention == dict(lidar_share=0.25)
+
+
 def test_the_failure_stands_first_and_the_samples_are_shared():
     clean = SimpleNamespace(pipeline=Compose([]), samples=[1])
     damaged = with_failure(clean, dict(type='LidarDrop'))

@@ -149,3 +149,24 @@ def test_the_alarm_is_in_csv_and_json(with_alarms):
     models = json.loads(to_json(with_alarms))['models']
     assert models['control']['alarms'] == {}
     assert models['monitored']['alarms']['fog_1']['NDS_without_alarm'] == 0.4
+
+
+def test_plans_are_reported_under_each_condition_beside_constant_velocity():
+    comparison = make_comparison('planned', 'plain')
+    assert '## Plans' not in to_markdown(comparison)
+    first = comparison.models[0]
+    for index, (name, record) in enumerate(first.records.items()):
+        plan = dict(L2_to_3s=index + 0.25, L2_at_3s=index + 0.5, collision_to_3s=index + 1.0)
+        steady = {f'constant_velocity_{key}': 2 * value for key, value in plan.items()}
+        first.records[name] = replace(record, plan=plan | steady)
+    rows = cells(to_markdown(comparison), '## Plans')
+    assert rows == [
+        ['failure', 'severity', 'planned', 'plain'],
+        ['clean', '', '0.25, 0.50 / 1.0', '–'],
+        ['fog', '1', '1.25, 1.50 / 2.0', '–'],
+        ['fog', '2', '2.25, 2.50 / 3.0', '–'],
+        ['drop', '1', '3.25, 3.50 / 4.0', '–'],
+        ['constant velocity', '', '0.50, 1.00 / 2.0', '–'],
+    ]
+    lines = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    assert [line['plan_L2_to_3s'] for line in lines[:2]] == ['0.25', '1.25']

@@ -111,6 +111,13 @@ def test_what_was_made_of_something_else_is_done_again(run, change, no_runner, t
         other.run()
 
 
+def test_the_plans_of_a_planner_are_scored_too(run):
+    cfg = run.cfg.copy()
+    cfg.model = ConfigDict(run.cfg.model, planner=dict(type='ActionQueryHead'))
+    planned = dataclasses.replace(run, cfg=cfg)._test_config({})
+    assert [metric['type'] for metric in planned.test_evaluator] == ['FramesMetric', 'PlanMetric']
+
+
 def test_a_dataset_without_an_info_file_is_refused(run):
     cfg = run.cfg.copy()
     cfg.test_dataloader = ConfigDict(dataset=dict(type='CBGSDataset', dataset=dict(ann_file='x')))

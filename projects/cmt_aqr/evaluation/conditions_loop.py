@@ -15,6 +15,8 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset
 
+from ..health import HealthMetric
+from ..planning import PlanMetric
 from ..running_hooks import unwrap
 from .feature_memo import reused_features
 from .records import Record, Records
@@ -34,7 +36,8 @@ class ConditionsLoop(TestLoop):
         runner: runner of the model.
         dataloader: config of the clean test.
         evaluator: config of a :class:`.frames_metric.FramesMetric`, and of a
-            :class:`~projects.cmt_aqr.health.HealthMetric` for a model with a health monitor.
+            :class:`~projects.cmt_aqr.health.HealthMetric` or
+            :class:`~projects.cmt_aqr.planning.PlanMetric` for a model with a monitor or a planner.
         conditions: config of the failure by the name of the condition; None for the clean test.
         folder: folder of the records.
         made_of: inputs shared by all records, see :data:`.records.IDENTITY`.
@@ -128,18 +131,21 @@ class ConditionsLoop(TestLoop):
         return metrics
 
     def _write(self, name: str, metrics: Mapping[str, float]) -> None:
-        metric, *health = self.evaluator.metrics
-        # Metrics of the evaluator have the name of the metric as a prefix, metrics of hooks do not.
-        prefix = f'{metric.prefix}/'
-        scores = {k.rpartition('/')[2]: v for k, v in metrics.items() if k.startswith(prefix)}
-        attention = {key: value for key, value in metrics.items() if '/' not in key}
+        metric, *others = self.evaluator.metrics
         record = Record(
             condition=name,
             made_of={**self.made_of, 'failure': self.conditions[name]},
-            scores=scores,
-            attention=attention,
+            scores=_with_prefix(metrics, f'{metric.prefix}/'),
+            attention={key: value for key, value in metrics.items() if '/' not in key},
+            plan=_with_prefix(metrics, f'{PlanMetric.default_prefix}/'),
         )
-        self.records.write(record, metric.scored, health[0].reports if health else None)
+        reports = [other.reports for other in others if isinstance(other, HealthMetric)]
+        self.records.write(record, metric.scored, *reports)
+
+
+def _with_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Scores of one metric of the evaluator, by their own names; those of hooks have no prefix."""
+    return {k.rpartition('/')[2]: v for k, v in metrics.items() if k.startswith(prefix)}
 
 
 def with_failure(dataset: Dataset, failure: Mapping[str, Any] | None) -> Dataset:

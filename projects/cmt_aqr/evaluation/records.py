@@ -9,7 +9,7 @@ the others.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ class Record:
         scores: ``mAP``, ``NDS``, the mean errors and the AP of each class.
         attention: shares of attention, by the names of ``RoutingLogHook``; empty for a model with
             one sensor.
+        plan: scores of ``PlanMetric``; empty for a model without a planner.
     """
 
     condition: str
     made_of: dict[str, Any]
     scores: dict[str, float]
     attention: dict[str, float]
+    plan: dict[str, float] = field(default_factory=dict)
 
 
 class Records:

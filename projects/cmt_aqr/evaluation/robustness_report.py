@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..datasets.failures.suite import UNSEEN, Row
 from ..health.alarm import Separation, mean_auroc
@@ -17,6 +17,7 @@ from .robustness import CLEAN, MEAN, Comparison, Difference, ModelResult, Scored
 _SCORES = ('mAP', 'NDS', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
 _ATTENTION = ('lidar_share', 'gap', 'leverage', 'w_lidar', 'w_camera')
 _ALARM = ('auroc_lidar', 'auroc_cameras', 'auroc_one_camera', 'alarmed', 'NDS_without_alarm')
+_PLAN = ('L2_to_3s', 'L2_at_3s', 'collision_to_3s')
 _NOTHING = '–'
 # Largest difference from a published RA that counts as agreement.
 AGREEMENT = 0.1
@@ -25,6 +26,11 @@ _ALARMS = (
     'in damaged frames against sound frames, and of damaged cameras against the others of the same '
     'frames. An alarm is a health below that of 99 % of the sound frames; NDS without is that of '
     'the frames without one.'
+)
+
+_PLANS = (
+    'Distance to the driven path in metres up to and at 3 s / share of plans that collide up to '
+    '3 s, in percent; see docs/planning.md.'
 )
 
 
@@ -50,6 +56,8 @@ def to_markdown(comparison: Comparison) -> str:
         if model.alarms:
             parts += [f'## Health as an alarm: {model.name}', _ALARMS, _alarm_table(model)]
             parts += [_mean_alarms(comparison, model)]
+    if any(model.records[CLEAN].plan for model in comparison.models):
+        parts += ['## Plans', _PLANS, _plan_table(comparison)]
     parts += [
         '## Where queries look',
         "LiDAR mass of the attention / gap between the sensors' log-shares / leverage; with a "
@@ -67,7 +75,16 @@ def to_markdown(comparison: Comparison) -> str:
 def to_csv(comparison: Comparison) -> str:
     """A line for each model and condition, then for each model and failure, and for the mean."""
     file = io.StringIO()
-    names = ['model', 'failure', 'severity', *_SCORES, 'RA', *_ATTENTION, *_ALARM]
+    names = [
+        'model',
+        'failure',
+        'severity',
+        *_SCORES,
+        'RA',
+        *_ATTENTION,
+        *_ALARM,
+        *map('plan_{}'.format, _PLAN),
+    ]
     writer = csv.DictWriter(file, names, restval='', lineterminator='\n')
     writer.writeheader()
     for model in comparison.models:
@@ -76,6 +93,7 @@ def to_csv(comparison: Comparison) -> str:
             line = dict(model=model.name, failure=failure, severity=severity)
             line |= {key: record.scores[key] for key in _SCORES if key in record.scores}
             line |= {key: record.attention.get(key, '') for key in _ATTENTION}
+            line |= {f'plan_{key}': record.plan.get(key, '') for key in _PLAN}
             if name in model.alarms:
                 line |= _alarm_columns(model.alarms[name])
             writer.writerow(line)
@@ -231,6 +249,27 @@ def _mean_alarms(comparison: Comparison, model: ModelResult) -> str:
         if alarms:
             means.append(f'{kind} in training {mean_auroc(alarms):.3f}')
     return f'Mean AUROC over failures, severities and sensors: {", ".join(means)}.'
+
+
+def _plan_table(comparison: Comparison) -> str:
+    """Scores of plans under each condition, and of constant velocity, which no failure changes."""
+    models = comparison.models
+    lines = [
+        [failure, severity, *(_plan(model.records[name].plan) for model in models)]
+        for failure, severity, name in _conditions(comparison)
+    ]
+    steady = [_plan(model.records[CLEAN].plan, 'constant_velocity_') for model in models]
+    return table(
+        ['failure', 'severity', *(model.name for model in models)],
+        [*lines, ['constant velocity', '', *steady]],
+    )
+
+
+def _plan(scores: Mapping[str, float], prefix: str = '') -> str:
+    if not scores:
+        return _NOTHING
+    to, at, collisions = (scores[prefix + key] for key in _PLAN)
+    return f'{to:.2f}, {at:.2f} / {collisions:.1f}'
 
 
 def _attention_table(comparison: Comparison) -> str:

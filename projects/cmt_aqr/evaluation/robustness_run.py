@@ -104,7 +104,8 @@ class ModelRun:
             ann_file=str(Path(dataset.data_root, dataset.ann_file)),
         )
         health = [dict(type='HealthMetric')] if cfg.model.get('health_monitor') else []
-        cfg.test_evaluator = [frames_metric, *health]
+        plan = [dict(type='PlanMetric')] if cfg.model.get('planner') else []
+        cfg.test_evaluator = [frames_metric, *health, *plan]
         cfg.test_cfg = dict(
             type='ConditionsLoop',
             conditions=conditions,
