@@ -30,4 +30,4 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1, val_interval=1)
 
-load_from = 'work_dirs/cmt_tiny_streets_masked_modal/epoch_8.pth'
+load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets.pth'

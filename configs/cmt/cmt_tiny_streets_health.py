@@ -31,4 +31,4 @@ train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 val_dataloader = val_evaluator = val_cfg = None  # scored by tools/test_robustness.py
 
 feature_cache = dict(directory='work_dirs/features', max_gigabytes=20)
-load_from = 'work_dirs/cmt_tiny_streets_masked_modal/epoch_8.pth'
+load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets.pth'

@@ -33,4 +33,4 @@ train_cfg = dict(
     max_epochs=max_epochs, val_begin=max_epochs + 1, val_interval=1
 )  # scored by tools/test.py
 
-load_from = 'work_dirs/cmt_tiny_streets_masked_modal/epoch_8.pth'
+load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets.pth'

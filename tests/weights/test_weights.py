@@ -22,6 +22,7 @@ METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/mAP'
         ('cmt_aqr_tiny_synthetic_failures', 'cmt_aqr/cmt_aqr_tiny_synthetic_failures'),
         ('cmt_tiny_real_frame_failures', 'cmt/cmt_tiny_real_frame_failures'),
         ('cmt_tiny_synthetic_health', 'cmt/cmt_tiny_synthetic_health'),
+        ('cmt_tiny_streets', 'cmt/cmt_tiny_streets'),
     ],
 )
 def test_every_key_and_shape_is_the_models(repo_root, weights, config):
@@ -36,7 +37,7 @@ def test_every_key_and_shape_is_the_models(repo_root, weights, config):
     assert all(torch.isfinite(value).all() for value in state.values())
 
 
-@pytest.mark.parametrize('name', ['cmt_tiny_synthetic', 'cmt_tiny_real_frame_failures'])
+@pytest.mark.parametrize('name', ['cmt_tiny_synthetic', 'cmt_tiny_real_frame_failures', 'cmt_tiny_streets'])
 def test_it_says_how_it_came_about(repo_root, name):
     path = repo_root / f'projects/cmt_aqr/weights/{name}.pth'
     meta = torch.load(path, weights_only=True)['meta']
