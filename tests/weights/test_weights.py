@@ -37,7 +37,9 @@ def test_every_key_and_shape_is_the_models(repo_root, weights, config):
     assert all(torch.isfinite(value).all() for value in state.values())
 
 
-@pytest.mark.parametrize('name', ['cmt_tiny_synthetic', 'cmt_tiny_real_frame_failures', 'cmt_tiny_streets'])
+@pytest.mark.parametrize(
+    'name', ['cmt_tiny_synthetic', 'cmt_tiny_real_frame_failures', 'cmt_tiny_streets']
+)
 def test_it_says_how_it_came_about(repo_root, name):
     path = repo_root / f'projects/cmt_aqr/weights/{name}.pth'
     meta = torch.load(path, weights_only=True)['meta']

@@ -25,14 +25,12 @@ class PublishedRA:
         severities: severities of this project that correspond to it.
         ra: published value.
         source: where it is published.
-        departure: difference of this project's failure from the published one, if it matters.
     """
 
     failure: str
     severities: tuple[int, ...]
     ra: float
     source: str
-    departure: str = ''
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -55,8 +53,6 @@ CMT_ON_NUSCENES = (
     PublishedRA('camera_loss', (1, 2, 3), 0.97, MULTICORRUPT),
     PublishedRA('beam_reduction', (1, 2, 3), 0.79, MULTICORRUPT),
     PublishedRA('fog', (1, 2, 3), 0.81, MULTICORRUPT),
-    PublishedRA(
-        'stale_frame', (1, 2, 3), 0.79, MULTICORRUPT, 'cameras alone; published: LiDAR as well'
-    ),
+    PublishedRA('stale_sensors', (1, 2, 3), 0.79, MULTICORRUPT),
     PublishedRA('occlusion', (2,), 0.96, MOME),
 )

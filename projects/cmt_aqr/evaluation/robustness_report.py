@@ -205,9 +205,10 @@ def _beside_the_published(models: Sequence[ModelResult]) -> list[str]:
         agreed = [
             n + (abs(ra - published.ra) <= AGREEMENT) for n, ra in zip(agreed, found, strict=True)
         ]
-        name = f'{published.failure} ({published.departure})'.removesuffix(' ()')
         severities = ', '.join(map(str, published.severities))
-        lines.append([name, severities, f'{published.ra:.2f}', *(f'{ra:.2f}' for ra in found)])
+        lines.append(
+            [published.failure, severities, f'{published.ra:.2f}', *(f'{ra:.2f}' for ra in found)]
+        )
     if not lines:
         return []
     lines.append([f'within {AGREEMENT}', '', '', *(f'{n} of {len(lines)}' for n in agreed)])

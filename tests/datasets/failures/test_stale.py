@@ -11,6 +11,7 @@ from mmengine.fileio import dump
 from mmengine.registry import init_default_scope
 
 from projects.cmt_aqr.datasets.failures import stale
+from projects.cmt_aqr.datasets.failures.base import DrawnFailure
 from projects.cmt_aqr.datasets.failures.stale import (
     DrawnStaleCameras,
     FrozenCamera,
@@ -209,6 +210,33 @@ class TestEachCamera:
         results = always(str(path))(found(infos[0]))
         assert results['failures'][0].cameras == ('CAM_FRONT',)
         assert results['images']['CAM_BACK'] == found(infos[0])['images']['CAM_BACK']
+
+
+class TestEachSensor:
+    def test_lidar_and_each_camera_on_their_own(self, infos, ann_file):
+        failure = StaleFrame(ann_file=ann_file, sensor='each_sensor', severity=2)
+        stale = []
+        for draw in range(400):
+            drawn = failure(dict(found(infos[0]), draw=draw))['failures']
+            health = drawn[0] if drawn else DrawnFailure()
+            lidar = health.lidar_health(np.zeros((1, 2)))
+            cameras = [health.camera_health(camera, (1, 1)) for camera in CAMERAS]
+            stale.append([float(maps.item()) == 0 for maps in (lidar, *cameras)])
+        np.testing.assert_allclose(np.mean(stale, axis=0), 0.4, atol=0.07)
+        assert len(np.unique(stale, axis=0)) == 8
+
+    def test_all_files_change(self, infos, ann_file):
+        before, now = found(infos[1]), found(infos[0])
+        results = always(ann_file, sensor='each_sensor')(now)
+        assert results['lidar_path'] == before['lidar_path']
+        for camera in CAMERAS:
+            assert results['images'][camera]['img_path'] == before['images'][camera]['img_path']
+
+    def test_a_rig_without_lidar_is_refused(self, infos, ann_file):
+        sample = found(infos[0])
+        del sample['lidar_points']
+        with pytest.raises(ValueError, match=r'sample a@10\.5 has no lidar_points'):
+            always(ann_file, sensor='each_sensor')(sample)
 
 
 @pytest.mark.parametrize('sensor', ['camera', 'lidar'])

@@ -18,7 +18,13 @@ from mmengine.logging import print_log
 from .base import DrawnFailure, SensorFailure
 
 _LONGEST_GAP = 1.0  # seconds
-_UNITS = ('camera', 'each_camera', 'lidar')
+# What a sample needs for each choice of sensors.
+_NEEDS = {
+    'camera': ('images',),
+    'each_camera': ('images',),
+    'lidar': (),
+    'each_sensor': ('images', 'lidar_points'),
+}
 
 
 @TRANSFORMS.register_module()
@@ -36,8 +42,8 @@ class StaleFrame(SensorFailure):
     repeated cloud comes with its own sweeps, as old as they were for it.
 
     The probabilities are those of MultiCorrupt's temporal misalignment (Beemelmanns et al., 2024),
-    which draws for the LiDAR and for each camera independently, and repeats the previous entry of
-    the info file, even one of another scene.
+    which draws for the LiDAR and for each camera independently, as ``each_sensor`` does here, and
+    repeats the previous entry of the info file, even one of another scene.
 
     The previous keyframe is the latest one of the same log, less than a second before. A sample
     without a previous keyframe, the first of its scene, is unchanged; the number of these samples
@@ -46,7 +52,8 @@ class StaleFrame(SensorFailure):
 
     Args:
         ann_file: info file of the dataset, searched for previous keyframes; read once per process.
-        sensor: 'camera' for all cameras together, 'each_camera' for each independently, or 'lidar'.
+        sensor: 'camera' for all cameras together, 'each_camera' for each independently, 'lidar', or
+            'each_sensor' for the LiDAR and each camera independently.
         severity: from 1 to 3.
         seed: seed of the choice of samples.
 
@@ -62,30 +69,32 @@ class StaleFrame(SensorFailure):
         self, *, ann_file: str, sensor: str = 'camera', severity: int = 1, seed: int = 0
     ) -> None:
         super().__init__(severity=severity, seed=seed)
-        if sensor not in _UNITS:
-            raise ValueError(f'StaleFrame: sensor is {sensor!r}; it must be one of {_UNITS}')
-        self.NEEDS = ('timestamp',) if sensor == 'lidar' else ('timestamp', 'images')
+        if sensor not in _NEEDS:
+            raise ValueError(f'StaleFrame: sensor is {sensor!r}; it must be one of {(*_NEEDS,)}')
+        self.NEEDS = ('timestamp', *_NEEDS[sensor])
         self.ann_file = str(ann_file)
         self.sensor = sensor
-        self._previous = find_previous_frames(self.ann_file, sweeps=sensor == 'lidar')
+        with_lidar = sensor in ('lidar', 'each_sensor')
+        self._previous = find_previous_frames(self.ann_file, sweeps=with_lidar)
 
     def draw(
         self, results: dict, rng: np.random.Generator
-    ) -> DrawnStaleCameras | DrawnStaleLidar | None:
+    ) -> DrawnStaleCameras | DrawnStaleLidar | DrawnStaleSensors | None:
         """Returns the repetition; None without one, or without a previous keyframe.
 
         Raises:
             ValueError: the sample is not in the info file.
         """
         previous = look_up(self._previous, results['token'], self)
-        names = sorted(results.get('images', ())) if self.sensor == 'each_camera' else [self.sensor]
+        each = sorted(results.get('images', ()))
+        names = dict(each_camera=each, each_sensor=[*each, 'lidar']).get(self.sensor, [self.sensor])
         chosen = [name for name in names if rng.random() < self.level]
         if previous is None or not chosen:
             return None
-        if self.sensor == 'lidar':
-            return DrawnStaleLidar(previous)
-        cameras = results['images'] if self.sensor == 'camera' else chosen
-        return _stale_cameras(results, cameras, previous)
+        lidar = DrawnStaleLidar(previous) if 'lidar' in chosen else None
+        cameras = each if self.sensor == 'camera' else [c for c in chosen if c != 'lidar']
+        stale = _stale_cameras(results, cameras, previous)
+        return DrawnStaleSensors(lidar, stale) if lidar and stale else lidar or stale
 
     def __repr__(self) -> str:
         return (
@@ -336,3 +345,24 @@ def _pack(info: dict, sweeps: bool) -> bytes:
         sweeps=info.get('lidar_sweeps') if sweeps else None,
     )
     return pickle.dumps(frame)
+
+
+@dataclass(frozen=True)
+class DrawnStaleSensors(DrawnFailure):
+    """LiDAR and cameras that repeat the previous keyframe."""
+
+    lidar: DrawnStaleLidar
+    cameras: DrawnStaleCameras
+
+    def alter(self, results: dict) -> None:
+        """Changes the paths of the cloud, of its sweeps and of the cameras' images."""
+        self.lidar.alter(results)
+        self.cameras.alter(results)
+
+    def lidar_health(self, xy: np.ndarray) -> np.ndarray:
+        """Returns 0 everywhere."""
+        return self.lidar.lidar_health(xy)
+
+    def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
+        """Returns 0 for a camera that repeats its image."""
+        return self.cameras.camera_health(camera, shape)

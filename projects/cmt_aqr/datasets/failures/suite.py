@@ -116,11 +116,10 @@ _MULTICORRUPT = (
         'their boxes.',
     ),
     Row(
-        'stale_frame',
-        dict(type='StaleFrame', sensor='camera'),
+        'stale_sensors',
+        dict(type='StaleFrame', sensor='each_sensor'),
         (1, 2, 3),
-        'All cameras repeat their previous keyframe together; published: LiDAR and each camera '
-        'independently, also across scenes.',
+        'Within a scene alone; published: also across scenes.',
     ),
     Row(
         'fog',
@@ -157,6 +156,7 @@ _ALL = (
     Row('fog', dict(type='Fog'), (1, 2, 3)),
     Row('misalignment', dict(type='Misalignment'), (1, 2, 3)),
     Row('stale_frame', dict(type='StaleFrame', sensor='camera'), (1, 2, 3)),
+    Row('stale_sensors', dict(type='StaleFrame', sensor='each_sensor'), (1, 2, 3)),
     Row('ghost_points', dict(type='GhostPoints'), (1, 2, 3)),
     Row('frozen_camera', dict(type='FrozenCamera'), (1, 2)),
     Row('knocked_camera', dict(type='KnockedCamera'), (1, 2, 3)),
