@@ -280,7 +280,7 @@ def test_paths_lie_on_the_ground_of_the_lidar_frame():
     lidar2ego = np.array([[0.0, 1, 0, 1], [-1, 0, 0, 0], [0, 0, 1, 1.8], [0, 0, 0, 1]])
     ego = dict(waypoints=torch.tensor([[3.0, 0, 0], [9, 9, 9]]), mask=torch.tensor([1.0, 0]))
     paths = paths_of(dict(ego=ego), planned_sample(lidar2ego=lidar2ego))
-    assert [*paths] == ['plan', 'driven']
+    assert [*paths] == ['driven', 'plan']
     np.testing.assert_allclose(paths['plan'], [[0, -1, -1.8], [0, 1, -1.8], [-1, 3, -1.8]])
     np.testing.assert_allclose(paths['driven'], [[0, -1, -1.8], [0, 2, -1.8]])
     assert [*paths_of({}, planned_sample(lidar2ego=lidar2ego))] == ['plan']

@@ -88,9 +88,10 @@ def paths_of(inputs: Mapping, sample: Det3DDataSample) -> dict[str, np.ndarray]:
     lidar2ego = sample.metainfo.get('lidar2ego')
     if 'ego_plan' not in sample or lidar2ego is None:
         return {}
-    paths = {'plan': sample.ego_plan.cpu().numpy()}
+    paths = {}
     if ego := inputs.get('ego'):
         paths['driven'] = ego['waypoints'][ego['mask'].bool()].cpu().numpy()
+    paths['plan'] = sample.ego_plan.cpu().numpy()  # on top of the other
     to_lidar = np.linalg.inv(lidar2ego)
     return {name: _on_ground(path, to_lidar) for name, path in paths.items()}
 

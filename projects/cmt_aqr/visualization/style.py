@@ -24,7 +24,7 @@ COLOURS = {
 }
 BACKGROUND, PANEL, TEXT, FAINT = '#0e1116', '#151a21', '#e8eaed', '#7d8998'
 # Paths of the ego vehicle.
-PATHS = {'driven': TEXT, 'plan': '#ff3df2'}
+PATHS = {'driven': TEXT, 'plan': '#ffe11a'}
 # LiDAR points by height, from low to high.
 POINTS = LinearSegmentedColormap.from_list('points', ['#3c5069', '#7a97b5', '#eaf1f8'])
 # Router weights: negative, zero (plain CMT), positive. Pictures fade them out towards zero.
