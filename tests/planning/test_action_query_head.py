@@ -122,6 +122,43 @@ def test_the_loss_is_the_mean_of_waypoints_that_exist(model_config):
     assert loss.item() == pytest.approx(expected.item())
 
 
+def test_the_loss_leaves_out_an_unknown_status_that_is_an_input(model_config):
+    for use_status in (False, True):
+        detector = build(model_config, **dict(PLANNERS[0], use_status=use_status)).train()
+        data = batch(detector, training=True)
+        ego = data['inputs']['ego']
+        ego['status'][0] = torch.nan
+        waypoints = [ego['waypoints'][1, :2], *([] if use_status else [ego['waypoints'][0]])]
+        loss = detector(**data, mode='loss')['loss_plan']
+        assert loss.item() == pytest.approx(torch.cat(waypoints).mean().item())
+
+
+def test_an_unknown_status_is_taken_for_zero(model_config):
+    detector = opened(build(model_config, **PLANNERS[2])).eval()
+    plans = []
+    for status in (torch.nan, 0.0):
+        data = batch(detector)
+        data['inputs']['ego']['status'][:] = status
+        with torch.no_grad():
+            plans.append(detector(**data, mode='predict')[0].ego_plan)
+    assert torch.equal(*plans)
+    assert plans[0].isfinite().all()
+
+
+def test_a_plan_depends_on_where_the_object_queries_are(model_config):
+    detector = opened(build(model_config, **dict(PLANNERS[0], reads='objects'))).eval()
+    data = batch(detector)
+    head, metas = detector.pts_bbox_head, [s.metainfo for s in data['data_samples']]
+    with torch.no_grad():
+        output = head(*detector.extract_feat(data['inputs']), metas)
+        moved = output.states._replace(query_pos=output.states.query_pos.flip(1))
+        here, there = (
+            detector.planner(output._replace(states=states), head.transformer, None)
+            for states in (output.states, moved)
+        )
+    assert not torch.allclose(here, there)
+
+
 @pytest.mark.parametrize('reads', ['tokens', 'objects'])
 def test_what_a_plan_gets_of_the_detector(model_config, reads):
     def plan(perception):

@@ -74,6 +74,7 @@ class ActionQueryHead(PlanHead):
         place = torch.arange(num_queries)[:, None].expand(-1, 2) / num_queries
         code = sine_embedding(place, embed_dims)[:, :embed_dims]
         self.register_buffer('action_pos', code, persistent=False)
+        self.position_norm = nn.LayerNorm(embed_dims)
         self.bridges = nn.ModuleList(
             BridgeAttention(
                 embed_dims, num_heads=num_heads, feedforward_channels=feedforward_channels
@@ -89,7 +90,8 @@ class ActionQueryHead(PlanHead):
         Raises:
             ValueError: ``shuffled`` in a batch of one sample.
         """
-        objects = detector.states.hidden
+        # Hidden states do not say where their queries are.
+        objects = detector.states.hidden + self.position_norm(detector.states.query_pos)
         actions = self._actions(detector, transformer)
         if self.perception == 'zeroed':
             objects, actions = torch.zeros_like(objects), torch.zeros_like(actions)

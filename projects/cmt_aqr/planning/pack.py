@@ -17,9 +17,9 @@ class PackEgoFuture(Pack3DDetInputs):
     """mmdet3d's packing, with the ego vehicle's future among the inputs.
 
     ``inputs['ego']`` has ``waypoints`` (T, 3), ``mask`` (T,), ``status`` (2,) and ``command``, a
-    one-hot (3,), all float32; see :class:`~projects.cmt_aqr.planning.ego_future.EgoFuture`. An
-    unknown status is zero. A sample whose future is not known, such as a single frame, has no
-    ``ego``. The metadata get ``lidar2ego`` (4, 4), with which plans are drawn.
+    one-hot (3,), all float32; see :class:`~projects.cmt_aqr.planning.ego_future.EgoFuture`. A
+    sample whose future is not known, such as a single frame, has no ``ego``. The metadata get
+    ``lidar2ego`` (4, 4), with which plans are drawn.
     """
 
     def pack_single_results(self, results: dict) -> dict:
@@ -44,7 +44,7 @@ class PackEgoFuture(Pack3DDetInputs):
         arrays = dict(
             waypoints=future['waypoints'],
             mask=future['mask'],
-            status=np.nan_to_num(future['status'], nan=0.0),  # unknown in the first keyframe
+            status=future['status'],
             command=command,
         )
         packed['inputs']['ego'] = {

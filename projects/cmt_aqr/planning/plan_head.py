@@ -70,7 +70,8 @@ class PlanHead(BaseModule):
         Args:
             detector: output of the detector's head, without denoising queries.
             transformer: the detector's decoder.
-            ego: ``status`` (B, 2) and ``command`` (B, 3); needed if they are inputs.
+            ego: ``status`` (B, 2), NaN where it is unknown, which is taken for zero, and
+                ``command`` (B, 3); needed if they are inputs.
         """
 
     def queries(self, batch_size: int, ego: Mapping[str, Tensor] | None) -> Tensor:
@@ -83,7 +84,8 @@ class PlanHead(BaseModule):
         if self.ego_projector is None:
             return queries
         _check_packed(ego)
-        inputs = [ego['status']] * self.use_status + [ego['command']] * self.use_command
+        status = ego['status'].nan_to_num()
+        inputs = [status] * self.use_status + [ego['command']] * self.use_command
         return queries + self.ego_projector(torch.cat(inputs, dim=-1))[:, None]
 
     def waypoints(self, hidden: Tensor) -> Tensor:
@@ -93,15 +95,19 @@ class PlanHead(BaseModule):
     def loss(self, plan: Tensor, ego: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Mean L1 distance of the waypoints (B, T, 3) that the scene has.
 
+        Samples of unknown status do not count where the status is an input.
+
         Args:
             plan: output of :meth:`forward`.
-            ego: ``waypoints`` (B, T, 3) and ``mask`` (B, T).
+            ego: ``waypoints`` (B, T, 3), ``mask`` (B, T) and ``status`` (B, 2).
 
         Raises:
             ValueError: the batch has no futures.
         """
         _check_packed(ego)
         mask = ego['mask'][..., None]
+        if self.use_status:
+            mask = mask * ego['status'].isfinite().all(dim=-1)[:, None, None]
         distance = (plan - ego['waypoints']).abs() * mask
         return {'loss_plan': distance.sum() / (plan.shape[-1] * mask.sum()).clamp(min=1)}
 
