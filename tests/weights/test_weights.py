@@ -23,6 +23,8 @@ METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/mAP'
         ('cmt_tiny_real_frame_failures', 'cmt/cmt_tiny_real_frame_failures'),
         ('cmt_tiny_synthetic_health', 'cmt/cmt_tiny_synthetic_health'),
         ('cmt_tiny_streets', 'cmt/cmt_tiny_streets'),
+        ('cmt_tiny_streets_failures', 'cmt/cmt_tiny_streets_failures'),
+        ('cmt_tiny_streets_experts', 'cmt/cmt_tiny_streets_experts'),
     ],
 )
 def test_every_key_and_shape_is_the_models(repo_root, weights, config):
