@@ -225,7 +225,7 @@ TABLE = [
     Mistake('infer.py cmt_tiny_synthetic data --score-threshold nan', 'argument --score-threshold: nan must be 0 to 1 (all options: --help)'),
     Mistake('infer.py cmt_tiny_synthetic data --failure fog_9', '--failure fog_9: no condition \'fog_9\'; it must be one of lidar_drop, beam_reduction, points_drop, limited_fov, object_failure, view_drop, camera_loss, occlusion, darkness, motion_blur, fog, misalignment, stale_frame, stale_sensors, ghost_points, frozen_camera, knocked_camera, with _1, _2, ... for one severity; did you mean fog_3?'),
     Mistake('infer.py cmt_tiny_synthetic data --out toy.py', 'toy.py: File exists; a file and a folder cannot have one name'),
-    Mistake('infer.py cmt_tiny data', 'model cmt_tiny is neither a config file nor a shipped model; did you mean cmt_tiny_synthetic?'),
+    Mistake('infer.py cmt_tiny data', 'model cmt_tiny is neither a config file nor a shipped model; did you mean cmt_tiny_streets?'),
     Mistake('visualize.py frame data --width 0', 'argument --width: 0 must be 200 to 20000 (all options: --help)', prog='visualize.py frame'),
     Mistake('visualize.py frame data --out frame.gif', 'argument --out: frame.gif is no name of an image file; its end must be one of .png, .jpg, .jpeg, .pdf, .svg (all options: --help)', prog='visualize.py frame'),
     Mistake('visualize.py browse toy.py --draws 0', 'argument --draws: 0 must be 1 or more (all options: --help)', prog='visualize.py browse'),
