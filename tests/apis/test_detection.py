@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from nuscenes.utils.data_classes import Box
 from pyquaternion import Quaternion
 
-from projects.cmt_aqr.apis import detect, load_frames
+from projects.cmt_aqr.apis import detect, init_detector, load_frames
 from projects.cmt_aqr.apis.detection import attribute_of, describe_damage, within_class_ranges
 from projects.cmt_aqr.usage_error import UsageError
 from projects.cmt_aqr.visualization.scene_boxes import Kind, SceneBox
@@ -138,3 +138,14 @@ def test_attributes_follow_from_class_and_speed():
     assert attribute_of('bicycle', fast) == 'cycle.with_rider'
     assert attribute_of('pedestrian', slow) == 'pedestrian.standing'
     assert attribute_of('barrier', fast) == attribute_of('a class of another set', fast) == ''
+
+
+def test_the_health_of_each_sensor_and_the_expert_are_told(folder, sound):
+    found = detect(
+        init_detector('cmt_tiny_streets_experts', device='cpu'), folder, failure='lidar_drop_1'
+    )
+    told = found.as_dict()
+    assert [*told['health']] == ['lidar', *found.fed.images]
+    assert told['health']['lidar'] < 0.1
+    assert told['expert'] == 'lidar'
+    assert not {'health', 'expert', 'plan'} & sound.as_dict().keys()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from mmdet3d.evaluation import NuScenesMetric
+from mmdet3d.structures import Det3DDataSample
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from nuscenes.eval.detection.config import config_factory
@@ -50,12 +51,17 @@ class Detection:
     """points and images after the test pipeline, without boxes"""
     plan: Sequence[Sequence[float]] | None = None
     """waypoints of a planner, 0.5 s apart: x, y (m) and yaw (rad) in the ego frame"""
+    health: Mapping[str, float] | None = None
+    """health that a monitor reports, from 0 to 1: of ``lidar``, and of each camera by its name"""
+    expert: str | None = None
+    """``lidar`` or ``camera`` where the expert of this sensor computed the boxes"""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; :data:`COORDINATES` and :data:`UNITS` say what it means."""
         boxes = [box_as_dict(item) for item in self.boxes]
-        plan = {} if self.plan is None else dict(plan=self.plan)
-        return dict(frame=self.frame, failure=self.failure, boxes=boxes, **plan)
+        parts = dict(plan=self.plan, health=self.health, expert=self.expert)
+        some = {name: part for name, part in parts.items() if part is not None}
+        return dict(frame=self.frame, failure=self.failure, boxes=boxes, **some)
 
 
 @torch.no_grad()
@@ -91,16 +97,26 @@ def detect(
     boxes = predictions_of(result, classes, score_threshold)
     if class_ranges:
         boxes = within_class_ranges(boxes, frame.info)
+    fed = fed_view(sample['inputs'], sample['data_samples'])
     return Detection(
         frame=frame.name,
         failure=failure,
         boxes=sorted(boxes, key=lambda item: -item.box.score),
         truth=_within_range(truth_of(sample['data_samples'], classes), model),
-        fed=fed_view(sample['inputs'], sample['data_samples'])._replace(
-            paths=paths_of(sample['inputs'], result)
-        ),
+        fed=fed._replace(paths=paths_of(sample['inputs'], result)),
         plan=result.ego_plan.tolist() if 'ego_plan' in result else None,
+        health=_health_by_sensor(result, fed.images),
+        expert=result.metainfo.get('expert'),
     )
+
+
+def _health_by_sensor(result: Det3DDataSample, cameras: Iterable[str]) -> dict[str, float] | None:
+    """Reported health of each sensor by its name; None without a health monitor."""
+    if 'pred_health' not in result:
+        return None
+    report = result.pred_health
+    by_camera = zip(cameras, report.cameras.tolist(), strict=True)
+    return dict(lidar=report.lidar.item(), **dict(by_camera))
 
 
 def box_as_dict(item: SceneBox) -> dict[str, Any]:
