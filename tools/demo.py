@@ -1,8 +1,9 @@
 """Demonstration of the project from data to official scores; ``make demo`` runs it.
 
-Each step is a command of this project. It makes the synthetic nuScenes database, detects in one
-frame with and without LiDAR, asks the health monitor which sensor is unwell, and scores the shipped
-models with and without sensor failures by the official nuScenes evaluation. Nothing is trained.
+Each step is a command of this project. It makes synthetic streets as a nuScenes database, detects
+in one frame with and without LiDAR, asks the health monitor which sensor is unwell, and
+scores the shipped models with and without sensor failures by the official nuScenes evaluation.
+Nothing is trained.
 """
 
 import argparse
@@ -14,21 +15,18 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = Path('data/synthetic_nuscenes')
+DATA = Path('data/streets_mini')
 INFOS = DATA / 'nuscenes_infos_val.pkl'
 WEIGHTS = Path('projects/cmt_aqr/weights')
-CMT = (Path('configs/cmt/cmt_tiny_synthetic.py'), WEIGHTS / 'cmt_tiny_synthetic.pth')
-OTHERS = {
-    'fine-tuned under failures': (CMT[0], WEIGHTS / 'cmt_tiny_synthetic_failures.pth'),
-    'the same with a router': (
-        Path('configs/cmt_aqr/cmt_aqr_tiny_synthetic.py'),
-        WEIGHTS / 'cmt_aqr_tiny_synthetic_failures.pth',
-    ),
-}
-HEALTH = (
-    Path('configs/cmt/cmt_tiny_synthetic_health.py'),
-    WEIGHTS / 'cmt_tiny_synthetic_health.pth',
+CMT = (Path('configs/cmt/cmt_tiny_streets.py'), WEIGHTS / 'cmt_tiny_streets.pth')
+EXPERTS = (
+    Path('configs/cmt/cmt_tiny_streets_experts.py'),
+    WEIGHTS / 'cmt_tiny_streets_experts.pth',
 )
+OTHERS = {
+    'fine-tuned under failures': (CMT[0], WEIGHTS / 'cmt_tiny_streets_failures.pth'),
+    'experts behind a monitor': EXPERTS,
+}
 CONDITIONS = ('lidar_drop', 'limited_fov_2', 'object_failure', 'view_drop', 'camera_loss_2')
 # A validation frame with a crowd of objects around the car.
 FRAME = '3'
@@ -82,15 +80,16 @@ def run(title: str, *command: str | Path) -> None:
 def make_data() -> None:
     """Make the database and its info files, unless they exist."""
     if not (ROOT / DATA / 'v1.0-mini').is_dir():
-        run('Synthetic nuScenes', 'tools/make_synthetic_nuscenes.py', '--out', DATA)
+        streets = ('--world', 'streets', '--out', DATA)
+        run('Synthetic nuScenes', 'tools/make_synthetic_nuscenes.py', *streets)
     if not (ROOT / DATA / 'nuscenes_infos_val.pkl').is_file():
-        run('Its info files', 'tools/create_data.py', DATA)
+        run('Its info files', 'tools/create_data.py', DATA, '--with-ego-future')
 
 
 def detect(pictures: Path) -> None:
     """Detect in one frame with and without LiDAR, and draw both."""
-    command = ('tools/infer.py', CMT[1].stem, INFOS, '--index', FRAME, '--failure', 'lidar_drop_1')
-    run('Detection in a frame, with and without LiDAR', *command, '--out', pictures)
+    frame = (INFOS, '--index', FRAME, '--failure', 'lidar_drop_1', '--out', pictures)
+    run('Detection in a frame, with and without LiDAR', 'tools/infer.py', CMT[1].stem, *frame)
 
 
 def report_health(pictures: Path) -> None:
@@ -99,7 +98,13 @@ def report_health(pictures: Path) -> None:
     options = ('--index', FRAME, '--out', pictures / 'health.png')
     data = ('--cfg-options', f'data_root={DATA}/')
     run(
-        'Health of each sensor', 'tools/visualize.py', 'health', *HEALTH, *failures, *options, *data
+        'Health of each sensor',
+        'tools/visualize.py',
+        'health',
+        *EXPERTS,
+        *failures,
+        *options,
+        *data,
     )
 
 
@@ -108,7 +113,8 @@ def score(args: argparse.Namespace) -> Path:
     folder = args.work_dir / 'scores'
     named = [word for name, model in OTHERS.items() for word in ('--model', name, *model)]
     options = ('--conditions', *CONDITIONS, '--work-dir', folder, '--seed', args.seed)
-    run('Official evaluation', 'tools/test_robustness.py', *CMT, *named, *options)
+    data = ('--cfg-options', f'data_root={DATA}/')
+    run('Official evaluation', 'tools/test_robustness.py', *CMT, *named, *options, *data)
     return folder
 
 

@@ -20,7 +20,7 @@ def demo(repo_root):
 
 
 def test_what_it_names_is_there(demo, repo_root):
-    models = [demo.CMT, demo.HEALTH, *demo.OTHERS.values()]
+    models = [demo.CMT, *demo.OTHERS.values()]
     for path in {path for model in models for path in model}:
         assert (repo_root / path).is_file(), path
 
