@@ -54,9 +54,10 @@ FOLDER = Path(__file__).resolve().parents[1] / 'configs'
 CONFIGS = sorted(
     path
     for path in FOLDER.glob('cmt*/*.py')
-    # A planner trains alone, beside a detector that is frozen as a whole.
+    # A planner trains alone, beside a detector that is frozen as a whole. On the streets, decoder
+    # and router train on cached features, all by one rate.
     if '_finetune' in path.stem
-    or (path.parent.name == 'cmt_aqr' and not path.stem.endswith('_plan'))
+    or (path.parent.name == 'cmt_aqr' and not path.stem.endswith(('_plan', '_streets_failures')))
 )
 R50, VOV = 'voxel0100_r50_800x320_cbgs', 'voxel0075_vov_1600x640_cbgs'
 # Every config as it is, and the other recipes for each size, without and with a router.
