@@ -1,9 +1,9 @@
 """Demonstration of the project from data to official scores; ``make demo`` runs it.
 
 Each step is a command of this project. It makes synthetic streets as a nuScenes database, detects
-in one frame with and without LiDAR, asks the health monitor which sensor is unwell, and
-scores the shipped models with and without sensor failures by the official nuScenes evaluation.
-Nothing is trained.
+in one frame with and without LiDAR, asks the health monitor which sensor is unwell, and scores the
+shipped models with and without sensor failures by the official nuScenes evaluation. Nothing is
+trained.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path('data/streets_mini')
 INFOS = DATA / 'nuscenes_infos_val.pkl'
+ON_DATA = ('--cfg-options', f'data_root={DATA}/')
 WEIGHTS = Path('projects/cmt_aqr/weights')
 CMT = (Path('configs/cmt/cmt_tiny_streets.py'), WEIGHTS / 'cmt_tiny_streets.pth')
 EXPERTS = (
@@ -83,7 +84,7 @@ def make_data() -> None:
         streets = ('--world', 'streets', '--out', DATA)
         run('Synthetic nuScenes', 'tools/make_synthetic_nuscenes.py', *streets)
     if not (ROOT / DATA / 'nuscenes_infos_val.pkl').is_file():
-        run('Its info files', 'tools/create_data.py', DATA, '--with-ego-future')
+        run('Its info files', 'tools/create_data.py', DATA)
 
 
 def detect(pictures: Path) -> None:
@@ -96,16 +97,8 @@ def report_health(pictures: Path) -> None:
     """Draw the health that the monitor reports for each sensor of the frame."""
     failures = ('--failures', 'lidar_drop', 'camera_loss_2')
     options = ('--index', FRAME, '--out', pictures / 'health.png')
-    data = ('--cfg-options', f'data_root={DATA}/')
-    run(
-        'Health of each sensor',
-        'tools/visualize.py',
-        'health',
-        *EXPERTS,
-        *failures,
-        *options,
-        *data,
-    )
+    command = ('tools/visualize.py', 'health', *EXPERTS, *failures, *options, *ON_DATA)
+    run('Health of each sensor', *command)
 
 
 def score(args: argparse.Namespace) -> Path:
@@ -113,8 +106,7 @@ def score(args: argparse.Namespace) -> Path:
     folder = args.work_dir / 'scores'
     named = [word for name, model in OTHERS.items() for word in ('--model', name, *model)]
     options = ('--conditions', *CONDITIONS, '--work-dir', folder, '--seed', args.seed)
-    data = ('--cfg-options', f'data_root={DATA}/')
-    run('Official evaluation', 'tools/test_robustness.py', *CMT, *named, *options, *data)
+    run('Official evaluation', 'tools/test_robustness.py', *CMT, *named, *options, *ON_DATA)
     return folder
 
 

@@ -29,8 +29,7 @@ param_scheduler = [
     dict(_base_.param_scheduler[0], end=50),
     dict(_base_.param_scheduler[1], T_max=max_epochs),
 ]
-train_cfg = dict(
-    max_epochs=max_epochs, val_begin=max_epochs + 1, val_interval=1
-)  # scored by tools/test.py
+# Scored by tools/test.py.
+train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1, val_interval=1)
 
 load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets.pth'

@@ -65,7 +65,7 @@ class ExpertDetector(CmtDetector):
     def predict(
         self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample]
     ) -> Sequence[Det3DDataSample]:
-        """Fills the samples as :meth:`CmtDetector.predict` does.
+        """Returns the samples with boxes and health, as :meth:`CmtDetector.predict` does.
 
         Their metadata get ``expert``: the sensor whose expert computed the boxes, or None.
         """
@@ -88,7 +88,7 @@ class ExpertDetector(CmtDetector):
         return samples
 
     def choose(self, logits: Health, camera_mask: Tensor) -> list[str | None]:
-        """Sensors whose experts decode the samples; None where the head of the detector does.
+        """Returns the sensor whose expert decodes each sample; None for the detector's own head.
 
         Of two sensors below their thresholds, the one that is further below.
 

@@ -111,7 +111,7 @@ def detect(
 
 
 def _health_by_sensor(result: Det3DDataSample, cameras: Iterable[str]) -> dict[str, float] | None:
-    """Reported health of each sensor by its name; None without a health monitor."""
+    """Health that the monitor reports, by sensor name; None without a monitor."""
     if 'pred_health' not in result:
         return None
     report = result.pred_health

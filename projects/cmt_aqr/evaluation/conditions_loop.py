@@ -139,12 +139,12 @@ class ConditionsLoop(TestLoop):
             attention={key: value for key, value in metrics.items() if '/' not in key},
             plan=_with_prefix(metrics, f'{PlanMetric.default_prefix}/'),
         )
-        reports = [other.reports for other in others if isinstance(other, HealthMetric)]
-        self.records.write(record, metric.scored, *reports)
+        health = next((m.reports for m in others if isinstance(m, HealthMetric)), None)
+        self.records.write(record, metric.scored, health)
 
 
 def _with_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """Scores of one metric of the evaluator, by their own names; those of hooks have no prefix."""
+    """Metrics whose names start with the prefix, by the last part of their names."""
     return {k.rpartition('/')[2]: v for k, v in metrics.items() if k.startswith(prefix)}
 
 

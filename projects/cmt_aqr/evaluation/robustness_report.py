@@ -253,7 +253,7 @@ def _mean_alarms(comparison: Comparison, model: ModelResult) -> str:
 
 
 def _plan_table(comparison: Comparison) -> str:
-    """Scores of plans under each condition, and of constant velocity, which no failure changes."""
+    """Table of the plan scores under each condition; the last row is constant velocity."""
     models = comparison.models
     lines = [
         [failure, severity, *(_plan(model.records[name].plan) for model in models)]

@@ -84,7 +84,8 @@ class PlanHead(BaseModule):
         if self.ego_projector is None:
             return queries
         _check_packed(ego)
-        status = ego['status'].nan_to_num()
+        # NaN alone marks an unknown status: an infinite one must not pass for a number.
+        status = ego['status'].masked_fill(ego['status'].isnan(), 0)
         inputs = [status] * self.use_status + [ego['command']] * self.use_command
         return queries + self.ego_projector(torch.cat(inputs, dim=-1))[:, None]
 
@@ -107,7 +108,7 @@ class PlanHead(BaseModule):
         _check_packed(ego)
         mask = ego['mask'][..., None]
         if self.use_status:
-            mask = mask * ego['status'].isfinite().all(dim=-1)[:, None, None]
+            mask = mask * ~ego['status'].isnan().any(dim=-1)[:, None, None]
         distance = (plan - ego['waypoints']).abs() * mask
         return {'loss_plan': distance.sum() / (plan.shape[-1] * mask.sum()).clamp(min=1)}
 

@@ -79,7 +79,7 @@ def predictions_of(
 
 
 def paths_of(inputs: Mapping, sample: Det3DDataSample) -> dict[str, np.ndarray]:
-    """Planned and driven path of a sample by name; nothing without a plan.
+    """Planned and driven paths of a sample, by name; empty without a plan.
 
     Args:
         inputs: packed; ``ego`` has the driven path.

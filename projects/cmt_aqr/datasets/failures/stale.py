@@ -269,6 +269,27 @@ class DrawnStaleLidar(DrawnFailure):
         return np.zeros(xy.shape[:-1], dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class DrawnStaleSensors(DrawnFailure):
+    """LiDAR and cameras that repeat the previous keyframe."""
+
+    lidar: DrawnStaleLidar
+    cameras: DrawnStaleCameras
+
+    def alter(self, results: dict) -> None:
+        """Changes the paths of the cloud, its sweeps and the cameras' images."""
+        self.lidar.alter(results)
+        self.cameras.alter(results)
+
+    def lidar_health(self, xy: np.ndarray) -> np.ndarray:
+        """Returns 0 everywhere."""
+        return self.lidar.lidar_health(xy)
+
+    def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
+        """Returns zeros for a camera that repeats its image, and ones for the others."""
+        return self.cameras.camera_health(camera, shape)
+
+
 def _beside(path: str, name: str) -> str:
     """Full path of a file, from that of another one whose name has as many folders in the infos."""
     return str(Path(path).parents[len(Path(name).parts) - 1] / name)
@@ -345,24 +366,3 @@ def _pack(info: dict, sweeps: bool) -> bytes:
         sweeps=info.get('lidar_sweeps') if sweeps else None,
     )
     return pickle.dumps(frame)
-
-
-@dataclass(frozen=True)
-class DrawnStaleSensors(DrawnFailure):
-    """LiDAR and cameras that repeat the previous keyframe."""
-
-    lidar: DrawnStaleLidar
-    cameras: DrawnStaleCameras
-
-    def alter(self, results: dict) -> None:
-        """Changes the paths of the cloud, of its sweeps and of the cameras' images."""
-        self.lidar.alter(results)
-        self.cameras.alter(results)
-
-    def lidar_health(self, xy: np.ndarray) -> np.ndarray:
-        """Returns 0 everywhere."""
-        return self.lidar.lidar_health(xy)
-
-    def camera_health(self, camera: str, shape: tuple[int, int]) -> np.ndarray:
-        """Returns 0 for a camera that repeats its image."""
-        return self.cameras.camera_health(camera, shape)
