@@ -348,6 +348,27 @@ def test_failures_at_full_size_are_those_of_the_tiny_model(name, cell_size):
     assert pack.settings['cell_size'] == pytest.approx([cell_size] * 2)
 
 
+@pytest.mark.parametrize('name', [R50, VOV, 'cmt_tiny_streets'])
+@pytest.mark.parametrize(
+    ('sensor', 'others'),
+    [('lidar', {'CameraDrop', 'Darkness'}), ('camera', {'LidarDrop', 'PointsDrop'})],
+)
+def test_an_expert_trains_its_head_under_failures_of_its_sensor(name, sensor, others):
+    expert = read(f'{name}_{sensor}_expert')
+    dataset = expert.train_dataloader.dataset
+    draw, random_failure = dataset.get('dataset', dataset).pipeline[:2]
+    assert draw.type == 'DrawIndex'
+    assert random_failure.prob == 1
+    kinds = [failure.type for failure in random_failure.failures]
+    assert not others & set(kinds)
+    assert kinds[:4] == ['LidarDrop' if sensor == 'lidar' else 'CameraDrop'] * 4
+    for part in ('img_backbone', 'img_neck', 'pts_middle_encoder', 'pts_backbone', 'pts_neck'):
+        assert expert.model[part].frozen
+    experts = read(f'{name}_experts').model.experts
+    last = f'epoch_{expert.train_cfg.max_epochs}.pth'
+    assert experts[sensor] == f'work_dirs/{name}_{sensor}_expert/{last}'
+
+
 @pytest.mark.parametrize(
     ('name', 'lidar', 'camera'),
     [(R50, 0.25, 0.25), (VOV, 0.25, 0.25), ('cmt_tiny_synthetic', 0.4, 0.2)],

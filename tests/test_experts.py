@@ -7,6 +7,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import load_state_dict
 from test_detector import batch, cloud
 
 from projects.cmt_aqr.freezing import fast_path_of
@@ -129,6 +130,21 @@ def test_an_expert_takes_the_head_of_a_checkpoint(model_config, tmp_path):
     detector.init_weights()
     assert all((p == 0.25).all() for p in detector.experts.parameters())
     assert not all((p == 0.25).all() for p in detector.pts_bbox_head.parameters())
+
+
+def test_an_expert_of_other_features_is_refused(model_config, tmp_path):
+    torch.manual_seed(1)
+    file = tmp_path / 'expert.pth'
+    state = {k: v for k, v in build(model_config).state_dict().items() if 'experts' not in k}
+    torch.save(dict(state_dict=state), file)
+    detector = build(model_config, experts=dict(lidar=str(file)), below=dict(lidar=0.5))
+    moved = {k: v + 1 if k == 'img_neck.fpn_convs.0.conv.weight' else v for k, v in state.items()}
+    detector.load_state_dict(moved, strict=False)  # as in a test, without the files of a training
+    detector.init_weights()
+    with pytest.raises(ValueError, match=r'experts.lidar: img_neck.fpn_convs.0.conv.weight in '):
+        load_state_dict(detector, moved)
+    load_state_dict(detector, state)
+    load_state_dict(detector, moved)  # a monitor's checkpoint, once all is compared
 
 
 def test_folding_serves_the_experts(detector):

@@ -2,6 +2,8 @@
 
 A quarter of the samples stays intact, a quarter loses a whole sensor, and half is damaged in part.
 Fog, misalignment and stale frames are left out, so that tests with them are of unseen failures.
+
+Experts train with one sensor failing in every sample; those of cameras with misalignment, too.
 """
 
 whole_sensors = [dict(type='LidarDrop'), dict(type='CameraDrop')]
@@ -23,3 +25,15 @@ random_failure = dict(
 )
 # First steps of a training pipeline: every epoch draws a new failure for each sample.
 draw_failures = [dict(type='DrawIndex'), random_failure]
+# In place of `random_failure`, for an expert of that sensor. A config with data adds stale frames,
+# which need the `ann_file`.
+misalignment = [dict(type='Misalignment', severity=severity) for severity in (1, 2, 3)]
+only_lidar_fails = dict(
+    random_failure, prob=1.0, failures=[*whole_sensors[:1] * 4, *parts_of_lidar]
+)
+only_cameras_fail = dict(
+    random_failure,
+    prob=1.0,
+    failures=[*whole_sensors[1:] * 4, *parts_of_cameras, *misalignment],
+)
+stale_frames = [dict(type='StaleFrame', severity=severity) for severity in (1, 2, 3)]

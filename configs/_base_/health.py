@@ -31,3 +31,15 @@ stale_cameras = [
     dict(type='StaleFrame', sensor=sensor, severity=3)
     for sensor in ('camera', 'each_camera', 'each_camera')
 ]
+
+health_epochs = 2
+health_optimizer = dict(lr=3e-3, weight_decay=0.01)
+health_schedule = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=health_epochs,
+        eta_min_ratio=1e-3,
+        convert_to_iter_based=True,
+    ),
+]

@@ -3,9 +3,8 @@
 _base_ = './cmt_tiny_streets_failures.py'
 
 random_failure = dict(
-    _base_.random_failure,
-    prob=1.0,
-    failures=[*[dict(type='CameraDrop')] * 4, *_base_.camera_failures],
+    _base_.only_cameras_fail,
+    failures=[*_base_.only_cameras_fail.failures, *_base_.stale_frames],
 )
 train_pipeline = [_base_.draw_index, random_failure, *_base_.train_pipeline[2:]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -7,17 +7,13 @@ each sample, so that features of the frozen branches can be cached.
 _base_ = ['./cmt_tiny_streets_frozen.py', '../_base_/failures.py']
 
 model = dict(pts_bbox_head=dict(all_combinations=False))
-# What only a comparison of two sensors shows is trained with as well.
 train_infos = _base_.data_root + 'nuscenes_infos_train.pkl'
-camera_failures = [
-    *_base_.parts_of_cameras,
-    *(dict(type='Misalignment', severity=severity) for severity in (1, 2, 3)),
-    *(dict(type='StaleFrame', severity=severity, ann_file=train_infos) for severity in (1, 2, 3)),
-]
+stale_frames = [dict(failure, ann_file=train_infos) for failure in _base_.stale_frames]
 draw_index = dict(type='DrawIndex', variants=2)
 random_failure = dict(
     _base_.random_failure,
-    failures=[*_base_.whole_sensors * 6, *_base_.parts_of_lidar, *camera_failures],
+    # What only a comparison of two sensors shows is trained with as well.
+    failures=[*_base_.random_failure.failures, *_base_.misalignment, *stale_frames],
 )
 train_pipeline = [draw_index, random_failure, *_base_.train_pipeline]
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))

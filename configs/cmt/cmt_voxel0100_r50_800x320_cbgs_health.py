@@ -38,18 +38,9 @@ test_pipeline = [*load_inputs, _base_.fit_images, pack]
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_evaluator = [_base_.test_evaluator, dict(type='HealthMetric')]
 
-max_epochs = 2
 optim_wrapper = dict(
-    optimizer=dict(lr=3e-3, weight_decay=0.01), paramwise_cfg=dict(_delete_=True, custom_keys={})
+    optimizer=_base_.health_optimizer, paramwise_cfg=dict(_delete_=True, custom_keys={})
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        T_max=max_epochs,
-        eta_min_ratio=1e-3,
-        convert_to_iter_based=True,
-    ),
-]
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = _base_.health_schedule
+train_cfg = dict(max_epochs=_base_.health_epochs, val_interval=_base_.health_epochs)
 val_dataloader = val_evaluator = val_cfg = None  # scored by tools/test_robustness.py

@@ -13,6 +13,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import ModuleDict
+from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from .detector import CmtDetector
@@ -28,8 +29,8 @@ class ExpertDetector(CmtDetector):
     The health monitor is the gate. Where it reports the LiDAR or a camera below the threshold of
     that sensor, the expert of the sensor computes the boxes of the frame from the same features;
     elsewhere the head of the detector does, so that a sound frame keeps its boxes. An expert is a
-    head that was fine-tuned under failures of its sensor, by an ordinary config. Nothing but the
-    monitor trains here.
+    head that was fine-tuned under failures of its sensor, by a config that freezes all else.
+    Nothing but the monitor trains here.
 
     Args:
         experts: for ``lidar``, ``camera`` or both, the checkpoint of a detector with the same head
@@ -40,7 +41,8 @@ class ExpertDetector(CmtDetector):
 
     Raises:
         ValueError: no or an unknown sensor, another threshold, a config without a monitor, or one
-            with a planner, which reads one head alone.
+            with a planner, which reads one head alone; when weights are loaded for a training, an
+            expert that was trained on other features.
     """
 
     def __init__(
@@ -61,6 +63,29 @@ class ExpertDetector(CmtDetector):
                     type='Pretrained', checkpoint=checkpoint, prefix='pts_bbox_head.'
                 )
             self.experts[sensor] = freeze(expert, FreezePolicy(frozen=True, norm_eval=True))
+        self._checkpoints = {name: file for name, file in experts.items() if file is not None}
+        self._to_compare: dict[str, str] = {}
+        self.register_load_state_dict_post_hook(ExpertDetector._compare_features)
+
+    def init_weights(self) -> None:
+        """Loads the experts; the features they were trained on are compared once ours are there."""
+        super().init_weights()
+        self._to_compare = self._checkpoints
+
+    def _compare_features(self, incompatible_keys: object) -> None:
+        own = self.state_dict()
+        for sensor, file in self._to_compare.items():
+            content = CheckpointLoader.load_checkpoint(file, map_location='cpu')
+            for name, weight in content.get('state_dict', content).items():
+                if name.startswith('pts_bbox_head.') or name not in own:
+                    continue
+                if not torch.equal(own[name].cpu(), weight):
+                    raise ValueError(
+                        f'experts.{sensor}: {name} in {file} is not that of the detector, so the '
+                        'expert knows other features; fine-tune its head alone, from the same '
+                        'load_from, as configs/cmt/*_expert.py do'
+                    )
+        self._to_compare = {}
 
     def predict(
         self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample]

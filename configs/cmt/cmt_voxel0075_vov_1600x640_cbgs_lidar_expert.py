@@ -1,0 +1,12 @@
+"""An expert on a trained CMT: the LiDAR alone fails, in every sample, and the head alone trains.
+
+Give the trained CMT as `load_from`; `cmt_voxel0075_vov_1600x640_cbgs_experts.py` uses the expert.
+"""
+
+_base_ = './cmt_voxel0075_vov_1600x640_cbgs_failures_finetune.py'
+
+model = _base_.recipes.fixed_features.model
+
+random_failure = _base_.only_lidar_fails
+train_pipeline = [_base_.draw_failures[0], random_failure, *_base_.train_pipeline[2:]]
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
