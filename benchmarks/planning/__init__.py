@@ -1,0 +1,1 @@
+"""Training of planners for ``docs/planning.md``."""

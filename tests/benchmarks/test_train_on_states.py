@@ -1,0 +1,67 @@
+"""A planner that learns from recorded states of the detector, which stays as it is."""
+
+import copy
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from test_detector import batch, cloud
+
+from benchmarks.planning.train_on_states import fit, plan, record
+
+PLANNER = dict(
+    type='ActionQueryHead', num_queries=3, num_heads=2, feedforward_channels=32, reads='objects'
+)
+
+
+class Loader(list):
+    dataset = None
+
+
+@pytest.fixture
+def detector(repo_root):
+    init_default_scope('mmdet3d')
+    torch.manual_seed(0)
+    model = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic_plan.py').model
+    return MODELS.build({**model, 'planner': PLANNER})
+
+
+@pytest.fixture
+def loader():
+    torch.manual_seed(0)
+    raw = batch([cloud() for _ in range(2)], (1,) * 2, (2,) * 2)
+    raw['inputs']['ego'] = dict(
+        waypoints=[*torch.rand(2, 6, 3)],
+        mask=[torch.ones(6)] * 2,
+        status=[*torch.rand(2, 2)],
+        command=[*torch.eye(3)[:2]],
+    )
+    return Loader([raw])
+
+
+def test_plans_of_recorded_states_are_those_of_the_detector(detector, loader):
+    for name, parameter in detector.planner.named_parameters():
+        if name.endswith('_gate') or name.startswith('to_step'):
+            parameter.data.fill_(0.5)
+    states = record(detector, copy.deepcopy(loader))
+    data = detector.data_preprocessor(loader[0], False)
+    with torch.no_grad():
+        plans = torch.stack([sample.ego_plan for sample in detector(**data, mode='predict')])
+        recorded = plan(detector.planner, states)
+    assert states['hidden'].dtype == torch.float16
+    torch.testing.assert_close(recorded, plans, atol=1e-2, rtol=1e-2)
+
+
+def test_only_the_planner_learns(detector, loader):
+    states = record(detector, loader)
+    before = copy.deepcopy(detector.state_dict())
+    optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2))
+    fit(detector, states, optim_wrapper, steps=100, batch_size=2)
+    moved = {k for k, v in detector.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved
+    assert all(name.startswith('planner.') for name in moved)
+    with torch.no_grad():
+        error = (plan(detector.planner, states) - states['waypoints']).abs().mean()
+    assert error < 0.5 * states['waypoints'].abs().mean()
