@@ -54,6 +54,10 @@ class Workload(NamedTuple):
         seed()
         batch = random_batch(cfg) if self.data_root is None else first_batch(cfg, self.data_root)
         model = MODELS.build(cfg.model)
+        for module in model.modules():
+            init = getattr(module, 'init_cfg', None)
+            if isinstance(init, dict) and init['type'] == 'Pretrained':
+                module.init_cfg = None  # its file need not exist to measure a cost
         model.init_weights()
         return cfg, model, batch
 

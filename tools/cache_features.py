@@ -14,7 +14,7 @@ from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 
-from projects.cmt_aqr.cli import arguments, entry, processes
+from projects.cmt_aqr.cli import arguments, checkpoints, entry, processes
 from projects.cmt_aqr.feature_cache import FeatureCacheHook, fill
 from projects.cmt_aqr.feature_cache.filling import select_features
 from projects.cmt_aqr.process_group import leave_process_group
@@ -54,6 +54,7 @@ def main(args: argparse.Namespace) -> None:
             'backbones after the config'
         )
     arguments.check_checkpoint(cfg.load_from)
+    checkpoints.check_initial_weights(cfg)
     arguments.check_data(cfg, *loaders)
     processes.start_cpu_processes(cfg)
     fill_cache(cfg, loaders)

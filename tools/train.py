@@ -79,6 +79,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from = checkpoints.checkpoint_to_resume(cfg, args.resume)
     elif cfg.get('load_from'):
         arguments.check_checkpoint(cfg.load_from)
+    checkpoints.check_initial_weights(cfg)
 
 
 def train(cfg: Config, *, allow_mismatch: bool) -> None:

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from projects.cmt_aqr.cli import arguments, entry
+from projects.cmt_aqr.cli import arguments, checkpoints, entry
 from projects.cmt_aqr.files import dump_json
 from projects.cmt_aqr.freezing.verify import verify
 from projects.cmt_aqr.usage_error import UsageError
@@ -88,6 +88,7 @@ def read_config(args: argparse.Namespace) -> Config:
         cfg.load_from = args.checkpoint
     if cfg.get('load_from'):
         arguments.check_checkpoint(cfg.load_from)
+    checkpoints.check_initial_weights(cfg)
     return cfg
 
 

@@ -11,6 +11,7 @@ from toy_runner import make_runner
 from projects.cmt_aqr.cli.checkpoints import (
     check_checkpoint,
     check_fit,
+    check_initial_weights,
     checkpoint_to_resume,
     read_checkpoint,
 )
@@ -110,6 +111,19 @@ def test_a_missing_checkpoint_is_named_with_the_nearest_one(tmp_path):
     with pytest.raises(UsageError, match=r'checkpoint zzz\.pth does not exist \(in '):
         check_checkpoint('zzz.pth')
     check_checkpoint(str(tmp_path / 'epoch_1.pth'))
+
+
+def test_missing_initial_weights_are_named_with_their_setting(tmp_path):
+    torch.save({}, tmp_path / 'here.pth')
+    part = dict(init_cfg=[dict(type='Pretrained', checkpoint=str(tmp_path / 'here.pth'))])
+    experts = dict(lidar=None, camera='none.pth')
+    check_initial_weights(Config(dict(model=dict(type='CmtDetector', experts=experts, part=part))))
+    expert = dict(type='ExpertDetector', experts=experts, part=part)
+    with pytest.raises(UsageError, match=r'^model\.experts\.camera: checkpoint none\.pth does not'):
+        check_initial_weights(Config(dict(model=expert)))
+    part['init_cfg'][0]['checkpoint'] = 'zzz.pth'
+    with pytest.raises(UsageError, match=r'^model\.part\.init_cfg\.0\.checkpoint: checkpoint zzz'):
+        check_initial_weights(Config(dict(model=dict(type='CmtDetector', part=part))))
 
 
 def test_a_file_of_torch_before_1_6_is_read(tmp_path):

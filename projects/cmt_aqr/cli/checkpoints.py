@@ -34,6 +34,34 @@ def check_checkpoint(path: str) -> None:
         read_checkpoint(path)
 
 
+def check_initial_weights(cfg: Config) -> None:
+    """Check the checkpoints from which parts of the model start when a training begins.
+
+    Raises:
+        UsageError: one does not exist, or is incomplete or no checkpoint.
+    """
+    for setting, path in _initial_weights(cfg.model, 'model'):
+        try:
+            check_checkpoint(path)
+        except UsageError as error:
+            raise UsageError(f'{setting}: {error}') from error
+
+
+def _initial_weights(config: object, name: str) -> Iterator[tuple[str, str]]:
+    """Settings of a part of a config that name a checkpoint, and the checkpoint."""
+    if isinstance(config, Mapping):
+        if config.get('type') == 'Pretrained':
+            yield f'{name}.checkpoint', config['checkpoint']
+        if config.get('type') == 'ExpertDetector':
+            experts = config['experts'].items()
+            yield from ((f'{name}.experts.{sensor}', path) for sensor, path in experts if path)
+        for key, value in config.items():
+            yield from _initial_weights(value, f'{name}.{key}')
+    elif isinstance(config, (list, tuple)):
+        for index, value in enumerate(config):
+            yield from _initial_weights(value, f'{name}.{index}')
+
+
 def read_checkpoint(path: str) -> Mapping[str, Any]:
     """Content of a local checkpoint; its tensors are read from the file when they are used.
 
