@@ -58,3 +58,10 @@ def test_a_folder_without_info_files_has_no_sample(tmp_path, synthetic_root):
 def test_a_missing_config_is_named():
     with pytest.raises(UsageError, match=r'config none\.py does not exist'):
         workload.check([Path('none.py')], arguments(synthetic=True))
+
+
+def test_weights_that_do_not_exist_yet_cost_nothing(repo_root):
+    config = repo_root / 'configs/cmt/cmt_tiny_streets_experts.py'
+    cfg, model, _ = workload.Workload(config).build()
+    assert not Path(cfg.model.experts.lidar).exists()
+    assert set(model.experts) == {'lidar', 'camera'}
