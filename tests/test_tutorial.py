@@ -29,7 +29,7 @@ def commands() -> dict[str, bool]:
     found = {}
     for text, block in BLOCK.findall(PAGE):
         for line in block.replace('\\\n', ' ').splitlines():
-            found[line] = text.lstrip().startswith('Needs ')
+            found[line] = text.lstrip().startswith('On nuScenes')
     return found
 
 
