@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import torch
 from mmdet3d.registry import DATASETS
-from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner, save_checkpoint
@@ -23,6 +22,8 @@ from torch.utils.data import DataLoader
 from projects.cmt_aqr.cli import arguments, entry, processes
 from projects.cmt_aqr.datasets.failures import DrawIndex
 from projects.cmt_aqr.detector import CmtDetector
+from projects.cmt_aqr.feature_cache import FeatureCacheHook
+from projects.cmt_aqr.feature_cache.filling import select_features
 from projects.cmt_aqr.hooks.pipelines import transforms_of
 from projects.cmt_aqr.progress import Progress
 from projects.cmt_aqr.usage_error import UsageError
@@ -56,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
             '--cfg-options model.planner.reads=objects, or train by tools/train.py'
         )
     if not args.states.exists():
-        states = record(model, training_loader(cfg))
+        states = record(model, training_loader(runner))
         torch.save(dict(detector=cfg.load_from, states=states), args.states)
     recorded = torch.load(args.states)
     if recorded['detector'] != cfg.load_from:
@@ -69,11 +70,15 @@ def main(args: argparse.Namespace) -> None:
     save_checkpoint(dict(state_dict=model.state_dict()), str(Path(cfg.work_dir) / 'planner.pth'))
 
 
-def training_loader(cfg: Config) -> DataLoader:
-    """Each draw of the failures of each training sample once, in order."""
-    loader = dict(cfg.train_dataloader, persistent_workers=False)
-    loader['sampler'] = dict(loader['sampler'], shuffle=False)
-    return Runner.build_dataloader({**loader, 'dataset': DATASETS.build(loader['dataset'])})
+def training_loader(runner: Runner) -> DataLoader:
+    """Each training sample in order, by cached features if the config has a cache."""
+    loader = dict(runner.cfg.train_dataloader, persistent_workers=False)
+    dataset = DATASETS.build(loader['dataset'])
+    for hook in runner.hooks:
+        if isinstance(hook, FeatureCacheHook):
+            select_features(runner.model, dataset, hook.store, training=True)
+    sampler = dict(loader['sampler'], shuffle=False)
+    return Runner.build_dataloader({**loader, 'dataset': dataset, 'sampler': sampler})
 
 
 def record(model: CmtDetector, loader: DataLoader) -> dict[str, Tensor]:
