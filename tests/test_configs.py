@@ -365,7 +365,8 @@ def test_an_expert_trains_its_head_under_failures_of_its_sensor(name, sensor, ot
     for part in ('img_backbone', 'img_neck', 'pts_middle_encoder', 'pts_backbone', 'pts_neck'):
         assert expert.model[part].frozen
     experts = read(f'{name}_experts').model.experts
-    last = f'epoch_{expert.train_cfg.max_epochs}.pth'
+    assert expert.train_cfg.max_epochs == expert.max_epochs
+    last = f'epoch_{expert.max_epochs}.pth'
     assert experts[sensor] == f'work_dirs/{name}_{sensor}_expert/{last}'
 
 

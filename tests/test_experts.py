@@ -132,19 +132,50 @@ def test_an_expert_takes_the_head_of_a_checkpoint(model_config, tmp_path):
     assert not all((p == 0.25).all() for p in detector.pts_bbox_head.parameters())
 
 
-def test_an_expert_of_other_features_is_refused(model_config, tmp_path):
-    torch.manual_seed(1)
-    file = tmp_path / 'expert.pth'
-    state = {k: v for k, v in build(model_config).state_dict().items() if 'experts' not in k}
-    torch.save(dict(state_dict=state), file)
-    detector = build(model_config, experts=dict(lidar=str(file)), below=dict(lidar=0.5))
-    moved = {k: v + 1 if k == 'img_neck.fpn_convs.0.conv.weight' else v for k, v in state.items()}
-    detector.load_state_dict(moved, strict=False)  # as in a test, without the files of a training
-    detector.init_weights()
-    with pytest.raises(ValueError, match=r'experts.lidar: img_neck.fpn_convs.0.conv.weight in '):
-        load_state_dict(detector, moved)
+@pytest.fixture
+def expert_of(model_config, tmp_path):
+    """Builds a detector before a training whose LiDAR expert is in a file with some weights."""
+
+    def build_one(state):
+        file = tmp_path / 'expert.pth'
+        torch.save(dict(state_dict=state), file)
+        detector = build(model_config, experts=dict(lidar=str(file)), below=dict(lidar=0.5))
+        detector.init_weights()
+        return detector
+
+    return build_one
+
+
+def plain_state(model_config):
+    return {k: v for k, v in build(model_config).state_dict().items() if 'experts' not in k}
+
+
+def moved(state, key):
+    return {k: v + 1 if k == key else v for k, v in state.items()}
+
+
+def test_an_expert_of_other_features_is_refused(model_config, expert_of):
+    state = plain_state(model_config)
+    neck = 'img_neck.fpn_convs.0.conv.weight'
+    with pytest.raises(ValueError, match=rf'experts\.lidar: {neck} of .* knows other features'):
+        load_state_dict(expert_of(state), moved(state, neck))
+    # A monitor beside the expert, and a rounded file, are no other features.
+    rounded = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    monitor = next(k for k in state if k.startswith('health_monitor.'))
+    detector = expert_of(moved(rounded, monitor))
     load_state_dict(detector, state)
-    load_state_dict(detector, moved)  # a monitor's checkpoint, once all is compared
+    load_state_dict(detector, moved(state, neck))  # in a test, files are not compared again
+
+
+def test_an_expert_keeps_the_weights_of_its_file(model_config, expert_of):
+    state = plain_state(model_config)
+    scale = 'pts_bbox_head.shared_conv.conv.weight'
+    own = scale.replace('pts_bbox_head', 'experts.lidar')
+    with pytest.raises(ValueError, match=rf'{scale} of .* load_from has an expert of its own'):
+        load_state_dict(expert_of(state), {**state, own: state[scale] + 1})
+    routed = {**state, 'pts_bbox_head.router.weight': torch.zeros(1)}
+    with pytest.raises(ValueError, match='the head differs from that of this config'):
+        load_state_dict(expert_of(routed), state)
 
 
 def test_folding_serves_the_experts(detector):

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from projects.cmt_aqr.export import TOLERANCE, build_for_export, deviation, parts_of
+from projects.cmt_aqr.usage_error import UsageError
 
 pytest.importorskip('onnx', reason='pip install -r requirements/export.txt')
 pytest.importorskip('onnxruntime', reason='pip install -r requirements/export.txt')
@@ -72,6 +73,18 @@ def test_a_sensor_alone_has_no_part_of_the_other(repo_root):
     }
     boxes, scores = parts['head'].module(parts['head'].inputs['bev'])
     assert boxes.shape[:2] == scores.shape[:2] == (2, model.pts_bbox_head.num_query)
+
+
+def test_experts_are_refused_and_a_monitor_is_left_out_aloud(repo_root, monkeypatch):
+    said = []
+    monkeypatch.setattr('projects.cmt_aqr.export.print_log', lambda text, **_: said.append(text))
+    weights = str(repo_root / 'projects/cmt_aqr/weights/cmt_tiny_synthetic_health.pth')
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic_health.py')
+    build_for_export(cfg, weights)
+    assert said == ['the health_monitor is not exported']
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_streets_experts.py')
+    with pytest.raises(UsageError, match='ExpertDetector: the choice of an expert is not exported'):
+        build_for_export(cfg, weights)
 
 
 def test_the_example_of_the_page_finds_the_boxes_of_the_model(

@@ -3,7 +3,8 @@
 A quarter of the samples stays intact, a quarter loses a whole sensor, and half is damaged in part.
 Fog, misalignment and stale frames are left out, so that tests with them are of unseen failures.
 
-Experts train with one sensor failing in every sample; those of cameras with misalignment, too.
+For an expert, every sample draws a failure of its sensor; an eighth of the draws for the LiDAR and
+a fifth of those for cameras, which include misalignment, spare the frame.
 """
 
 whole_sensors = [dict(type='LidarDrop'), dict(type='CameraDrop')]

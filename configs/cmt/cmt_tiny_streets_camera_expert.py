@@ -1,4 +1,4 @@
-"""`cmt_tiny_streets_failures.py` for an expert: cameras alone fail, in every sample."""
+"""`cmt_tiny_streets_failures.py` for an expert: every sample draws a failure of the cameras."""
 
 _base_ = './cmt_tiny_streets_failures.py'
 

@@ -1,4 +1,4 @@
-"""`cmt_tiny_streets_failures.py` for an expert: the LiDAR alone fails, in every sample."""
+"""`cmt_tiny_streets_failures.py` for an expert: every sample draws a failure of the LiDAR."""
 
 _base_ = './cmt_tiny_streets_failures.py'
 

@@ -1,4 +1,4 @@
-"""An expert on a trained CMT: cameras alone fail, in every sample, and the head alone trains.
+"""An expert on a trained CMT: every sample draws a failure of cameras, and the head alone trains.
 
 Give the trained CMT as `load_from`; `cmt_voxel0075_vov_1600x640_cbgs_experts.py` uses the expert.
 """

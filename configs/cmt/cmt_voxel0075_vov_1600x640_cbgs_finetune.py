@@ -11,8 +11,12 @@ optim_wrapper = dict(
     # In place of the rates and the weight decay by which the backbone is trained.
     paramwise_cfg=dict(_delete_=True, **_base_.recipes.frozen.optim_wrapper.paramwise_cfg),
 )
-param_scheduler = _base_.finetune_schedule
-train_cfg = dict(max_epochs=_base_.finetune_epochs, val_interval=_base_.finetune_epochs)
+max_epochs = _base_.finetune_epochs
+param_scheduler = [
+    _base_.finetune_schedule[0],
+    dict(_base_.finetune_schedule[1], T_max=max_epochs),
+]
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 
 # As in the last epochs of CMT's training, no objects are pasted.
 train_pipeline = [step for step in _base_.train_pipeline if step != _base_.paste_objects]

@@ -41,6 +41,10 @@ test_evaluator = [_base_.test_evaluator, dict(type='HealthMetric')]
 optim_wrapper = dict(
     optimizer=_base_.health_optimizer, paramwise_cfg=dict(_delete_=True, custom_keys={})
 )
-param_scheduler = _base_.health_schedule
-train_cfg = dict(max_epochs=_base_.health_epochs, val_interval=_base_.health_epochs)
+max_epochs = _base_.health_epochs
+param_scheduler = [
+    _base_.health_schedule[0],
+    dict(_base_.health_schedule[1], T_max=max_epochs),
+]
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 val_dataloader = val_evaluator = val_cfg = None  # scored by tools/test_robustness.py

@@ -1,4 +1,4 @@
-"""An expert on a trained CMT: the LiDAR alone fails, in every sample, and the head alone trains.
+"""An expert on a trained CMT: every sample draws a failure of the LiDAR, and the head alone trains.
 
 Give the trained CMT as `load_from`; `cmt_voxel0100_r50_800x320_cbgs_experts.py` uses the expert.
 """

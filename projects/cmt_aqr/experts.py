@@ -17,9 +17,12 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from .detector import CmtDetector
+from .feature_cache.frozen_features import BRANCHES
 from .freezing import FreezePolicy, freeze
 from .head import MODALITIES
 from .health import Health, attach_health
+
+_FEATURES = {part for parts in BRANCHES.values() for part in parts}
 
 
 @MODELS.register_module()
@@ -42,7 +45,7 @@ class ExpertDetector(CmtDetector):
     Raises:
         ValueError: no or an unknown sensor, another threshold, a config without a monitor, or one
             with a planner, which reads one head alone; when weights are loaded for a training, an
-            expert that was trained on other features.
+            expert that was trained on other features, or whose weights are not those of its file.
     """
 
     def __init__(
@@ -77,14 +80,15 @@ class ExpertDetector(CmtDetector):
         for sensor, file in self._to_compare.items():
             content = CheckpointLoader.load_checkpoint(file, map_location='cpu')
             for name, weight in content.get('state_dict', content).items():
-                if name.startswith('pts_bbox_head.') or name not in own:
+                part, _, rest = name.partition('.')
+                place = f'experts.{sensor}.{rest}' if part == 'pts_bbox_head' else name
+                if place == name and part not in _FEATURES:
                     continue
-                if not torch.equal(own[name].cpu(), weight):
-                    raise ValueError(
-                        f'experts.{sensor}: {name} in {file} is not that of the detector, so the '
-                        'expert knows other features; fine-tune its head alone, from the same '
-                        'load_from, as configs/cmt/*_expert.py do'
-                    )
+                # A published checkpoint is rounded to half precision.
+                found = own.get(place)
+                if found is not None and torch.equal(found.cpu().to(weight.dtype), weight):
+                    continue
+                raise ValueError(_difference(sensor, name, file, in_head=place != name))
         self._to_compare = {}
 
     def predict(
@@ -127,6 +131,19 @@ class ExpertDetector(CmtDetector):
         margin, index = margins.min(dim=0)
         names = [*self.below, None]
         return [names[i] for i in index.masked_fill(margin >= 0, len(self.below)).tolist()]
+
+
+def _difference(sensor: str, name: str, file: str, *, in_head: bool) -> str:
+    message = f'experts.{sensor}: {name} of {file} is not that of '
+    if in_head:
+        return message + (
+            'the expert, since the head differs from that of this config or load_from has an '
+            'expert of its own; take the config that it was trained with, and load_from of a CMT'
+        )
+    return message + (
+        'the detector, so the expert knows other features; fine-tune its head alone, from the '
+        'same load_from, as configs/cmt/*_expert.py do'
+    )
 
 
 def _check(experts: Mapping, below: Mapping, config: Mapping) -> None:

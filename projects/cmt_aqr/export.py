@@ -6,6 +6,7 @@ are those of the config, except for the batch, which is free.
 Shapes: B batch, V cameras, Q queries of all tasks, C channels, M token groups.
 """
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ from .files import replacing
 from .head import CmtHead
 from .matching.box_coder import decode_boxes
 from .task_head import CLASS_BRANCH
+from .usage_error import UsageError
 
 # Opset 16 is the first that scatters sums and maxima, and 18 the first that does so for any type.
 OPSET = 18
@@ -112,12 +115,23 @@ def build_for_export(cfg: Config, checkpoint: str) -> CmtDetector:
     Args:
         cfg: changed in place: without fast paths, cross-attention by the back end ``dense``.
         checkpoint: file or URL of the weights; none may be missing.
+
+    Raises:
+        UsageError: the detector has experts.
     """
     cfg.merge_from_dict(
         {'model.fast_path': None, 'model.pts_bbox_head.transformer.attention': 'dense'}
     )
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     model = MODELS.build(cfg.model)
+    if hasattr(model, 'experts'):
+        raise UsageError(
+            f'{type(model).__name__}: the choice of an expert is not exported, and its own head '
+            'alone would be another model; export the CmtDetector that it is made of'
+        )
+    for part in ('health_monitor', 'planner'):
+        if getattr(model, part) is not None:
+            print_log(f'the {part} is not exported', logger='current', level=logging.WARNING)
     load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
     return model.eval().requires_grad_(False)
 

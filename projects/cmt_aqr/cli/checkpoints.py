@@ -44,7 +44,7 @@ def check_initial_weights(cfg: Config) -> None:
         try:
             check_checkpoint(path)
         except UsageError as error:
-            raise UsageError(f'{setting}: {error}') from error
+            raise UsageError(f'{setting}: {error}; or None, if load_from has it') from error
 
 
 def _initial_weights(config: object, name: str) -> Iterator[tuple[str, str]]:
