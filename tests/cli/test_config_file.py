@@ -104,3 +104,15 @@ def test_a_piece_that_the_child_uses_itself_may_differ_from_the_base(folder):
         read_config_file(child(folder, own), {})
     path = child(folder, f'{own}model = dict(head=settings)\n')
     assert read_config_file(path, {}).model == dict(neck=dict(depth=1, width=2), head=dict(depth=7))
+
+
+@pytest.mark.slow
+def test_max_epochs_of_the_command_line_counts_in_every_config(repo_root):
+    ignored = []
+    for path in sorted((repo_root / 'configs').glob('cmt*/*.py')):
+        if 'max_epochs' in Config.fromfile(path).get('train_cfg', {}):
+            cfg = read_config_file(path, {'max_epochs': 7})
+            if cfg.train_cfg.max_epochs != 7:
+                ignored.append(path.name)
+    # These two stop before the end of their schedule.
+    assert ignored == ['cmt_tiny_lidar_pretrain.py', 'cmt_tiny_synthetic_trainval.py']
