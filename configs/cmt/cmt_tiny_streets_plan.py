@@ -4,7 +4,13 @@ _base_ = './cmt_tiny_streets_frozen.py'
 
 model = dict(
     pts_bbox_head=dict(all_combinations=False, **_base_.frozen_detector['pts_bbox_head']),
-    planner=dict(type='ActionQueryHead', num_queries=8, num_heads=4, feedforward_channels=256),
+    planner=dict(
+        type='ActionQueryHead',
+        num_queries=8,
+        num_heads=4,
+        feedforward_channels=256,
+        reads='objects',
+    ),
 )
 
 data_command = _base_.data_command + ' --with-ego-future'
