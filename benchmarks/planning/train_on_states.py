@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import torch
 from mmdet3d.registry import DATASETS
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner, save_checkpoint
@@ -24,6 +25,7 @@ from projects.cmt_aqr.datasets.failures import DrawIndex
 from projects.cmt_aqr.detector import CmtDetector
 from projects.cmt_aqr.feature_cache import FeatureCacheHook
 from projects.cmt_aqr.feature_cache.filling import select_features
+from projects.cmt_aqr.files import replacing
 from projects.cmt_aqr.hooks.pipelines import transforms_of
 from projects.cmt_aqr.progress import Progress
 from projects.cmt_aqr.usage_error import UsageError
@@ -45,20 +47,16 @@ def main(args: argparse.Namespace) -> None:
     """Record the states, or read those of an earlier run, train, and write a checkpoint."""
     processes.start_process(args.local_rank)
     cfg = arguments.read_config(args)
-    arguments.check_checkpoint(cfg.load_from)
+    check(cfg)
     arguments.check_data(cfg, 'train_dataloader')
     runner = processes.build_runner(cfg)
     runner._init_model_weights()
     runner.load_or_resume()
     model = runner.model
-    if getattr(model.planner, 'reads', 'objects') != 'objects':
-        raise UsageError(
-            'action queries that read tokens change the states with every step: give '
-            '--cfg-options model.planner.reads=objects, or train by tools/train.py'
-        )
     if not args.states.exists():
         states = record(model, training_loader(runner))
-        torch.save(dict(detector=cfg.load_from, states=states), args.states)
+        with replacing(args.states) as partial:
+            torch.save(dict(detector=cfg.load_from, states=states), partial)
     recorded = torch.load(args.states)
     if recorded['detector'] != cfg.load_from:
         raise UsageError(
@@ -68,6 +66,26 @@ def main(args: argparse.Namespace) -> None:
     states = recorded['states']
     fit(model, states, cfg.optim_wrapper, steps=args.steps, batch_size=args.batch_size)
     save_checkpoint(dict(state_dict=model.state_dict()), str(Path(cfg.work_dir) / 'planner.pth'))
+
+
+def check(cfg: Config) -> None:
+    """Check that the states of a config's detector are the same in every epoch.
+
+    Raises:
+        UsageError: they are not, or the config has no planner or no trained detector.
+    """
+    planner = cfg.model.get('planner')
+    if planner is None or not cfg.get('load_from'):
+        raise UsageError('give a config with a model.planner and the load_from of its detector')
+    arguments.check_checkpoint(cfg.load_from)
+    if planner.type == 'ActionQueryHead' and planner.get('reads') != 'objects':
+        raise UsageError(
+            'action queries that read tokens change the states with every step: give '
+            '--cfg-options model.planner.reads=objects, or train by tools/train.py'
+        )
+    steps = cfg.train_dataloader.dataset.pipeline
+    if any(step.type == 'DrawIndex' and not step.get('variants') for step in steps):
+        raise UsageError('every epoch draws other failures: set variants of the DrawIndex')
 
 
 def training_loader(runner: Runner) -> DataLoader:

@@ -71,7 +71,7 @@ class ExpertDetector(CmtDetector):
         self.register_load_state_dict_post_hook(ExpertDetector._compare_features)
 
     def init_weights(self) -> None:
-        """Loads the experts; the features they were trained on are compared once ours are there."""
+        """Loads the experts; what they were trained on is compared when the detector is loaded."""
         super().init_weights()
         self._to_compare = self._checkpoints
 

@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from test_detector import batch, cloud
 
-from benchmarks.planning.train_on_states import fit, plan, record
+from benchmarks.planning.train_on_states import check, fit, plan, record
+from projects.cmt_aqr.usage_error import UsageError
 
 PLANNER = dict(
     type='ActionQueryHead', num_queries=3, num_heads=2, feedforward_channels=32, reads='objects'
@@ -65,3 +66,19 @@ def test_only_the_planner_learns(detector, loader):
     with torch.no_grad():
         error = (plan(detector.planner, states) - states['waypoints']).abs().mean()
     assert error < 0.5 * states['waypoints'].abs().mean()
+
+
+def test_states_that_differ_between_epochs_are_refused(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_streets_plan.py')
+    cfg.load_from = str(repo_root / cfg.load_from)
+    check(cfg)
+    for change, message in (
+        ({'model.planner.reads': 'tokens'}, r'reads=objects'),
+        ({'train_dataloader.dataset.pipeline': [dict(type='DrawIndex')]}, 'set variants'),
+        ({'load_from': None}, 'the load_from of its detector'),
+        ({'model.planner': None}, r'a model\.planner'),
+    ):
+        other = Config(cfg.to_dict())
+        other.merge_from_dict(change)
+        with pytest.raises(UsageError, match=message):
+            check(other)
