@@ -65,7 +65,8 @@ def main(args: argparse.Namespace) -> None:
         )
     states = recorded['states']
     fit(model, states, cfg.optim_wrapper, steps=args.steps, batch_size=args.batch_size)
-    save_checkpoint(dict(state_dict=model.state_dict()), str(Path(cfg.work_dir) / 'planner.pth'))
+    with replacing(Path(cfg.work_dir) / 'planner.pth') as partial:
+        save_checkpoint(dict(state_dict=model.state_dict()), str(partial))
 
 
 def check(cfg: Config) -> None:
