@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from projects.cmt_aqr.feature_cache.frozen_features import BRANCHES
@@ -87,6 +88,7 @@ class InferenceStep:
             self.model.test_step(self.batch)
         for parameter in trained:
             parameter.requires_grad_(True)
+        root, counted = type(self.model).__name__, counter.flop_counts
         facts = {}
         for name, part in sorted(self.model.named_children(), key=lambda child: child[0] == HEAD):
             trains = [(p.requires_grad, p.numel()) for p in part.parameters()]
@@ -95,7 +97,7 @@ class InferenceStep:
                     'trainable': sum(size for trained, size in trains if trained),
                     'frozen': sum(size for trained, size in trains if not trained),
                     'flops': sum(
-                        counter.flop_counts[f'{type(self.model).__name__}.{name}'].values()
+                        sum(counted[f'{root}.{called}'].values()) for called in _called(name, part)
                     ),
                 }
         return facts
@@ -106,8 +108,9 @@ class InferenceStep:
 
         Returns:
             seconds of ``input`` (transfer to the device, voxels), ``lidar``, ``camera``, ``head``
-            (decoder and boxes), their sum ``inference``, and the ``product`` of two matrices of
-            2048 x 2048. On a CPU also the processor time of each as ``cpu/...``.
+            (decoder and boxes, with a monitor, experts or a planner), their sum ``inference``, and
+            the ``product`` of two matrices of 2048 x 2048. On a CPU also the processor time of each
+            as ``cpu/...``.
         """
         self._watch.reset()
         lap, model = self._watch.lap, self.model
@@ -119,10 +122,17 @@ class InferenceStep:
         with lap('camera'):
             images = model.extract_img_feat(inputs)
         with lap('head'):
-            model.pts_bbox_head.predict(bev, images, data['data_samples'])
+            model.predict_from((bev, images), inputs, data['data_samples'])
         with lap(PRODUCT):
             self._factor @ self._factor
         return self._watch.times(_with_sum)
+
+
+def _called(name: str, part: nn.Module) -> list[str]:
+    """Names of the modules that run when a part does: a container's are those in it."""
+    if isinstance(part, nn.ModuleDict):
+        return [f'{name}.{child}' for child in part]
+    return [name]
 
 
 def _with_sum(laps: Times) -> Times:
@@ -171,7 +181,8 @@ def run(args: argparse.Namespace) -> Report:
     }
     introduction = (
         f'Inference on {workload.describe(data_root, args)}; weights are random. {procedure(args)} '
-        '"Input" is voxels and normalised images, "head" decoder and boxes. '
+        '"Input" is voxels and normalised images, "head" decoder and boxes, with a health monitor, '
+        'experts or a planner where the model has them. '
         f'{memory_kind(args.device)}'
     )
     return Report(markdown=f'{introduction}\n\n{_tables(models)}', data={'models': models})
@@ -215,9 +226,10 @@ def _parts_table(parts: Mapping[str, Mapping[str, int]]) -> str:
 def _limits_table(parts: Mapping[str, Mapping[str, int]], seconds: Mapping[str, Spread]) -> str:
     """Least time of each branch beside its limit; see the docstring of this module."""
     per_operation = seconds[PRODUCT].low / (2 * _PRODUCT_SIZE**3)
+    rest = parts.keys() - {name for names in BRANCHES.values() for name in names}
     counts = {
         branch: sum(facts['flops'] for name, facts in parts.items() if name in names)
-        for branch, names in {**BRANCHES, 'head': (HEAD,)}.items()
+        for branch, names in {**BRANCHES, 'head': rest}.items()
     }
     rows = []
     for branch, count in {**counts, 'inference': sum(counts.values())}.items():

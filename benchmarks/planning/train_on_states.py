@@ -1,34 +1,30 @@
-"""Train a planner on states: ``python -m benchmarks.planning.train_on_states CONFIG STATES``.
+"""Train a planner on states: ``python -m benchmarks.planning.train_on_states CONFIG STATES...``.
 
-The detector is frozen and scenes are not augmented, so its states are the same in every epoch. They
-are computed once, and a planner that reads nothing else then takes thousands of steps in minutes on
-a CPU. The checkpoint is one of the config, for `tools/test.py` and `tools/test_robustness.py`.
+A planner that reads nothing but the states of :mod:`benchmarks.planning.record_states` takes
+thousands of steps in minutes on a CPU. The checkpoint is one of the config, for `tools/test.py` and
+`tools/test_robustness.py`.
 
 Shapes: S samples, L decoder layers, Q object queries, T waypoints, C channels.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from mmdet3d.registry import DATASETS
-from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import build_optim_wrapper
-from mmengine.runner import Runner, save_checkpoint
+from mmengine.runner import save_checkpoint
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from projects.cmt_aqr.cli import arguments, entry, processes
-from projects.cmt_aqr.datasets.failures import DrawIndex
 from projects.cmt_aqr.detector import CmtDetector
-from projects.cmt_aqr.feature_cache import FeatureCacheHook
-from projects.cmt_aqr.feature_cache.filling import select_features
 from projects.cmt_aqr.files import replacing
-from projects.cmt_aqr.hooks.pipelines import transforms_of
 from projects.cmt_aqr.progress import Progress
 from projects.cmt_aqr.usage_error import UsageError
+
+from .record_states import check
 
 WARM_UP = 0.05
 """share of the steps in which the learning rate rises"""
@@ -37,102 +33,51 @@ WARM_UP = 0.05
 def make_parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser('Train a planner on recorded decoder states')
-    parser.add_argument('states', type=Path, help='file of recorded states; made if it is missing')
+    parser.add_argument(
+        'states', type=Path, nargs='+', help='files of recorded states, of one database each'
+    )
     parser.add_argument('--steps', type=entry.number(int, 1), default=4000)
     parser.add_argument('--batch-size', type=entry.number(int, 1), default=32)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Record the states, or read those of an earlier run, train, and write a checkpoint."""
+    """Read the states, train, and write ``planner.pth`` into the work directory."""
     processes.start_process(args.local_rank)
     cfg = arguments.read_config(args)
     check(cfg)
-    arguments.check_data(cfg, 'train_dataloader')
+    states = read(args.states, cfg.load_from)
     runner = processes.build_runner(cfg)
     runner._init_model_weights()
     runner.load_or_resume()
-    model = runner.model
-    if not args.states.exists():
-        states = record(model, training_loader(runner))
-        with replacing(args.states) as partial:
-            torch.save(dict(detector=cfg.load_from, states=states), partial)
-    recorded = torch.load(args.states)
-    if recorded['detector'] != cfg.load_from:
-        raise UsageError(
-            f'{args.states} has the states of {recorded["detector"]}, not of {cfg.load_from}; name '
-            'another file'
-        )
-    states = recorded['states']
-    fit(model, states, cfg.optim_wrapper, steps=args.steps, batch_size=args.batch_size)
+    fit(runner.model, states, cfg.optim_wrapper, steps=args.steps, batch_size=args.batch_size)
     with replacing(Path(cfg.work_dir) / 'planner.pth') as partial:
-        save_checkpoint(dict(state_dict=model.state_dict()), str(partial))
+        save_checkpoint(dict(state_dict=runner.model.state_dict()), str(partial))
 
 
-def check(cfg: Config) -> None:
-    """Check that the states of a config's detector are the same in every epoch.
+def read(files: Sequence[Path], detector: str) -> dict[str, Tensor]:
+    """States of all samples of some files.
+
+    Args:
+        files: files of :mod:`benchmarks.planning.record_states`.
+        detector: checkpoint whose states they must be.
 
     Raises:
-        UsageError: they are not, or the config has no planner or no trained detector.
+        UsageError: a file is missing, or has the states of another detector.
     """
-    planner = cfg.model.get('planner')
-    if planner is None or not cfg.get('load_from'):
-        raise UsageError('give a config with a model.planner and the load_from of its detector')
-    arguments.check_checkpoint(cfg.load_from)
-    if planner.type == 'ActionQueryHead' and planner.get('reads') != 'objects':
-        raise UsageError(
-            'action queries that read tokens change the states with every step: give '
-            '--cfg-options model.planner.reads=objects, or train by tools/train.py'
-        )
-    steps = cfg.train_dataloader.dataset.pipeline
-    if any(step.type == 'DrawIndex' and not step.get('variants') for step in steps):
-        raise UsageError('every epoch draws other failures: set variants of the DrawIndex')
-
-
-def training_loader(runner: Runner) -> DataLoader:
-    """Each training sample in order, by cached features if the config has a cache."""
-    loader = dict(runner.cfg.train_dataloader, persistent_workers=False)
-    dataset = DATASETS.build(loader['dataset'])
-    for hook in runner.hooks:
-        if isinstance(hook, FeatureCacheHook):
-            select_features(runner.model, dataset, hook.store, training=True)
-    sampler = dict(loader['sampler'], shuffle=False)
-    return Runner.build_dataloader({**loader, 'dataset': dataset, 'sampler': sampler})
-
-
-def record(model: CmtDetector, loader: DataLoader) -> dict[str, Tensor]:
-    """States of the decoder and the ego vehicle's future.
-
-    Returns:
-        ``hidden`` (S, L, Q, C) and ``query_pos`` (S, Q, C) in half precision, and the inputs of
-        :class:`~projects.cmt_aqr.planning.pack.PackEgoFuture`.
-    """
-    draw_indices = [*transforms_of(loader.dataset, DrawIndex)]
-    draws = max((index.variants for index in draw_indices), default=1)
-    progress = Progress('states', draws * len(loader))
-    batches = []
-    model.eval()
-    for draw in range(draws):
-        for index in draw_indices:
-            index.set_epoch(draw)
-        for batch in loader:
-            batches.append(_states(model, batch))
-            progress.move()
-    progress.close()
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-
-
-@torch.no_grad()
-def _states(model: CmtDetector, batch: dict) -> dict[str, Tensor]:
-    data = model.data_preprocessor(batch, False)
-    metas = [sample.metainfo for sample in data['data_samples']]
-    states = model.pts_bbox_head(*model.extract_feat(data['inputs']), metas).states
-    found = dict(
-        hidden=states.hidden.transpose(0, 1).half(),
-        query_pos=states.query_pos.half(),
-        **data['inputs']['ego'],
-    )
-    return {name: value.cpu() for name, value in found.items()}
+    parts = []
+    for file in files:
+        if not file.is_file():
+            raise UsageError(
+                f'{file} does not exist; python -m benchmarks.planning.record_states makes it'
+            )
+        recorded = torch.load(file)
+        if recorded['detector'] != detector:
+            raise UsageError(
+                f'{file} has the states of {recorded["detector"]}, and load_from is {detector}'
+            )
+        parts.append(recorded['states'])
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def fit(
@@ -173,4 +118,4 @@ def plan(planner: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 if __name__ == '__main__':
-    entry.run(main, make_parser(), resume='the same command goes on')
+    entry.run(main, make_parser(), resume='the same command starts over')

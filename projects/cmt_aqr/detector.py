@@ -337,8 +337,17 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         :func:`~projects.cmt_aqr.health.attach_health`. With a planner also ``ego_plan`` (T, 3), see
         :class:`~projects.cmt_aqr.planning.PlanHead`.
         """
-        head, metas = self.pts_bbox_head, _metas(batch_data_samples)
         features = self.extract_feat(batch_inputs_dict)
+        return self.predict_from(features, batch_inputs_dict, batch_data_samples)
+
+    def predict_from(
+        self,
+        features: tuple[Tensor | None, Tensor | None],
+        batch_inputs_dict: Mapping,
+        batch_data_samples: Sequence[Det3DDataSample],
+    ) -> Sequence[Det3DDataSample]:
+        """Returns what :meth:`predict` does, from the output of :meth:`extract_feat`."""
+        head, metas = self.pts_bbox_head, _metas(batch_data_samples)
         output = head(*features, metas, all_layers=False)
         samples = self.add_pred_to_datasample(batch_data_samples, head.boxes(output, metas))
         if self.health_monitor is not None:

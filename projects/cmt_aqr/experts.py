@@ -91,14 +91,16 @@ class ExpertDetector(CmtDetector):
                 raise ValueError(_difference(sensor, name, file, in_head=place != name))
         self._to_compare = {}
 
-    def predict(
-        self, batch_inputs_dict: Mapping, batch_data_samples: Sequence[Det3DDataSample]
+    def predict_from(
+        self,
+        features: tuple[Tensor, Tensor],
+        batch_inputs_dict: Mapping,
+        batch_data_samples: Sequence[Det3DDataSample],
     ) -> Sequence[Det3DDataSample]:
         """Returns the samples with boxes and health, as :meth:`CmtDetector.predict` does.
 
         Their metadata get ``expert``: the sensor whose expert computed the boxes, or None.
         """
-        features = self.extract_feat(batch_inputs_dict)
         logits, cameras = self._health(features, batch_inputs_dict, batch_data_samples)
         chosen = self.choose(logits, cameras.camera_mask)
         found = {}

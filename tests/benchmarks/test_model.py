@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmdet3d.structures import Det3DDataSample
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import model
@@ -45,17 +46,36 @@ def test_frozen_parts_compute_as_much_as_trained_ones(step, repo_root):
         assert step.facts[name]['flops'] == trained.facts[name]['flops']
 
 
+def found(step: InferenceStep) -> list[Det3DDataSample]:
+    """Samples that one timed run of a model returns."""
+    seen = []
+    predict_from = step.model.predict_from
+    step.model.predict_from = lambda *args: seen.append(predict_from(*args))
+    step()
+    step.model.predict_from = predict_from
+    return seen[0]
+
+
 def test_the_model_finds_the_same_boxes_as_in_one_piece(step):
     """What is timed in pieces is the detector's own inference."""
-    seen = []
-    predict = step.model.pts_bbox_head.predict
-    step.model.pts_bbox_head.predict = lambda *args: seen.append(predict(*args))
-    step()
-    step.model.pts_bbox_head.predict = predict
     with torch.no_grad():
         (whole,) = step.model.test_step(step.batch)
-    (pieces,) = seen[0]
-    assert torch.equal(pieces.scores_3d, whole.pred_instances_3d.scores_3d)
+    (pieces,) = found(step)
+    assert torch.equal(pieces.pred_instances_3d.scores_3d, whole.pred_instances_3d.scores_3d)
+
+
+@pytest.mark.parametrize(('below', 'expert'), [(0.0, None), (1.0, 'lidar')])
+def test_a_monitor_and_the_experts_are_timed(repo_root, below, expert):
+    options = {'model.experts.camera': None, 'model.experts.lidar': None}
+    options |= {'model.below.lidar': below, 'model.below.camera': 0.0}
+    config = repo_root / 'configs/cmt/cmt_tiny_streets_experts.py'
+    step = InferenceStep(Workload(str(config), options), device=CPU)
+    (sample,) = found(step)
+    assert sample.expert == expert
+    assert 0 < sample.pred_health.lidar < 1
+    decoders = [step.facts['pts_bbox_head']['flops'], step.facts['experts']['flops']]
+    assert [flops > 0 for flops in decoders] == [expert is None, expert is not None]
+    assert step.facts['health_monitor']['flops'] > 0
 
 
 def test_the_tables():

@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from test_detector import batch, cloud
 
-from benchmarks.planning.train_on_states import check, fit, plan, record
+from benchmarks.planning.record_states import check, record
+from benchmarks.planning.train_on_states import fit, plan, read
 from projects.cmt_aqr.usage_error import UsageError
 
 PLANNER = dict(
@@ -82,3 +83,17 @@ def test_states_that_differ_between_epochs_are_refused(repo_root):
         other.merge_from_dict(change)
         with pytest.raises(UsageError, match=message):
             check(other)
+
+
+def test_states_of_several_files_of_one_detector(tmp_path):
+    files = [tmp_path / 'a.pth', tmp_path / 'b.pth']
+    for index, file in enumerate(files):
+        states = dict(hidden=torch.full((2, 1), index), mask=torch.ones(2, 6))
+        torch.save(dict(detector='cmt.pth', states=states), file)
+    states = read(files, 'cmt.pth')
+    assert states['hidden'].flatten().tolist() == [0, 0, 1, 1]
+    assert states['mask'].shape == (4, 6)
+    with pytest.raises(UsageError, match=r'a\.pth has the states of cmt\.pth, and load_from is'):
+        read(files, 'other.pth')
+    with pytest.raises(UsageError, match=r'c\.pth does not exist; .*record_states'):
+        read([*files, tmp_path / 'c.pth'], 'cmt.pth')

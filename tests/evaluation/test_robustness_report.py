@@ -158,7 +158,12 @@ def test_plans_are_reported_under_each_condition_beside_constant_velocity():
     for index, (name, record) in enumerate(first.records.items()):
         plan = dict(L2_to_3s=index + 0.25, L2_at_3s=index + 0.5, collision_to_3s=index + 1.0)
         steady = {f'constant_velocity_{key}': 2 * value for key, value in plan.items()}
-        first.records[name] = replace(record, plan=plan | steady)
+        less = {
+            f'{quantity}_less_constant_velocity{end}': sign * index + shift
+            for quantity, sign in (('L2', -1), ('collision', 1))
+            for end, shift in (('', 0.5), ('_low', 0.25), ('_high', 0.75))
+        }
+        first.records[name] = replace(record, plan=plan | steady | less)
     rows = cells(to_markdown(comparison), '## Plans')
     assert rows == [
         ['failure', 'severity', 'planned', 'plain'],
@@ -168,5 +173,8 @@ def test_plans_are_reported_under_each_condition_beside_constant_velocity():
         ['drop', '1', '3.25, 3.50 / 4.0', '–'],
         ['constant velocity', '', '0.50, 1.00 / 2.0', '–'],
     ]
+    rows = cells(to_markdown(comparison), 'Distance / collisions up to 3 s minus')
+    assert rows[2] == ['fog', '1', '-0.50 [-0.75, -0.25] / +1.50 [+1.25, +1.75]', '–']
+    assert len(rows) == 5
     lines = list(csv.DictReader(io.StringIO(to_csv(comparison))))
     assert [line['plan_L2_to_3s'] for line in lines[:2]] == ['0.25', '1.25']

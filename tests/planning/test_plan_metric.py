@@ -11,15 +11,16 @@ from projects.cmt_aqr.planning.ego_future import scene_futures
 SPEED = 4.0
 
 
-def scene(instances=(), count=8):
+def scene(instances=(), count=8, name='s'):
     """Infos of a scene driven along x at 4 m/s, with boxes at the same global place throughout."""
     poses = np.stack([np.eye(4)] * count)
     poses[:, 0, 3] = SPEED * 0.5 * np.arange(count)
     futures = scene_futures(poses, 0.5 * np.arange(count))
-    tokens = [f's{i}' for i in range(count)]
+    tokens = [f'{name}{i}' for i in range(count)]
     return [
         dict(
             token=token,
+            scene=name,
             ego2global=pose.tolist(),
             lidar_points=dict(lidar2ego=np.eye(4).tolist()),
             instances=[
@@ -88,6 +89,32 @@ def test_collisions_of_the_plan_and_of_the_driven_path(tmp_path):
     assert scores['plan/collision_to_2s'] == pytest.approx(50 / 4)
     assert scores['plan/driven_collision_to_3s'] == 0
     assert scores['plan/constant_velocity_collision_to_3s'] == 0
+
+
+def test_the_interval_of_the_difference_from_constant_velocity_is_over_scenes(tmp_path):
+    # Of each scene one frame has three seconds. Constant velocity is right, so differences are L2.
+    offsets = dict(a=0.2, b=0.4, c=0.9)
+    infos = [info for name in offsets for info in scene(name=name)]
+    scores = score(tmp_path, infos, {f'{name}1': path(off) for name, off in offsets.items()})
+    name = 'plan/L2_less_constant_velocity'
+    assert scores[name] == pytest.approx(0.5)
+    # The ends are draws of one scene three times: each has a chance of 1/27, above 2.5 %.
+    assert scores[f'{name}_low'] == pytest.approx(0.2)
+    assert scores[f'{name}_high'] == pytest.approx(0.9)
+    collisions = [scores[f'plan/collision_less_constant_velocity{end}'] for end in ('', '_low')]
+    assert collisions == [0, 0]
+
+
+def test_frames_of_one_scene_are_drawn_together(tmp_path):
+    plans = {'s0': path(9.0), 's1': path(0.2), 's2': path(0.6)}
+    scores = score(tmp_path, scene(count=9), plans)
+    ends = [scores[f'plan/L2_less_constant_velocity{end}'] for end in ('', '_low', '_high')]
+    assert ends == pytest.approx([0.4] * 3)
+
+
+def test_without_three_seconds_there_is_no_interval(tmp_path):
+    scores = score(tmp_path, scene(count=4), {'s1': path(1.0)})
+    assert np.isnan(scores['plan/L2_less_constant_velocity_low'])
 
 
 def test_info_files_without_futures_are_refused(tmp_path):

@@ -20,10 +20,11 @@ from .data_root import LIDAR_CHANNEL, open_database
 def add_ego_futures(
     root: str | os.PathLike, files: Sequence[str | os.PathLike], *, version: str
 ) -> list[Path]:
-    """Adds ``ego_future`` and ``future_tokens`` to every sample of some info files.
+    """Adds ``scene``, ``ego_future`` and ``future_tokens`` to every sample of some info files.
 
-    ``ego_future`` has the fields of :class:`~projects.cmt_aqr.planning.ego_future.EgoFuture`;
-    ``future_tokens`` names the keyframes that follow in the scene, at most T.
+    ``scene`` is the scene's name. ``ego_future`` has the fields of
+    :class:`~projects.cmt_aqr.planning.ego_future.EgoFuture`; ``future_tokens`` names the keyframes
+    that follow in the scene, at most T.
 
     Args:
         root: data root with the tables.
@@ -61,7 +62,10 @@ def _futures_of(database: NuScenes, scene: dict) -> Iterator[tuple[str, dict]]:
     futures = scene_futures(poses, [sample['timestamp'] / 1e6 for sample in samples])
     for index, (token, future) in enumerate(zip(tokens, futures, strict=True)):
         following = tokens[index + 1 : index + 1 + len(future.mask)]
-        yield token, dict(ego_future=future._asdict(), future_tokens=following)
+        yield (
+            token,
+            dict(scene=scene['name'], ego_future=future._asdict(), future_tokens=following),
+        )
 
 
 def _keyframes(database: NuScenes, scene: dict) -> Iterator[dict]:

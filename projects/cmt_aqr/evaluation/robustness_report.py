@@ -32,6 +32,10 @@ _PLANS = (
     'Distance to the driven path in metres up to and at 3 s / share of plans that collide up to '
     '3 s, in percent; see docs/planning.md.'
 )
+_PLANS_COMPARED = (
+    'Distance / collisions up to 3 s minus those of constant velocity, with the 95 % interval of a '
+    'paired bootstrap over the scenes.'
+)
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -58,6 +62,7 @@ def to_markdown(comparison: Comparison) -> str:
             parts += [_mean_alarms(comparison, model)]
     if any(model.records[CLEAN].plan for model in comparison.models):
         parts += ['## Plans', _PLANS, _plan_table(comparison)]
+        parts += [_PLANS_COMPARED, _compared_plan_table(comparison)]
     parts += [
         '## Where queries look',
         "LiDAR mass of the attention / gap between the sensors' log-shares / leverage; with a "
@@ -271,6 +276,24 @@ def _plan(scores: Mapping[str, float], prefix: str = '') -> str:
         return _NOTHING
     to, at, collisions = (scores[prefix + key] for key in _PLAN)
     return f'{to:.2f}, {at:.2f} / {collisions:.1f}'
+
+
+def _compared_plan_table(comparison: Comparison) -> str:
+    """Table of the differences from constant velocity under each condition."""
+    lines = [
+        [failure, severity, *(_compared_plan(m.records[name].plan) for m in comparison.models)]
+        for failure, severity, name in _conditions(comparison)
+    ]
+    return table(['failure', 'severity', *(model.name for model in comparison.models)], lines)
+
+
+def _compared_plan(scores: Mapping[str, float]) -> str:
+    names = [f'{quantity}_less_constant_velocity' for quantity in ('L2', 'collision')]
+    if names[0] not in scores:
+        return _NOTHING
+    return ' / '.join(
+        f'{scores[n]:+.2f} [{scores[n + "_low"]:+.2f}, {scores[n + "_high"]:+.2f}]' for n in names
+    )
 
 
 def _attention_table(comparison: Comparison) -> str:

@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import load
 from mmengine.logging import print_log
 
+from ..evaluation.bootstrap import Interval, draw_frames
 from ..markdown import table
 from .collisions import collides
 from .ego_future import COMMANDS, STEP, constant_velocity, planar
@@ -25,6 +26,10 @@ QUANTITIES = {
 MISS_DISTANCE = 2.0
 """Metres from which a waypoint is missed, as in the miss rate of nuScenes' prediction task."""
 STRAIGHT = COMMANDS.index('straight')
+COMPARED = ('L2', 'collision')
+"""quantities whose mean up to 3 s has an interval beside constant velocity's"""
+DRAWS = 1000
+"""draws of scenes for an interval"""
 
 
 @METRICS.register_module()
@@ -42,6 +47,10 @@ class PlanMetric(BaseMetric):
     of the ground truth itself, which its boxes and the grid cause. ``turning`` is the frames whose
     command is not straight, and ``missed`` the share of waypoints that are :data:`MISS_DISTANCE` or
     more away, in percent.
+
+    ``L2_less_constant_velocity`` and ``collision_less_constant_velocity`` are the readings up to
+    3 s minus those of constant velocity, and ``_low`` and ``_high`` the ends of their 95 %
+    interval: a paired bootstrap over scenes, since the frames of one resemble each other.
 
     Waypoints beyond the end of the scene do not count, and neither does a frame without a previous
     keyframe, whose speed is unknown.
@@ -86,22 +95,35 @@ class PlanMetric(BaseMetric):
         }
         turning = np.array([future['command'] != STRAIGHT for future in futures])
         boxes = [self._future_boxes(info) for info in infos]
-        rows = {}
+        values, rows = {}, {}
         for name, plan in plans.items():
             distance = np.linalg.norm(plan[..., :2] - driven[..., :2], axis=-1)
             collision = 100.0 * _collisions(plan, boxes, mask)
+            values[name] = dict(L2=distance, collision=collision)
             rows[name] = {
                 **_readings('L2', distance, mask),
                 **_readings('missed', 100.0 * (distance >= MISS_DISTANCE), mask),
                 **_readings('collision', collision, mask),
                 **_readings('turning_L2', distance, mask & turning[:, None]),
             }
-        print_log(f'\n{_table(rows)}\n{_counts(mask, turning)}', logger='current')
-        return {
+        scenes = [info['scene'] for info in infos]
+        differences = {
+            quantity: _difference(
+                values['plan'][quantity] - values['constant velocity'][quantity], mask, scenes
+            )
+            for quantity in COMPARED
+        }
+        lines = [_table(rows), _compared(differences), _counts(mask, turning)]
+        print_log('\n' + '\n'.join(lines), logger='current')
+        scores = {
             (key if name == 'plan' else f'{name} {key}').replace(' ', '_'): value
             for name, row in rows.items()
             for key, value in row.items()
         }
+        for quantity, (value, interval) in differences.items():
+            name = f'{quantity}_less_constant_velocity'
+            scores |= {name: value, f'{name}_low': interval.low, f'{name}_high': interval.high}
+        return scores
 
     @cached_property
     def infos(self) -> dict[str, dict]:
@@ -112,7 +134,7 @@ class PlanMetric(BaseMetric):
         """
         ann_file = self.ann_file or self.dataset_meta['ann_file']
         infos = load(ann_file)['data_list']
-        if not infos or 'ego_future' not in infos[0]:
+        if not infos or not {'ego_future', 'scene'} <= infos[0].keys():
             raise ValueError(
                 f'{ann_file} has no ego futures: python tools/create_data.py ROOT --with-ego-future'
             )
@@ -159,6 +181,36 @@ def _readings(name: str, values: np.ndarray, mask: np.ndarray) -> dict[str, floa
     at = {f'{name}_at_{s}s': float(means[round(s / STEP) - 1]) for s in SECONDS}
     to = {f'{name}_to_{s}s': float(means[: round(s / STEP)].mean()) for s in SECONDS}
     return at | to
+
+
+def _difference(
+    values: np.ndarray, mask: np.ndarray, scenes: Sequence[str]
+) -> tuple[float, Interval]:
+    """Mean up to 3 s of values (N, T), and its interval over other draws of the scenes.
+
+    Args:
+        values: differences of two plans.
+        mask: (N, T) waypoints that count.
+        scenes: scene of each of the N samples.
+    """
+    names, scene = np.unique(scenes, return_inverse=True)
+    steps = round(SECONDS[-1] / STEP)
+    sums, counts = np.zeros((2, len(names), steps))
+    np.add.at(sums, scene, np.where(mask, values, 0)[:, :steps])
+    np.add.at(counts, scene, mask[:, :steps])
+    drawn = np.concatenate([np.ones((1, len(names))), draw_frames(len(names), DRAWS, seed=0)])
+    with np.errstate(invalid='ignore'):
+        means = (drawn @ sums / (drawn @ counts)).mean(axis=1)
+    finite = means[1:][np.isfinite(means[1:])]
+    return float(means[0]), Interval.of(finite) if len(finite) else Interval(np.nan, np.nan)
+
+
+def _compared(differences: Mapping[str, tuple[float, Interval]]) -> str:
+    cells = (
+        f'{QUANTITIES[quantity]} {value:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]'
+        for quantity, (value, interval) in differences.items()
+    )
+    return f'plan minus constant velocity, up to {SECONDS[-1]} s: {", ".join(cells)}'
 
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
