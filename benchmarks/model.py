@@ -26,6 +26,8 @@ from .workload import Workload
 
 PHASES = ('input', 'lidar', 'camera', 'head')
 HEAD = 'pts_bbox_head'
+ADDED = ('health_monitor', 'planner')
+"""parts that a model may have beside CMT; their time is within that of the head"""
 # How the parts compute: their own layers, or copies in one of the types, compiled or not.
 PLAIN = 'plain'
 FORMS = {
@@ -73,6 +75,10 @@ class InferenceStep:
         self.facts = self._count()
         self.model.to(device)
         self._factor = self._factor.to(device)
+        for name in ADDED:
+            part = getattr(self.model, name, None)
+            if part is not None:
+                part.forward = self._watch.lap(name)(part.forward)
 
     def _count(self) -> dict[str, dict[str, int]]:
         """Parameters and operations of each part with parameters, the head last.
@@ -109,8 +115,8 @@ class InferenceStep:
         Returns:
             seconds of ``input`` (transfer to the device, voxels), ``lidar``, ``camera``, ``head``
             (decoder and boxes, with a monitor, experts or a planner), their sum ``inference``, and
-            the ``product`` of two matrices of 2048 x 2048. On a CPU also the processor time of each
-            as ``cpu/...``.
+            the ``product`` of two matrices of 2048 x 2048; of the head's time, that of each of
+            :data:`ADDED` in the model. On a CPU also the processor time of each as ``cpu/...``.
         """
         self._watch.reset()
         lap, model = self._watch.lap, self.model
@@ -204,6 +210,7 @@ def _tables(models: Mapping[str, dict]) -> str:
     for name, model in models.items():
         paragraphs += [f'{name}:', _parts_table(model['parts'])]
         paragraphs.append(_limits_table(model['parts'], work(model['seconds'])))
+        paragraphs += [_added(name, model['seconds']) for name in ADDED if name in model['seconds']]
     return '\n\n'.join(paragraphs)
 
 
@@ -238,3 +245,13 @@ def _limits_table(parts: Mapping[str, Mapping[str, int]], seconds: Mapping[str, 
             times = duration(limit), duration(found), f'{found / limit:.2f}'
             rows.append((branch, f'{count / 1e9:.1f}', *times))
     return table(('branch', 'GFLOPs', 'limit', 'least time', '×'), rows)
+
+
+def _added(name: str, seconds: Mapping[str, Spread]) -> str:
+    """What a part beside CMT takes of the inference."""
+    spent = work(seconds)
+    share = spent[name].median / spent['inference'].median
+    return (
+        f'{name}: {spread(seconds[name])} of the head, {share:.1%} of the work of inference '
+        '(processor time on a CPU).'
+    )

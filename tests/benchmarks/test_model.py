@@ -71,6 +71,9 @@ def test_a_monitor_and_the_experts_are_timed(repo_root, below, expert):
     config = repo_root / 'configs/cmt/cmt_tiny_streets_experts.py'
     step = InferenceStep(Workload(str(config), options), device=CPU)
     (sample,) = found(step)
+    times = step()
+    assert 0 < times['health_monitor'] < times['head']
+    assert times['inference'] == pytest.approx(sum(times[phase] for phase in model.PHASES))
     assert sample.expert == expert
     assert 0 < sample.pred_health.lidar < 1
     decoders = [step.facts['pts_bbox_head']['flops'], step.facts['experts']['flops']]
@@ -101,6 +104,15 @@ def test_the_tables():
             ('camera', 'head', 'inference'), (3, 1, 4), limits, strict=True
         )
     ]
+
+
+def test_the_share_of_a_part_beside_cmt():
+    seconds = {'health_monitor': Spread(0.1, 0.1, 0.2), 'inference': Spread(1.0, 0.9, 1.1)}
+    seconds |= {'cpu/health_monitor': Spread(0.03, 0.1, 0.2), 'cpu/inference': Spread(2.0, 1, 2)}
+    assert model._added('health_monitor', seconds) == (
+        'health_monitor: 100.0 ms (100.0 ms–200.0 ms) of the head, 1.5% of the work of inference '
+        '(processor time on a CPU).'
+    )
 
 
 def test_operations_are_those_worked_out_by_hand():
