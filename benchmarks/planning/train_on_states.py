@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from projects.cmt_aqr.cli import arguments, entry, processes
 from projects.cmt_aqr.detector import CmtDetector
 from projects.cmt_aqr.files import replacing
+from projects.cmt_aqr.hooks.run_info_hook import code_version
 from projects.cmt_aqr.progress import Progress
 from projects.cmt_aqr.usage_error import UsageError
 
@@ -51,8 +52,10 @@ def main(args: argparse.Namespace) -> None:
     runner._init_model_weights()
     runner.load_or_resume()
     fit(runner.model, states, cfg.optim_wrapper, steps=args.steps, batch_size=args.batch_size)
+    passes = args.steps * args.batch_size / len(states['mask'])
+    meta = dict(seed=runner.seed, epoch=round(passes), cfg=cfg.pretty_text, **code_version())
     with replacing(Path(cfg.work_dir) / 'planner.pth') as partial:
-        save_checkpoint(dict(state_dict=runner.model.state_dict()), str(partial))
+        save_checkpoint(dict(meta=meta, state_dict=runner.model.state_dict()), str(partial))
 
 
 def read(files: Sequence[Path], detector: str) -> dict[str, Tensor]:

@@ -1,4 +1,7 @@
-"""A planner on the frozen tiny CMT for the streets; half of its samples lose a sensor."""
+"""A planner on the frozen tiny CMT for the streets; half of its samples lose a sensor.
+
+`python -m benchmarks.planning.train_on_states` trains it in minutes; see docs/planning.md.
+"""
 
 _base_ = './cmt_tiny_streets_frozen.py'
 
@@ -10,6 +13,7 @@ model = dict(
         num_heads=4,
         feedforward_channels=256,
         reads='objects',
+        use_status=True,
     ),
 )
 
@@ -17,7 +21,7 @@ data_command = _base_.data_command + ' --with-ego-future'
 draw_index, random_failure = _base_.drop_sensors
 pack_ego = dict(type='PackEgoFuture')
 train_pipeline = [
-    dict(draw_index, variants=2),
+    dict(draw_index, variants=1),
     dict(random_failure, prob=0.5),
     *_base_.train_pipeline[:-1],
     dict(_base_.pack_train, **pack_ego),
@@ -38,4 +42,4 @@ param_scheduler = [
 # Scored by tools/test.py.
 train_cfg = dict(max_epochs=max_epochs, val_begin=max_epochs + 1, val_interval=1)
 
-load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets.pth'
+load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets_failures.pth'

@@ -1,6 +1,7 @@
 """A planner that learns from recorded states of the detector, which stays as it is."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from test_detector import batch, cloud
 
+from benchmarks.planning import record_states, train_on_states
 from benchmarks.planning.record_states import check, record
 from benchmarks.planning.train_on_states import fit, plan, read
+from projects.cmt_aqr.data_preparation.ego_futures import add_ego_futures
 from projects.cmt_aqr.usage_error import UsageError
 
 PLANNER = dict(
@@ -97,3 +100,31 @@ def test_states_of_several_files_of_one_detector(tmp_path):
         read(files, 'other.pth')
     with pytest.raises(UsageError, match=r'c\.pth does not exist; .*record_states'):
         read([*files, tmp_path / 'c.pth'], 'cmt.pth')
+
+
+def test_the_commands_make_a_checkpoint_of_the_config(synthetic_root, repo_root, tmp_path):
+    root = tmp_path / 'data'
+    root.mkdir()
+    for entry in synthetic_root.iterdir():
+        (root / entry.name).symlink_to(entry)
+    infos = root / 'nuscenes_infos_train.pkl'
+    infos.unlink()
+    shutil.copy(synthetic_root / infos.name, infos)
+    add_ego_futures(root, [infos], version='v1.0-mini')
+    config = str(repo_root / 'configs/cmt/cmt_tiny_streets_plan.py')
+    states = str(tmp_path / 'states.pth')
+    weights = repo_root / 'projects/cmt_aqr/weights/cmt_tiny_streets_failures.pth'
+    options = ['--seed', '3', '--work-dir', str(tmp_path / 'run'), '--cfg-options']
+    options += [f'data_root={root}/', f'load_from={weights}', 'feature_cache=None']
+    options += ['train_dataloader.num_workers=0']
+    record_states.main(record_states.make_parser().parse_args([config, states, *options]))
+    assert len(torch.load(states)['states']['mask']) == 6
+    given = [config, states, '--steps', '2', '--batch-size', '4', *options]
+    train_on_states.main(train_on_states.make_parser().parse_args(given))
+    made = torch.load(tmp_path / 'run/planner.pth', weights_only=False)
+    assert (made['meta']['seed'], made['meta']['epoch']) == (3, 1)
+    shipped = torch.load(weights, weights_only=True)['state_dict']
+    planner = {k for k in made['state_dict'] if k not in shipped}
+    assert planner
+    assert all(name.startswith('planner.') for name in planner)
+    assert all(torch.equal(made['state_dict'][k], v.float()) for k, v in shipped.items())

@@ -66,7 +66,8 @@ def to_markdown(comparison: Comparison) -> str:
     parts += [
         '## Where queries look',
         "LiDAR mass of the attention / gap between the sensors' log-shares / leverage; with a "
-        'router also its mean weight of LiDAR / of the cameras.',
+        'router also its mean weight of LiDAR / of the cameras. Frames that an expert decodes do '
+        'not count.',
         _attention_table(comparison),
         '## What was run',
         _models_list(comparison.models),
