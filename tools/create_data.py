@@ -68,6 +68,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="also add the ego vehicle's next waypoints to the info files, for planning",
     )
     parser.add_argument(
+        '--no-camera-boxes',
+        dest='camera_boxes',
+        action='store_false',
+        help='leave out boxes in each image, which take most of the time and which nothing in this '
+        'project reads',
+    )
+    parser.add_argument(
         '--update-infos',
         metavar='FILE',
         help='only convert an info file of MMDetection3D before 1.1 to the current format and '
@@ -120,7 +127,11 @@ def create(args: argparse.Namespace) -> list[Path]:
         check_info_file(args.root, args.infos)
         return collect_own_objects(args.root, args.infos, **database) if args.with_database else []
     options = dict(
-        version=args.version, prefix=args.extra_tag, max_sweeps=args.max_sweeps, splits=args.splits
+        version=args.version,
+        prefix=args.extra_tag,
+        max_sweeps=args.max_sweeps,
+        splits=args.splits,
+        camera_boxes=args.camera_boxes,
     )
     if args.with_database:
         made = create_object_database(args.root, **options, **database)

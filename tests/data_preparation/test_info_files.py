@@ -85,6 +85,19 @@ def test_sweeps_are_listed(synthetic_root):
     assert [len(data.get_data_info(i)['lidar_sweeps']) for i in range(3)] == [1, 3, 5]
 
 
+def test_boxes_in_images_can_be_left_out(synthetic_root, root_copy, repo_root, monkeypatch):
+    command = ['create_data.py', str(root_copy), '--no-camera-boxes']
+    monkeypatch.setattr(sys, 'argv', command)
+    runpy.run_path(str(repo_root / 'tools/create_data.py'), run_name='__main__')
+    name = 'nuscenes_infos_train.pkl'
+    whole, short = (load(root / name)['data_list'] for root in (synthetic_root, root_copy))
+    assert [entry['cam_instances'] for entry in short] == [{}] * len(whole)
+    assert all(any(entry['cam_instances'].values()) for entry in whole)
+    for entry in [*whole, *short]:
+        del entry['cam_instances']
+    assert str(short) == str(whole)
+
+
 def test_no_temporary_folder_stays(synthetic_root):
     assert not [p for p in synthetic_root.iterdir() if p.name.startswith('.')]
 

@@ -54,6 +54,7 @@ def create_info_files(
     max_sweeps: int = 10,
     out: str | os.PathLike | None = None,
     splits: str | os.PathLike | None = None,
+    camera_boxes: bool = True,
 ) -> list[Path]:
     """Writes ``{prefix}_infos_train.pkl`` and ``{prefix}_infos_val.pkl`` into a data root.
 
@@ -72,6 +73,8 @@ def create_info_files(
             ``{"train": [...], "val": [...]}``; scenes under other names are left out. By default
             ``splits.json`` in the folder of the tables, the devkit's place for it, or else the
             official splits.
+        camera_boxes: whether to compute mmdet3d's ``cam_instances``, boxes in each image for
+            detectors of single images, which takes most of the time; without, they are empty.
 
     Returns:
         The written files, in mmdet3d's v1.1 format.
@@ -87,7 +90,7 @@ def create_info_files(
     names = _info_names(version, prefix)
     scenes = _scenes_by_split(root / version, version, splits)
     with _linked_root(root) as linked:
-        _convert(linked, version, prefix, max_sweeps, names, scenes)
+        _convert(linked, version, prefix, max_sweeps, names, scenes, camera_boxes)
         return [(linked / name).resolve().rename(root / name) for name in names]
 
 
@@ -99,6 +102,7 @@ def create_object_database(
     max_sweeps: int = 10,
     out: str | os.PathLike | None = None,
     splits: str | os.PathLike | None = None,
+    camera_boxes: bool = True,
     lidar_only: bool = False,
     workers: int = 1,
     overwrite: bool = False,
@@ -109,7 +113,8 @@ def create_object_database(
     first. An interrupted call continues where it stopped when it is repeated.
 
     Args:
-        root, version, prefix, max_sweeps, out, splits: see :func:`create_info_files`.
+        root, version, prefix, max_sweeps, out, splits, camera_boxes: see
+            :func:`create_info_files`.
         lidar_only: whether to leave out image patches; no images are read.
         workers: number of processes, which does not change the result.
         overwrite: whether to replace a finished database, or one of other samples.
@@ -135,7 +140,7 @@ def create_object_database(
     infos = _read_infos([root / name for name in names], version)
     if infos is None:
         options = dict(version=version, prefix=prefix, max_sweeps=max_sweeps, splits=splits)
-        made = create_info_files(root, **options)
+        made = create_info_files(root, camera_boxes=camera_boxes, **options)
         infos = read_infos(made[0])
     else:
         print_log(f'keeping {" and ".join(names)}', logger='current')
@@ -300,6 +305,7 @@ def _convert(
     max_sweeps: int,
     names: list[str],
     scenes: Mapping[str, Sequence[str]],
+    camera_boxes: bool,
 ) -> None:
     """Runs both halves of the converter: info files of the old format, and their conversion."""
     replaced = {_OFFICIAL[version][split]: list(members) for split, members in scenes.items()}
@@ -311,6 +317,8 @@ def _convert(
             str(linked), prefix, version=version, max_sweeps=max_sweeps
         )
     updater = _load_script('update_infos_to_v2')
+    if not camera_boxes:
+        updater.generate_nuscenes_camera_instances = lambda info, nusc: {}
     for name in names:
         with _quiet(f'writing {name}'):
             updater.update_pkl_infos('nuscenes', str(linked), str(linked / name))
