@@ -29,7 +29,7 @@ setup = @$(if $(PYTHON),,echo 'set-up: no Python found: install Python 3.11' >&2
 
 help:
 	@echo 'make doctor  check that the environment works on the devices of this machine'
-	@echo 'make demo    synthetic nuScenes, detections, health of the sensors, official scores'
+	@echo 'make demo    synthetic nuScenes, boxes, a plan, health of the sensors, official scores'
 	@echo 'make test    all tests; ARGS="-m \"not slow\"" for the quick ones'
 	@echo 'make lint    ruff; make format fixes what it can'
 	@echo 'make setup   only the environment, in $(VENV); source $(VENV)/bin/activate to use it'

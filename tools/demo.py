@@ -1,9 +1,9 @@
 """Demonstration of the project from data to official scores; ``make demo`` runs it.
 
 Each step is a command of this project. It makes synthetic streets as a nuScenes database, detects
-in one frame with and without LiDAR, asks the health monitor which sensor is unwell, and scores the
-shipped models with and without sensor failures by the official nuScenes evaluation. Nothing is
-trained.
+and plans in one frame with and without LiDAR, asks the health monitor which sensor is unwell, and
+scores the shipped models with and without sensor failures by the official nuScenes evaluation.
+Nothing is trained.
 """
 
 import argparse
@@ -20,6 +20,7 @@ INFOS = DATA / 'nuscenes_infos_val.pkl'
 ON_DATA = ('--cfg-options', f'data_root={DATA}/')
 WEIGHTS = Path('projects/cmt_aqr/weights')
 CMT = (Path('configs/cmt/cmt_tiny_streets.py'), WEIGHTS / 'cmt_tiny_streets.pth')
+PLANNER = 'cmt_tiny_streets_plan'
 EXPERTS = (
     Path('configs/cmt/cmt_tiny_streets_experts.py'),
     WEIGHTS / 'cmt_tiny_streets_experts.pth',
@@ -51,7 +52,7 @@ def main() -> int:
         return 2
     try:
         make_data()
-        detect(pictures)
+        detect_and_plan(pictures)
         report_health(pictures)
         scores = score(args)
     except subprocess.CalledProcessError as error:
@@ -84,13 +85,13 @@ def make_data() -> None:
         streets = ('--world', 'streets', '--out', DATA)
         run('Synthetic nuScenes', 'tools/make_synthetic_nuscenes.py', *streets)
     if not (ROOT / DATA / 'nuscenes_infos_val.pkl').is_file():
-        run('Its info files', 'tools/create_data.py', DATA)
+        run('Its info files', 'tools/create_data.py', DATA, '--with-ego-future')
 
 
-def detect(pictures: Path) -> None:
-    """Detect in one frame with and without LiDAR, and draw both."""
+def detect_and_plan(pictures: Path) -> None:
+    """Draw boxes and plan of one frame with and without LiDAR."""
     frame = (INFOS, '--index', FRAME, '--failure', 'lidar_drop_1', '--out', pictures)
-    run('Detection in a frame, with and without LiDAR', 'tools/infer.py', CMT[1].stem, *frame)
+    run('Boxes and plan of a frame, with and without LiDAR', 'tools/infer.py', PLANNER, *frame)
 
 
 def report_health(pictures: Path) -> None:

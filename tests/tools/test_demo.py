@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from projects.cmt_aqr.apis import shipped_models
 from projects.cmt_aqr.datasets.failures.suite import protocol
 from projects.cmt_aqr.evaluation.conditions import choose_rows, conditions_of
 
@@ -23,6 +24,7 @@ def test_what_it_names_is_there(demo, repo_root):
     models = [demo.CMT, *demo.OTHERS.values()]
     for path in {path for model in models for path in model}:
         assert (repo_root / path).is_file(), path
+    assert demo.PLANNER in shipped_models()
 
 
 def test_its_failures_are_those_of_the_suite(demo):
@@ -72,6 +74,7 @@ def test_it_prints_the_table_from_any_folder(demo, tmp_path, monkeypatch, capsys
         'tools/visualize.py',
         'tools/test_robustness.py',
     ]
+    assert commands[1][-1] == '--with-ego-future'  # the plan needs the ego status
     assert commands[-1].count('--model') == 2
 
 

@@ -25,6 +25,7 @@ METRIC = 'NuScenes metric/pred_instances_3d_NuScenes/mAP'
         ('cmt_tiny_streets', 'cmt/cmt_tiny_streets'),
         ('cmt_tiny_streets_failures', 'cmt/cmt_tiny_streets_failures'),
         ('cmt_tiny_streets_experts', 'cmt/cmt_tiny_streets_experts'),
+        ('cmt_tiny_streets_plan', 'cmt/cmt_tiny_streets_plan'),
     ],
 )
 def test_every_key_and_shape_is_the_models(repo_root, weights, config):
@@ -40,7 +41,13 @@ def test_every_key_and_shape_is_the_models(repo_root, weights, config):
 
 
 @pytest.mark.parametrize(
-    'name', ['cmt_tiny_synthetic', 'cmt_tiny_real_frame_failures', 'cmt_tiny_streets']
+    'name',
+    [
+        'cmt_tiny_synthetic',
+        'cmt_tiny_real_frame_failures',
+        'cmt_tiny_streets',
+        'cmt_tiny_streets_plan',
+    ],
 )
 def test_it_says_how_it_came_about(repo_root, name):
     path = repo_root / f'projects/cmt_aqr/weights/{name}.pth'
