@@ -62,7 +62,8 @@ def main() -> int:
     print(f'\n{(ROOT / scores / "robustness.md").read_text()}')
     print(summary(json.loads((ROOT / scores / 'robustness.json').read_text())))
     print(
-        f'pictures of a frame with and without LiDAR, and of the health of each sensor: {pictures}'
+        'pictures of a frame with boxes and plan, with and without LiDAR, and of the health of '
+        f'each sensor: {pictures}'
     )
     print(f'the table and its plot: {scores}')
     print(f'the demo took {(time.monotonic() - started) / 60:.1f} minutes')
