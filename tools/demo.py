@@ -90,7 +90,7 @@ def make_data() -> None:
 
 
 def detect_and_plan(pictures: Path) -> None:
-    """Draw boxes and plan of one frame with and without LiDAR."""
+    """Draw the boxes and the plan of one frame, with and without LiDAR."""
     frame = (INFOS, '--index', FRAME, '--failure', 'lidar_drop_1', '--out', pictures)
     run('Boxes and plan of a frame, with and without LiDAR', 'tools/infer.py', PLANNER, *frame)
 

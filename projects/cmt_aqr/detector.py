@@ -346,7 +346,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         batch_inputs_dict: Mapping,
         batch_data_samples: Sequence[Det3DDataSample],
     ) -> Sequence[Det3DDataSample]:
-        """Returns what :meth:`predict` does, from the output of :meth:`extract_feat`."""
+        """The samples of :meth:`predict`, from features that :meth:`extract_feat` returned."""
         head, metas = self.pts_bbox_head, _metas(batch_data_samples)
         output = head(*features, metas, all_layers=False)
         samples = self.add_pred_to_datasample(batch_data_samples, head.boxes(output, metas))

@@ -71,8 +71,9 @@ class ExpertDetector(CmtDetector):
         self.register_load_state_dict_post_hook(ExpertDetector._compare_features)
 
     def init_weights(self) -> None:
-        """Loads the experts; what they were trained on is compared when the detector is loaded."""
+        """Loads the weights of the experts from their files."""
         super().init_weights()
+        # The features that they were trained on are compared once the detector has its own.
         self._to_compare = self._checkpoints
 
     def _compare_features(self, incompatible_keys: object) -> None:

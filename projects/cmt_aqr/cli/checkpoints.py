@@ -48,7 +48,7 @@ def check_initial_weights(cfg: Config) -> None:
 
 
 def _initial_weights(config: object, name: str) -> Iterator[tuple[str, str]]:
-    """Yields each setting of a config that names a checkpoint of a part, and the checkpoint."""
+    """Yields the name and value of each setting that gives a checkpoint for a part of the model."""
     if isinstance(config, Mapping):
         if config.get('type') == 'Pretrained':
             yield f'{name}.checkpoint', config['checkpoint']

@@ -20,7 +20,7 @@ from .data_root import LIDAR_CHANNEL, open_database
 def add_ego_futures(
     root: str | os.PathLike, files: Sequence[str | os.PathLike], *, version: str
 ) -> list[Path]:
-    """Adds ``scene``, ``ego_future`` and ``future_tokens`` to every sample of some info files.
+    """Adds the ego vehicle's future and the name of the scene to each sample of the info files.
 
     ``scene`` is the scene's name. ``ego_future`` has the fields of
     :class:`~projects.cmt_aqr.planning.ego_future.EgoFuture`; ``future_tokens`` names the keyframes

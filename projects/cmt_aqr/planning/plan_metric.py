@@ -106,11 +106,10 @@ class PlanMetric(BaseMetric):
                 **_readings('collision', collision, mask),
                 **_readings('turning_L2', distance, mask & turning[:, None]),
             }
+        plan, steady = values['plan'], values['constant velocity']
         scenes = [info['scene'] for info in infos]
         differences = {
-            quantity: _difference(
-                values['plan'][quantity] - values['constant velocity'][quantity], mask, scenes
-            )
+            quantity: _difference(plan[quantity] - steady[quantity], mask, scenes)
             for quantity in COMPARED
         }
         lines = [_table(rows), _compared(differences), _counts(mask, turning)]
@@ -186,7 +185,7 @@ def _readings(name: str, values: np.ndarray, mask: np.ndarray) -> dict[str, floa
 def _difference(
     values: np.ndarray, mask: np.ndarray, scenes: Sequence[str]
 ) -> tuple[float, Interval]:
-    """Mean up to 3 s of values (N, T), and its interval over other draws of the scenes.
+    """Mean of values (N, T) over the waypoints up to 3 s, and its bootstrap interval.
 
     Args:
         values: differences of two plans.
