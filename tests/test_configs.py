@@ -262,6 +262,9 @@ def on_database(dataset: dict, root: Path) -> dict:
     for step in inner.pipeline:
         if step.type == 'JointObjectSample':
             step.db_sampler.database = str(root / Path(step.db_sampler.database).name)
+        for failure in step.get('failures', ()):
+            if 'ann_file' in failure:
+                failure.ann_file = str(root / Path(failure.ann_file).name)
     return dataset
 
 
@@ -334,12 +337,17 @@ def test_objects_are_pasted_except_in_the_last_epochs_and_in_fine_tuning(name, p
 
 
 @pytest.mark.parametrize(('name', 'cell_size'), [(R50, 0.8), (VOV, 0.6)])
-def test_failures_at_full_size_are_those_of_the_tiny_model(name, cell_size):
+def test_failures_at_full_size_are_those_of_the_streets(name, cell_size):
     control = read(f'{name}_failures_finetune')
     train = control.train_dataloader.dataset.dataset.pipeline
     plain = read(f'{name}_finetune').train_dataloader.dataset.dataset.pipeline
-    tiny = read('cmt_tiny_synthetic_failures_finetune').train_dataloader.dataset.pipeline
-    assert train[:2] == [dict(type='DrawIndex'), tiny[1]]
+    tiny = read('cmt_tiny_streets_failures').train_dataloader.dataset.pipeline
+    assert train[0] == dict(type='DrawIndex')
+    infos = [failure.pop('ann_file', None) for failure in train[1].failures]
+    assert {*infos} == {None, control.data_root + 'nuscenes_infos_train.pkl'}
+    for failure in tiny[1].failures:
+        failure.pop('ann_file', None)
+    assert train[1] == tiny[1]
     # The rest is that of fine-tuning, except that failures replace the drop of whole sensors.
     assert train[-1].type == 'PackHealth'
     assert train[2:-1] == plain[2:-1]

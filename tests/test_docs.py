@@ -12,7 +12,10 @@ from mmengine.optim import build_optim_wrapper
 from toy_runner import make_runner
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-PAGES = [REPO_ROOT / 'README.md', *sorted((REPO_ROOT / 'docs').glob('*.md'))]
+PAGES = [
+    *(REPO_ROOT / name for name in ('README.md', 'CONTRIBUTING.md')),
+    *sorted((REPO_ROOT / 'docs').glob('*.md')),
+]
 # Of this project, as they stand in commands, in tables and in the text; {a,b} is a shell's.
 FOLDERS = 'benchmarks|configs|docs|projects|requirements|tests|tools'
 PATH = re.compile(rf'(?<![\w/.<])(?:{FOLDERS})/[\w/.*{{}},-]*[\w}}]')
@@ -110,11 +113,11 @@ def test_every_link_leads_somewhere(path):
 
 def test_every_page_is_in_the_repository():
     listed = subprocess.run(
-        ['git', 'ls-files', 'docs'], cwd=REPO_ROOT, capture_output=True, text=True
+        ['git', 'ls-files', '*.md'], cwd=REPO_ROOT, capture_output=True, text=True
     ).stdout.split()
     if not listed:
         pytest.skip('no git checkout')
-    assert {str(path.relative_to(REPO_ROOT)) for path in PAGES[1:]} <= {*listed}
+    assert {str(path.relative_to(REPO_ROOT)) for path in PAGES} <= {*listed}
 
 
 def snippets(name: str) -> list[str]:

@@ -52,10 +52,20 @@ def read(root: Path, name: str, folder: str = 'cmt') -> Config:
     return Config.fromfile(root / 'configs' / folder / f'{name}.py')
 
 
-def run_on_frame(model: nn.Module, dataset: dict, frame_root: Path) -> Run:
-    """Runs the model on the frame, through the test pipeline of its config."""
+def on_frame(dataset: dict, frame_root: Path) -> dict:
+    """The dataset of a config, reading the frame."""
     dataset.data_root = str(frame_root)
     dataset.metainfo.version = 'v1.0-mini'
+    for step in dataset.pipeline:
+        for failure in step.get('failures', ()):
+            if 'ann_file' in failure:
+                failure.ann_file = str(frame_root / dataset.ann_file)
+    return dataset
+
+
+def run_on_frame(model: nn.Module, dataset: dict, frame_root: Path) -> Run:
+    """Runs the model on the frame, through the test pipeline of its config."""
+    on_frame(dataset, frame_root)
     seen = {}
     head = model.pts_bbox_head
     head.transformer.register_forward_pre_hook(
@@ -114,9 +124,7 @@ def test_runs_on_the_real_frame(repo_root, reference, real_frame, tmp_path, name
 def one_step(cfg: Config, frame_root: Path, work_dir: Path) -> Runner:
     """A Runner that takes one training step on the frame, with the hooks of every run."""
     dataset = cfg.train_dataloader.dataset.dataset  # out of its class-balanced wrapper
-    dataset.data_root = str(frame_root)
-    dataset.metainfo.version = 'v1.0-mini'
-    cfg.train_dataloader.dataset = dataset
+    cfg.train_dataloader.dataset = on_frame(dataset, frame_root)
     cfg.train_dataloader.update(batch_size=1, num_workers=0, persistent_workers=False)
     for phase in ('val', 'test'):
         for part in ('dataloader', 'evaluator', 'cfg'):
@@ -131,9 +139,7 @@ def one_step(cfg: Config, frame_root: Path, work_dir: Path) -> Runner:
 def test_failures_damage_the_real_frame_anew_in_each_epoch(repo_root, real_frame, tmp_path, name):
     cfg = read(repo_root, f'{name}_failures_finetune')
     settings = cfg.train_dataloader.dataset.dataset
-    settings.update(data_root=str(make_frame_root(real_frame, tmp_path)))
-    settings.metainfo.version = 'v1.0-mini'
-    dataset = DATASETS.build(settings)
+    dataset = DATASETS.build(on_frame(settings, make_frame_root(real_frame, tmp_path)))
     (draw_index,) = transforms_of(dataset, DrawIndex)
     health = []
     for epoch in range(8):

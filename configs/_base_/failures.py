@@ -1,7 +1,8 @@
 """Sensor failures for training: LiDAR or cameras fail, as a whole or in part, never both.
 
 A quarter of the samples stays intact, a quarter loses a whole sensor, and half is damaged in part.
-Fog, misalignment and stale frames are left out, so that tests with them are of unseen failures.
+Fog, ghost points, frozen and knocked cameras are left out, so that tests with them are of unseen
+failures; a config adds misalignment and stale frames, or leaves them out as well.
 
 For an expert, every sample draws a failure of its sensor; an eighth of the draws for the LiDAR and
 a fifth of those for cameras, which include misalignment, spare the frame.

@@ -7,10 +7,9 @@ _base_ = './cmt_voxel0075_vov_1600x640_cbgs_failures_finetune.py'
 
 model = _base_.recipes.fixed_features.model
 
-train_infos = _base_.data_root + 'nuscenes_infos_train.pkl'
-stale_frames = [dict(failure, ann_file=train_infos) for failure in _base_.stale_frames]
 random_failure = dict(
-    _base_.only_cameras_fail, failures=[*_base_.only_cameras_fail.failures, *stale_frames]
+    _base_.only_cameras_fail,
+    failures=[*_base_.only_cameras_fail.failures, *_base_.stale_frames],
 )
 train_pipeline = [_base_.draw_failures[0], random_failure, *_base_.train_pipeline[2:]]
 train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline)))
