@@ -336,6 +336,12 @@ def test_objects_are_pasted_except_in_the_last_epochs_and_in_fine_tuning(name, p
             assert sampler.min_points == 5
 
 
+def test_the_rate_is_that_of_eight_gpus(built):
+    cfg, _ = built
+    if 'auto_scale_lr' in cfg:
+        assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
+
+
 @pytest.mark.parametrize(('name', 'cell_size'), [(R50, 0.8), (VOV, 0.6)])
 def test_failures_at_full_size_are_those_of_the_streets(name, cell_size):
     control = read(f'{name}_failures_finetune')

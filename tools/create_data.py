@@ -118,6 +118,13 @@ def create(args: argparse.Namespace) -> list[Path]:
     """
     if Path(args.extra_tag).name != args.extra_tag:
         raise ValueError(f'--extra-tag {args.extra_tag} starts names of files and cannot have a /')
+    if args.with_database and args.update_infos:
+        raise ValueError('--with-database reads new info files: give it after --update-infos')
+    if args.with_ego_future and (args.update_infos or args.infos):
+        raise ValueError(
+            '--with-ego-future reads the tables: leave out --infos and --update-infos, and give '
+            '--version'
+        )
     if args.update_infos:
         return [update_info_file(args.root, args.update_infos, out=args.out)]
     database = dict(

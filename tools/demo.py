@@ -108,6 +108,7 @@ def score(args: argparse.Namespace) -> Path:
     folder = args.work_dir / 'scores'
     named = [word for name, model in OTHERS.items() for word in ('--model', name, *model)]
     options = ('--conditions', *CONDITIONS, '--work-dir', folder, '--seed', args.seed)
+    options = (*options, '--overwrite')  # of an earlier version of this project
     run('Official evaluation', 'tools/test_robustness.py', *CMT, *named, *options, *ON_DATA)
     return folder
 

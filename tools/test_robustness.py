@@ -3,8 +3,8 @@
 Every model is tested without a failure and under every failure and severity of a suite, on the same
 frames, by the official evaluation. A pass over the frames tests 16 conditions and computes the
 features of a sensor again only where its data differ. An interrupted command resumes after the last
-complete pass. Tables (Markdown, CSV, JSON) and a plot are written after every
-model; the first model is the baseline.
+complete pass. Tables (Markdown, CSV, JSON) and a plot are written when all models
+are tested; the first model is the baseline.
 """
 
 import argparse
@@ -19,10 +19,10 @@ import _startup
 _startup.prepare()
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
 
 import projects.cmt_aqr  # noqa: F401  (registers what configs name)
 from projects.cmt_aqr.cli import arguments, config_changes, entry, processes
+from projects.cmt_aqr.cli.work_dir import lock_work_dir
 from projects.cmt_aqr.datasets.failures.suite import PROTOCOLS, Row, protocol
 from projects.cmt_aqr.evaluation.conditions import choose_rows
 from projects.cmt_aqr.evaluation.frames import choose_frames, scenes_of
@@ -70,6 +70,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--draws', type=int, default=1000, help='number of bootstrap resamples for the intervals'
     )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace results of other frames, checkpoints or seeds in the work dir',
+    )
     return parser
 
 
@@ -77,13 +82,16 @@ def main(args: argparse.Namespace) -> None:
     """Test the models under all conditions without a result, and report."""
     processes.start_process(args.local_rank)
     runs = make_runs(args)
-    results = []
-    for run in runs:
-        run.run()
-        if is_main_process():
-            results.append(run.result(args.draws))
-            report(results, runs[0])
-    leave_process_group()
+    with lock_work_dir(str(work_dir(args)), task='test'):
+        if not args.overwrite:
+            for run in runs:
+                run.check_records()
+        for run in runs:
+            run.run()
+        # The others need not wait: intervals take longer than a collective may.
+        leave_process_group()
+        if processes.is_first_process():
+            report([run.result(args.draws) for run in runs], runs[0])
 
 
 def make_runs(args: argparse.Namespace) -> list[ModelRun]:
@@ -213,7 +221,7 @@ def rows_of(cfg: Config, args: argparse.Namespace) -> list[Row]:
 
 
 def report(results: Sequence[ModelResult], first: ModelRun) -> None:
-    """Write the tables and the plot of all models tested so far."""
+    """Write the tables and the plot."""
     comparison = Comparison(
         models=results, rows=first.rows, frames=first.made_of['frames'], seed=first.seed
     )
@@ -225,11 +233,10 @@ def report(results: Sequence[ModelResult], first: ModelRun) -> None:
     ):
         write_text(folder / f'robustness.{suffix}', text)
     draw_comparison(comparison, folder / 'robustness.png')
-    kept = results[-1].kept
-    print(
-        f'{results[-1].name}: clean NDS {100 * kept[CLEAN].nds:.1f}, mRA {kept[MEAN].ra:.3f}; all '
-        f'in {folder / "robustness.md"}'
-    )
+    for result in results:
+        clean, mean = result.kept[CLEAN], result.kept[MEAN]
+        print(f'{result.name}: clean NDS {100 * clean.nds:.1f}, mRA {mean.ra:.3f}')
+    print(f'all in {folder / "robustness.md"}')
 
 
 if __name__ == '__main__':

@@ -75,8 +75,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
             raise UsageError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = checkpoints.checkpoint_to_resume(cfg, args.resume)
+        checkpoints.resume_from(cfg, args.resume)
     elif cfg.get('load_from'):
         arguments.check_checkpoint(cfg.load_from)
     checkpoints.check_initial_weights(cfg)

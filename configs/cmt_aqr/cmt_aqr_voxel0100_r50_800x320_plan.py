@@ -27,6 +27,7 @@ train_dataloader = dict(
         **_base_.dataset,
     ),
 )
+auto_scale_lr = dict(base_batch_size=64)
 val_dataloader = dict(dataset=dict(pipeline=[*load_inputs, pack_ego]))
 test_dataloader = val_dataloader
 val_evaluator = [_base_.val_evaluator, dict(type='PlanMetric')]

@@ -12,8 +12,8 @@ from projects.cmt_aqr.cli.checkpoints import (
     check_checkpoint,
     check_fit,
     check_initial_weights,
-    checkpoint_to_resume,
     read_checkpoint,
+    resume_from,
 )
 from projects.cmt_aqr.hooks import RunInfoHook
 from projects.cmt_aqr.usage_error import UsageError
@@ -36,30 +36,69 @@ def config(work_dir, **changes: object) -> Config:
 @pytest.fixture
 def saved(tmp_path):
     """The latest checkpoint of a run of two epochs in batches of four, by one process."""
-    schedule = {'max_epochs': 2, 'batch_size x processes': 4, 'accumulative_counts': 1}
+    schedule = {
+        'max_epochs': 2, 'batch_size x processes': 4, 'accumulative_counts': 1,
+        'precision': 'float32',
+    }  # fmt: skip
     path = tmp_path / 'epoch_1.pth'
-    torch.save(dict(state_dict={}, optimizer={}, meta=dict(schedule=schedule)), path)
+    meta = dict(schedule=schedule, seed=7, epoch=1, iter=5, steps_per_epoch=5)
+    torch.save(dict(state_dict={}, optimizer={}, meta=meta), path)
     (tmp_path / 'last_checkpoint').write_text(str(path))
     return path
 
 
+def resumed(cfg: Config, given: str = 'auto') -> str:
+    resume_from(cfg, given)
+    assert cfg.resume
+    return cfg.load_from
+
+
 def test_the_latest_checkpoint_of_the_same_schedule_is_resumed(saved, tmp_path, monkeypatch):
-    assert checkpoint_to_resume(config(tmp_path), 'auto') == str(saved)
-    assert checkpoint_to_resume(config(tmp_path), str(saved)) == str(saved)
+    assert resumed(config(tmp_path)) == str(saved)
+    assert resumed(config(tmp_path), str(saved)) == str(saved)
     # Two processes with half of the batch each have as many steps.
     monkeypatch.setenv('WORLD_SIZE', '2')
     halved = config(tmp_path, **{'train_dataloader.batch_size': 2, 'launcher': 'pytorch'})
-    assert checkpoint_to_resume(halved, 'auto') == str(saved)
+    assert resumed(halved) == str(saved)
     with pytest.raises(UsageError, match='batch_size x processes is 8 and was 4; set it back'):
-        checkpoint_to_resume(config(tmp_path, launcher='pytorch'), 'auto')
+        resumed(config(tmp_path, launcher='pytorch'))
 
 
 def test_without_a_schedule_a_run_may_be_prolonged(saved, tmp_path):
     changes = {'train_cfg.max_epochs': 9, 'param_scheduler': None}
-    assert checkpoint_to_resume(config(tmp_path, **changes), 'auto') == str(saved)
+    assert resumed(config(tmp_path, **changes)) == str(saved)
     del changes['param_scheduler']
     with pytest.raises(UsageError, match='max_epochs is 9 and was 2'):
-        checkpoint_to_resume(config(tmp_path, **changes), 'auto')
+        resumed(config(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ('wrapper', 'precision'),
+    [
+        (dict(type='AmpOptimWrapper'), 'float16'),
+        (dict(type='AmpOptimWrapper', dtype='bfloat16'), 'bfloat16'),
+    ],
+)
+def test_another_precision_is_refused(saved, tmp_path, wrapper, precision):
+    with pytest.raises(UsageError, match=f'precision is {precision} and was float32; set it back'):
+        resumed(config(tmp_path, optim_wrapper=wrapper))
+
+
+def test_the_seed_is_that_of_the_run_unless_one_is_given(saved, tmp_path):
+    cfg = config(tmp_path)
+    resume_from(cfg, 'auto')
+    assert cfg.randomness.seed == 7
+    cfg = config(tmp_path, randomness=dict(seed=3))
+    resume_from(cfg, 'auto')
+    assert cfg.randomness.seed == 3
+
+
+def test_a_checkpoint_within_an_epoch_is_refused(saved, tmp_path):
+    content = torch.load(saved, weights_only=True)
+    content['meta'].update(iter=8)
+    torch.save(content, saved)
+    with pytest.raises(UsageError, match='is from step 3 of the 5 of epoch 2, of which it would'):
+        resumed(config(tmp_path))
 
 
 def test_a_run_stores_its_schedule(tmp_path):
@@ -69,7 +108,9 @@ def test_a_run_stores_its_schedule(tmp_path):
     meta = read_checkpoint(str(tmp_path / 'epoch_1.pth'))['meta']
     assert meta['schedule'] == {
         'max_epochs': 2, 'batch_size x processes': 4, 'accumulative_counts': 3,
+        'precision': 'float32',
     }  # fmt: skip
+    assert meta['iter'] == meta['epoch'] * meta['steps_per_epoch'] > 0
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.01))
 """
 CMT = REPO_ROOT / 'configs/cmt/cmt_tiny_synthetic.py'
 CHANGED = 'is changed, but its base has already used the old value in'
-SCHEDULE = '--resume keeps the schedule of the run that it continues, but'
+SCHEDULE = '--resume keeps schedule and precision of the run that it continues, but'
 NEW_RUN = 'or start a new run with --cfg-options load_from=HERE/work_dirs/toy/epoch_2.pth'
 IMAGE = dict(img_path='a.jpg', cam2image=[], lidar2cam=[])
 
@@ -229,6 +229,8 @@ TABLE = [
     Mistake('visualize.py frame data --width 0', 'argument --width: 0 must be 200 to 20000 (all options: --help)', prog='visualize.py frame'),
     Mistake('visualize.py frame data --out frame.gif', 'argument --out: frame.gif is no name of an image file; its end must be one of .png, .jpg, .jpeg, .pdf, .svg (all options: --help)', prog='visualize.py frame'),
     Mistake('visualize.py browse toy.py --draws 0', 'argument --draws: 0 must be 1 or more (all options: --help)', prog='visualize.py browse'),
+    Mistake('create_data.py data --update-infos a.pkl --with-database', '--with-database reads new info files: give it after --update-infos'),
+    Mistake('create_data.py data --infos a.pkl --with-ego-future', '--with-ego-future reads the tables: leave out --infos and --update-infos, and give --version'),
     Mistake('create_data.py data --max-sweeps -1', 'argument --max-sweeps: -1 must be 0 or more (all options: --help)'),
     Mistake('report.py none', 'none has no run_info.json, and no folder with one; give the work dir of tools/train.py or tools/test.py, or the folder of one run in it'),
 ]  # fmt: skip

@@ -1,8 +1,11 @@
 """A work directory belongs to one training at a time."""
 
+import errno
+import fcntl
+
 import pytest
 
-from projects.cmt_aqr.cli.work_dir import claim_work_dir
+from projects.cmt_aqr.cli.work_dir import claim_work_dir, lock_work_dir
 from projects.cmt_aqr.usage_error import UsageError
 
 
@@ -21,11 +24,31 @@ def test_two_trainings_at_once_are_refused(tmp_path):
         pass
 
 
-def test_other_processes_of_a_training_join_the_main_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
+def test_other_processes_of_a_training_join_the_main_one(tmp_path, monkeypatch, variable):
     with claim(tmp_path):
-        monkeypatch.setenv('RANK', '1')
+        monkeypatch.setenv(variable, '1')
         with claim(tmp_path):
             pass
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, 'Function not implemented')
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    with claim(tmp_path):
+        pass
+
+
+def test_a_test_and_a_training_may_share_a_folder(tmp_path):
+    with (
+        claim(tmp_path),
+        lock_work_dir(str(tmp_path), task='test'),
+        pytest.raises(UsageError, match='another test runs in'),
+        lock_work_dir(str(tmp_path), task='test'),
+    ):
+        pass
 
 
 def test_checkpoints_of_another_run_are_kept(tmp_path):

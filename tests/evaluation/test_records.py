@@ -59,6 +59,13 @@ def test_another_commit_counts(records):
     assert records.read('fog_1', {**MADE_OF, 'commit': 'b2'}) is not None
 
 
+def test_what_has_changed_is_named(records):
+    assert records.changed('fog_1', {**MADE_OF, 'commit': 'b2'}) == []
+    changed = {**MADE_OF, 'frames_sha256': 'g', 'dtype': 'bfloat16'}
+    assert records.changed('fog_1', changed) == ['frames', 'precision']
+    assert records.changed('fog_2', changed) == []  # not tested
+
+
 def test_a_write_that_fails_leaves_no_record_of_other_boxes(records, scored, monkeypatch):
     monkeypatch.setattr(Matches, 'save', lambda self, path: 1 / 0)
     with pytest.raises(ZeroDivisionError):

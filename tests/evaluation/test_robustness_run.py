@@ -88,6 +88,7 @@ def test_a_record_says_what_it_is_made_of(run):
 
 
 def test_what_is_done_is_not_done_again(run, no_runner):
+    run.check_records()
     run.run()
 
 
@@ -105,6 +106,8 @@ def test_what_was_made_of_something_else_is_done_again(run, change, no_runner, t
         'failure': dict(rows=[ROWS[0], Row('view_drop', dict(type='CameraDrop', seed=7), (1,))]),
     }
     other = dataclasses.replace(run, **changed[change])
+    with pytest.raises(UsageError, match=r'cmt has the result of another test \((clean|view_drop)'):
+        other.check_records()
     missing = [name for name, record in other.read().items() if record is None]
     assert missing == (['view_drop_1'] if change == 'failure' else list(run.read()))
     with pytest.raises(AssertionError, match='a Runner was built'):

@@ -1,6 +1,7 @@
 """Entries are read as they were written, or not at all."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -93,6 +94,15 @@ def test_existing_entries_count_against_the_limit(tmp_path):
         ValueError, match=r'needs 0\.\d* GB .* max_gigabytes is 2e-05: raise it, or del'
     ):
         store.check_room(20_001 - size)
+
+
+def test_files_that_others_write_or_remove_do_not_count(tmp_path, monkeypatch):
+    store = FeatureStore(directory=tmp_path, max_gigabytes=20e-6)
+    store.write('lidar', KEY, Entry([torch.zeros(5000)], {}))
+    path = store.path('lidar', KEY)
+    shutil.copy(path, path.with_name(f'.unfinished.{path.name}'))
+    path.with_name('gone.safetensors').symlink_to('nothing')
+    store.check_room(20_000 - path.stat().st_size)
 
 
 def test_values_that_half_precision_does_not_hold_are_refused(store):

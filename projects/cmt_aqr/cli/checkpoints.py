@@ -95,15 +95,16 @@ def read_checkpoint(path: str) -> Mapping[str, Any]:
     return content
 
 
-def checkpoint_to_resume(cfg: Config, given: str) -> str:
-    """Checkpoint from which a run continues.
+def resume_from(cfg: Config, given: str) -> None:
+    """Lets a run continue from a checkpoint, with the seed of the run that wrote it.
 
     Args:
-        cfg: config of the run, with its work directory.
+        cfg: config of the run, with its work directory; changed in place. A seed that it has stays.
         given: file, or ``auto`` for the latest one in the work directory.
 
     Raises:
-        UsageError: there is none, it cannot be read, or its run had another schedule.
+        UsageError: there is none, it cannot be read, it is from the middle of an epoch, or its run
+            had another schedule or precision.
     """
     path = find_latest_checkpoint(cfg.work_dir) if given == 'auto' else given
     if path is None:
@@ -111,24 +112,40 @@ def checkpoint_to_resume(cfg: Config, given: str) -> str:
             f'--resume: {cfg.work_dir} has no checkpoint to resume from; train without --resume, '
             'or name the checkpoint after it'
         )
+    cfg.resume, cfg.load_from = True, path
     if '://' in path:
-        return path
+        return
     content = read_checkpoint(path)
     if 'optimizer' not in content:
         raise UsageError(
             f'--resume: checkpoint {path} has weights without an optimizer; start a new run from '
             f'it with --cfg-options load_from={path}'
         )
-    before = content.get('meta', {}).get('schedule') or {}
+    meta = content.get('meta', {})
+    _check_epoch(path, meta)
+    before = meta.get('schedule') or {}
     now = schedule_of(cfg, number_of_processes(cfg.launcher))
     changed = [name for name in before if name in now and before[name] != now[name]]
     if changed:
         raise UsageError(
-            '--resume keeps the schedule of the run that it continues, but '
+            '--resume keeps schedule and precision of the run that it continues, but '
             + ', '.join(f'{name} is {now[name]} and was {before[name]}' for name in changed)
             + f'; set it back, or start a new run with --cfg-options load_from={path}'
         )
-    return path
+    # The Runner takes it from the checkpoint when the samples have been drawn already.
+    if meta.get('seed') is not None and cfg.get('randomness', {}).get('seed') is None:
+        cfg.merge_from_dict({'randomness.seed': meta['seed']})
+
+
+def _check_epoch(path: str, meta: Mapping[str, Any]) -> None:
+    """Check that a checkpoint is from the end of an epoch, since the next one starts anew."""
+    steps = meta.get('steps_per_epoch')
+    if steps and meta['iter'] != meta['epoch'] * steps:
+        raise UsageError(
+            f'--resume: {path} is from step {meta["iter"] - meta["epoch"] * steps} of the {steps} '
+            f'of epoch {meta["epoch"] + 1}, of which it would train the first ones again; name a '
+            'checkpoint from the end of an epoch, as default_hooks.checkpoint.by_epoch=True writes'
+        )
 
 
 def check_fit(runner: Runner, *, complete: bool, allow_mismatch: bool | None = None) -> None:

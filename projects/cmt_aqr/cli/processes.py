@@ -1,6 +1,7 @@
 """Start of a process that computes, alone or as one of several."""
 
 import os
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
@@ -26,7 +27,7 @@ def check_launcher(launcher: str) -> None:
     """Check that a launcher has set its environment variables.
 
     Raises:
-        UsageError: it has not.
+        UsageError: it has not, or the working directory cannot be written.
     """
     missing = [name for name in _VARIABLES[launcher] if name not in os.environ]
     if missing:
@@ -34,12 +35,23 @@ def check_launcher(launcher: str) -> None:
             f'--launcher {launcher}: {", ".join(missing)} not set in the environment; start '
             f'several processes by {_LAUNCHERS[launcher]}, or leave out --launcher'
         )
+    if number_of_processes(launcher) > 1 and not os.access('.', os.W_OK):
+        raise UsageError(
+            f'{os.getcwd()} cannot be written, and several processes collect the results of a test '
+            'in the folder in which they start: start them in another one'
+        )
 
 
 def number_of_processes(launcher: str) -> int:
     """Number of processes that a launcher has started."""
     size = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
     return int(os.environ[size[launcher]]) if launcher in size else 1
+
+
+def is_first_process() -> bool:
+    """Whether this process is alone or the first of several, which need not be connected yet."""
+    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return not any(int(os.environ.get(name, 0)) for name in ranks)
 
 
 def start_process(local_rank: int) -> None:
@@ -79,7 +91,9 @@ def start_cpu_processes(cfg: Config) -> None:
     if cfg.launcher != 'pytorch' or torch.cuda.is_available():
         return
     if not torch.distributed.is_initialized():  # by an earlier model of this process
-        torch.distributed.init_process_group('gloo')
+        seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+        timeout = None if seconds is None else timedelta(seconds=seconds)
+        torch.distributed.init_process_group('gloo', timeout=timeout)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,

@@ -2,15 +2,43 @@
 
 import errno
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from ..usage_error import UsageError
+from .processes import is_first_process
 
-_LOCK = '.training'
+# What file systems without locks answer; Lustre without its option ``flock`` the third.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextmanager
+def lock_work_dir(folder: str, *, task: str) -> Iterator[None]:
+    """Make a work directory and lock it for one task at a time, in the main process.
+
+    Args:
+        folder: the work directory.
+        task: what runs in it, such as ``training``.
+
+    Raises:
+        UsageError: the folder cannot be written, or such a task runs in it.
+    """
+    if not is_first_process():
+        yield
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        lock = open(Path(folder, f'.{task}'), 'a')  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise UsageError(
+            f'work directory {folder} cannot be written: {error.strerror}; choose another one by '
+            '--work-dir'
+        ) from error
+    with lock:
+        _lock(lock, folder, task)
+        yield
 
 
 @contextmanager
@@ -25,21 +53,9 @@ def claim_work_dir(folder: str, *, resume: bool, overwrite: bool) -> Iterator[No
     Raises:
         UsageError: the folder cannot be written, a training runs in it, or it has checkpoints.
     """
-    if any(int(os.environ.get(name, 0)) for name in ('RANK', 'SLURM_PROCID')):
-        yield
-        return
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        lock = open(Path(folder, _LOCK), 'a')  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise UsageError(
-            f'work directory {folder} cannot be written: {error.strerror}; choose another one by '
-            '--work-dir'
-        ) from error
-    with lock:
-        _lock(lock, folder)
+    with lock_work_dir(folder, task='training'):
         checkpoints = sorted(path.name for path in Path(folder).glob('*.pth'))
-        if checkpoints and not (resume or overwrite):
+        if is_first_process() and checkpoints and not (resume or overwrite):
             raise UsageError(
                 f'{folder} has checkpoints of another run ({checkpoints[-1]}): continue it by '
                 '--resume, choose another --work-dir, or replace them by --overwrite'
@@ -47,14 +63,14 @@ def claim_work_dir(folder: str, *, resume: bool, overwrite: bool) -> Iterator[No
         yield
 
 
-def _lock(file: TextIO, folder: str) -> None:
+def _lock(file: TextIO, folder: str, task: str) -> None:
     """Lock a file until it is closed or the process ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UsageError(
-            f'another training runs in {folder}; choose another --work-dir for this one'
+            f'another {task} runs in {folder}; choose another --work-dir for this one'
         ) from None
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
+        if error.errno not in _WITHOUT_LOCKS:
             raise

@@ -18,8 +18,15 @@ from ..health.alarm import Reports
 from .frames_metric import Scored
 from .matches import Matches
 
-# Facts on which a result depends.
-IDENTITY = ('config_sha256', 'checkpoint_sha256', 'frames_sha256', 'seed', 'dtype', 'failure')
+# Facts on which a result depends, and what a message calls them.
+IDENTITY = {
+    'config_sha256': 'config',
+    'checkpoint_sha256': 'checkpoint',
+    'frames_sha256': 'frames',
+    'seed': 'seed',
+    'dtype': 'precision',
+    'failure': 'failure',
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +35,7 @@ class Record:
 
     Attributes:
         condition: name of the condition.
-        made_of: values of :data:`IDENTITY`, and facts for the reader such as paths and the commit.
+        made_of: those of :data:`IDENTITY`, and facts for the reader such as paths and the commit.
         scores: ``mAP``, ``NDS``, the mean errors and the AP of each class.
         attention: shares of attention, by the names of ``RoutingLogHook``; empty for a model with
             one sensor.
@@ -57,13 +64,22 @@ class Records:
 
         Args:
             condition: name of the condition.
-            made_of: at least the values of :data:`IDENTITY`.
+            made_of: at least the facts of :data:`IDENTITY`.
         """
+        record = self._record(condition)
+        return None if record is None or differences(record.made_of, made_of) else record
+
+    def changed(self, condition: str, made_of: Mapping[str, Any]) -> list[str]:
+        """What differs from the record of a condition; nothing where there is no record.
+
+        Arguments are those of :meth:`read`.
+        """
+        record = self._record(condition)
+        return [] if record is None else differences(record.made_of, made_of)
+
+    def _record(self, condition: str) -> Record | None:
         path = self._path(condition, 'json')
-        if not path.is_file():
-            return None
-        record = Record(**json.loads(path.read_text()))
-        return record if same(record.made_of, made_of) else None
+        return Record(**json.loads(path.read_text())) if path.is_file() else None
 
     def matches(self, condition: str) -> Matches:
         """Matched boxes from which the scores of a condition were computed."""
@@ -89,11 +105,13 @@ class Records:
         return self.folder / f'{condition}.{kind}'
 
 
-def same(made_of: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two results have the same model, frames, seed, precision and failure."""
-    return hash_of([made_of.get(name) for name in IDENTITY]) == hash_of(
-        [other[name] for name in IDENTITY]
-    )
+def differences(made_of: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What differs between two results, of model, frames, seed, precision and failure."""
+    return [
+        word
+        for name, word in IDENTITY.items()
+        if hash_of(made_of.get(name)) != hash_of(other[name])
+    ]
 
 
 def hash_of(value: Any) -> str:

@@ -18,6 +18,7 @@ from ..datasets.infos import Infos, read_infos
 from ..health.alarm import alarm, threshold
 from ..hooks.run_info_hook import code_version
 from ..inference import fold_for_inference
+from ..progress import Progress
 from ..usage_error import UsageError
 from .bootstrap import draw_frames, resample
 from .conditions import conditions_of
@@ -74,6 +75,21 @@ class ModelRun:
             'dtype': self.inference and self.inference['dtype'],
             **code_version(),
         }
+
+    def check_records(self) -> None:
+        """Check that no result of another test would be replaced.
+
+        Raises:
+            UsageError: one would.
+        """
+        for name, failure in conditions_of(self.rows).items():
+            changed = self.records.changed(name, {**self.made_of, 'failure': failure})
+            if changed:
+                raise UsageError(
+                    f'{self.folder} has the result of another test ({name} differs in '
+                    f'{", ".join(changed)}): choose another --work-dir, give the model another '
+                    'name by --model NAME CONFIG CHECKPOINT, or replace results by --overwrite'
+                )
 
     def run(self) -> None:
         """Test the conditions that have no record yet, and write their records."""
@@ -138,7 +154,11 @@ class ModelRun:
         }
         counts = draw_frames(self.made_of['frames'], draws, self.seed)
         config = official_config(self.cfg.test_dataloader.dataset.metainfo.classes)
-        resampled = {name: resample(self.records.matches(name), config, counts) for name in records}
+        resampled, progress = {}, Progress(f'{self.name}: intervals', len(records))
+        for name in records:
+            resampled[name] = resample(self.records.matches(name), config, counts)
+            progress.move()
+        progress.close()
         return ModelResult(
             name=self.name,
             records=records,

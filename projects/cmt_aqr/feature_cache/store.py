@@ -66,8 +66,7 @@ class FeatureStore:
 
     def check_room(self, size: int) -> None:
         """Raises a ValueError if so many more bytes would exceed the limit."""
-        files = (path for path in self.directory.rglob('*.safetensors') if path.is_file())
-        used = sum(path.stat().st_size for path in files)
+        used = sum(map(_size, self.directory.rglob('[!.]*.safetensors')))
         if used + size > self.max_bytes:
             raise ValueError(
                 f'feature cache {self.directory} needs {size / 1e9:.3f} GB in addition to '
@@ -112,6 +111,14 @@ class FeatureStore:
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
         return path.stat().st_size
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if another process has just removed it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _pack(entry: Entry, dtype: torch.dtype) -> tuple[dict[str, Tensor], str]:

@@ -12,7 +12,7 @@ from mmdet3d.registry import HOOKS
 from mmengine.config import Config
 from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..files import dump_json
 
@@ -53,6 +53,8 @@ class RunInfoHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store what ``--resume`` compares."""
         checkpoint['meta']['schedule'] = schedule_of(runner.cfg, get_world_size())
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            checkpoint['meta']['steps_per_epoch'] = len(runner.train_dataloader)
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -75,8 +77,8 @@ class RunInfoHook(Hook):
         dump_json(Path(runner.log_dir) / 'run_info.json', self._info)
 
 
-def schedule_of(cfg: Config, processes: int) -> dict[str, int]:
-    """Settings of a run on which its learning rates depend, by name.
+def schedule_of(cfg: Config, processes: int) -> dict[str, int | str]:
+    """Settings of a run on which its learning rates and its precision depend, by name.
 
     Args:
         cfg: config of the run.
@@ -90,6 +92,10 @@ def schedule_of(cfg: Config, processes: int) -> dict[str, int]:
         schedule['batch_size x processes'] = cfg.train_dataloader.batch_size * processes
     wrapper = cfg.get('optim_wrapper') or {}
     schedule['accumulative_counts'] = wrapper.get('accumulative_counts', 1)
+    precisions = dict(
+        AmpOptimWrapper=wrapper.get('dtype') or 'float16', BFloat16OptimWrapper='bfloat16'
+    )
+    schedule['precision'] = precisions.get(wrapper.get('type'), 'float32')
     return schedule
 
 
