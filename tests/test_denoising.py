@@ -83,3 +83,8 @@ def test_ignored_boxes_get_no_queries():
     assert queries.sample.tolist() == [0, 0]
     assert queries.targets.boxes[:, 0].tolist() == [1, 1]
     assert queries.targets.raw_labels.tolist() == [4, 4]
+
+
+def test_a_split_beyond_the_noise_is_refused():
+    with pytest.raises(ValueError, match=r'split is 1\.5; it must be from 0 to 1'):
+        generator(split=1.5)

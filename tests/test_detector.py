@@ -178,6 +178,16 @@ def test_half_a_branch_is_refused(model_config):
         CmtDetector(**config)
 
 
+def test_a_lidar_branch_needs_voxels(model_config):
+    config = {k: v for k, v in model_config.items() if k != 'type'}
+    config['data_preprocessor'] = {**config['data_preprocessor'], 'voxel_layer': None}
+    limits = model_config.data_preprocessor.voxel_layer.point_cloud_range
+    config['pts_bbox_head'] = {**config['pts_bbox_head'], 'point_cloud_range': limits}
+    config['pts_middle_encoder'] = {**config['pts_middle_encoder'], 'sparse_shape': [21, 256, 256]}
+    with pytest.raises(ValueError, match='data_preprocessor has no voxel_layer, which makes'):
+        CmtDetector(**config)
+
+
 def test_the_rest_of_a_branch_runs_on_its_features(detector, monkeypatch):
     """Features of the backbones or of the necks in place of points and images."""
     detector.eval()

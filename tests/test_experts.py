@@ -199,3 +199,10 @@ def test_folding_serves_the_experts(detector):
 def test_mistakes_are_named(model_config, changes, message):
     with pytest.raises(ValueError, match=message):
         build(model_config, **changes)
+
+
+@pytest.mark.parametrize('part', ['img_neck', 'pts_bbox_head'])
+def test_a_detector_that_trains_is_refused(model_config, part):
+    changes = {part: {**model_config[part], 'frozen': False}}
+    with pytest.raises(ValueError, match='experts know the features of a frozen detector: set fro'):
+        build(model_config, **changes)

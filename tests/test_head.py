@@ -316,5 +316,10 @@ def test_all_combinations_add_the_same_losses_for_each_modality_in_training_alon
     )
     assert of_lidar.abs().sum() > 0  # of the queries, which know their rays
     bev, images, samples = batch
-    assert head.loss(bev, None, samples).keys() == losses.keys()
+    with pytest.raises(ValueError, match='a sample without them: leave'):
+        head.loss(bev, None, samples)
+    samples[0].set_metainfo(dict(lidar2img=np.zeros((0, 4, 4))))
+    with pytest.raises(ValueError, match='a sample without them'):
+        head.loss(*batch)
+    samples[0].set_metainfo(dict(lidar2img=samples[1].lidar2img))
     assert head.eval()(bev, images, [s.metainfo for s in samples]).alone == {}

@@ -149,3 +149,28 @@ def test_wrong_uses(model_config):
         MODELS.build({**model_config, 'img_neck': neck})
     with pytest.raises(ValueError, match='top_k 3 is not in 1 to num_layers 2'):
         MODELS.build(dict(type='AdaptiveLayers', num_layers=2, channels=4, top_k=3))
+
+
+def test_a_health_monitor_keeps_its_statistics(model_config):
+    """They follow the maps of a branch, as in a cache."""
+    torch.manual_seed(0)
+    config = {**model_config, 'health_monitor': dict(type='HealthMonitor')}
+    detector = MODELS.build(config).train()
+    data = prepared(detector)
+    data['inputs']['health'] = dict(lidar=torch.ones(1, 32, 32), camera=torch.ones(1, 2, 8, 22))
+    assert 'loss_health_lidar' in detector(**data, mode='loss')
+    found = detector._with_features(data['inputs'])
+    assert len(found['features']['img_backbone']) == NUM_LAYERS + 1
+    for branch in ('lidar', 'camera'):
+        kept, due = (
+            detector.health_monitor.statistics_of(branch, x) for x in (found, data['inputs'])
+        )
+        assert torch.equal(kept, due)
+
+
+def test_under_autocast_the_neck_learns_after_a_trial(detector):
+    data = prepared(detector)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = detector(**data, mode='loss')
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert all(p.grad is not None for p in detector.img_neck.parameters())

@@ -34,6 +34,20 @@ ONE_SENSOR = {
         ),
     ),
 }
+# What no tiny config has, by its name: the config that it changes, and how.
+VARIANTS = {
+    'necks alone': ('cmt/cmt_tiny_synthetic.py', dict(pts_bbox_head=dict(frozen=True))),
+    'voxel encoder with weights': (
+        'cmt/cmt_tiny_synthetic.py',
+        dict(
+            pts_voxel_encoder=dict(_delete_=True, type='HardVFE', in_channels=5, feat_channels=[5])
+        ),
+    ),
+    'planner that sees nothing': (
+        'cmt/cmt_tiny_synthetic_plan.py',
+        dict(planner=dict(type='ActionQueryHead', perception='zeroed')),
+    ),
+}
 # Points and boxes of each of two samples.
 BATCHES = dict(
     one_sample_is_empty=[(2000, 3), (0, 0)],
@@ -59,6 +73,10 @@ def families() -> list:
         if kind not in seen:
             seen.append(kind)
             params.append(pytest.param(cfg, id=path.stem))
+    for name, (path, model) in VARIANTS.items():
+        cfg = Config.fromfile(FOLDER / path)
+        cfg.merge_from_dict(dict(model=model))
+        params.append(pytest.param(cfg, id=name))
     for key, model in ONE_SENSOR.items():
         cfg = tiny()
         cfg.merge_from_dict(dict(model=model))

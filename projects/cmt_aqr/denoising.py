@@ -55,7 +55,10 @@ class DenoisingGenerator:
             queries.
         noise_scale: largest shift of a centre along each axis, as a multiple of half the box size.
         noise_shift: added to half the box size, metres.
-        split: length of the noise vector above which a query becomes background.
+        split: length of the noise vector above which a query becomes background, from 0 to 1.
+
+    Raises:
+        ValueError: another ``split``.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class DenoisingGenerator:
         noise_shift: float = 0.0,
         split: float = 0.75,
     ) -> None:
+        if not 0 <= split <= 1:
+            raise ValueError(f'denoising: split is {split}; it must be from 0 to 1')
         self.point_cloud_range = tuple(point_cloud_range)
         self.num_classes = num_classes
         self.groups = groups

@@ -55,8 +55,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         pts_neck: config of its neck, whose first output the head takes.
         grid_mask: config of an augmentation of the normalised images.
         health_monitor: config of a :class:`~projects.cmt_aqr.health.HealthMonitor`, which reports
-            the health of the sensors with the boxes and changes nothing else. While the whole head
-            is frozen, only the monitor has losses.
+            the health of the sensors with the boxes and changes nothing else. While all else is
+            frozen, only the monitor has losses; a frozen monitor has none.
         fast_path: settings of a :class:`~projects.cmt_aqr.freezing.FastPath` for every part of the
             branches, used while the part is frozen; ``None`` disables fast paths.
         planner: config of a :class:`~projects.cmt_aqr.planning.plan_head.PlanHead`, which is then
@@ -75,7 +75,8 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         ValueError: an incomplete branch, or one that the head does not use; an unknown name in
             ``float32_parts``; settings in ``train_cfg``; a part that cannot be frozen, or have a
             fast path, as configured; a range, voxel size, grid or limits of boxes that contradict
-            each other; a monitor without both branches; a planner beside parts that train.
+            each other; a LiDAR branch without a ``voxel_layer``; a monitor without both branches; a
+            planner beside parts that train.
     """
 
     def __init__(
@@ -129,6 +130,10 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         for modality, branch in (('camera', camera), ('lidar', lidar)):
             if self._uses(modality, branch):
                 self._build_branch(branch, fast_path)
+        if hasattr(self, 'pts_middle_encoder') and grid is None:
+            raise ValueError(
+                'data_preprocessor has no voxel_layer, which makes the voxels of pts_voxel_encoder'
+            )
         if grid is not None:
             _check_bev_map(self.pts_middle_encoder, pts_backbone)
         self.grid_mask = grid_mask and MODELS.build(grid_mask)
@@ -156,7 +161,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             bev_channels=head.shared_conv.in_channels,
             image_channels=head.hidden_dim,
         )
-        return MODELS.build({**given, **config})
+        return build_freezable({**given, **config}, MODELS, name='health_monitor')
 
     def _build_planner(self, config: Mapping) -> nn.Module:
         head = self.pts_bbox_head
@@ -167,7 +172,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
                 'parameters are trained: set frozen=True in the config of every part'
             )
         given = dict(embed_dims=head.hidden_dim, num_layers=len(head.transformer.layers))
-        return MODELS.build({**given, **config})
+        return build_freezable({**given, **config}, MODELS, name='planner')
 
     def train(self, mode: bool = True) -> CmtDetector:
         """Refreshes the fast paths on a change of mode, since EMA may have swapped the weights."""
@@ -275,13 +280,20 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             ego = batch_inputs_dict.get('ego')
             return self.planner.loss(self._plan(output, ego), ego)
         losses = {}
-        if any(p.requires_grad for p in self.pts_bbox_head.parameters()):
+        if self._trains(monitor=False):
             losses = self._head_losses(features, batch_inputs_dict, batch_data_samples)
-        if self.health_monitor is not None:
+        if self._trains(monitor=True):
             logits, cameras = self._health(features, batch_inputs_dict, batch_data_samples)
             health = batch_inputs_dict.get('health')
             losses.update(self.health_monitor.loss(logits, health, cameras.camera_mask))
         return losses
+
+    def _trains(self, *, monitor: bool) -> bool:
+        """Whether the health monitor trains, or anything else does."""
+        return any(
+            p.requires_grad and name.startswith('health_monitor.') == monitor
+            for name, p in self.named_parameters()
+        )
 
     def _head_losses(
         self,
@@ -420,11 +432,12 @@ class CmtDetector(RequiresHooks, Base3DDetector):
     def _empty_bev(self, like: Tensor, batch_size: int) -> Tensor:
         """Returns a BEV map of zeros (B, C, height, width) for a batch without voxels.
 
-        spconv's kernels do not accept zero voxels, so the encoder does not run. Its parameters get
+        spconv's kernels do not accept zero voxels, so the encoders do not run. Their parameters get
         a gradient of zero, as distributed training requires.
         """
         bev = like.new_zeros(batch_size, *bev_shape(self.pts_middle_encoder))
-        trained = [p for p in self.pts_middle_encoder.parameters() if p.requires_grad]
+        encoders = (self.pts_voxel_encoder, self.pts_middle_encoder)
+        trained = [p for part in encoders for p in part.parameters() if p.requires_grad]
         return bev + 0 * sum(parameter.sum() for parameter in trained)
 
 

@@ -34,8 +34,7 @@ from .transformer import (
     ray_code,
     sine_embedding,
 )
-
-MODALITIES = ('lidar', 'camera')
+from .transformer.routing import MODALITIES
 
 
 class CmtEmbeddings(BaseModule):

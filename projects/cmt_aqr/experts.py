@@ -43,9 +43,10 @@ class ExpertDetector(CmtDetector):
         config: that of a :class:`CmtDetector`, with a ``health_monitor``.
 
     Raises:
-        ValueError: no or an unknown sensor, another threshold, a config without a monitor, or one
-            with a planner, which reads one head alone; when weights are loaded for a training, an
-            expert that was trained on other features, or whose weights are not those of its file.
+        ValueError: no or an unknown sensor, another threshold, a config without a monitor, one with
+            a part that trains, or one with a planner, which reads one head alone; when weights are
+            loaded for a training, an expert that was trained on other features, or whose weights
+            are not those of its file.
     """
 
     def __init__(
@@ -57,6 +58,11 @@ class ExpertDetector(CmtDetector):
     ) -> None:
         _check(experts, below, config)
         super().__init__(**config)
+        if self._trains(monitor=False):
+            raise ValueError(
+                'experts know the features of a frozen detector: set frozen=True in the config of '
+                'every part, as configs/_base_/frozen_detector.py does'
+            )
         self.below = {sensor: below[sensor] for sensor in experts}
         self.experts = ModuleDict()  # mmengine's, which passes on `init_weights`
         for sensor, checkpoint in experts.items():

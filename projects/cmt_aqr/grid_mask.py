@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class GridMask(nn.Module):
     """GridMask data augmentation (Chen et al., arXiv 2001.04086, 2020), as CMT applies it.
 
-    Each call draws a grid of period d, from 2 to the image's height, with stripes of width
+    Each call draws a grid of period d, from 2 to the image's height less one, with stripes of width
     `ratio` * d along rows and columns. In mode 1 the squares between the stripes are set to zero;
     at a ratio of 0.5 they cover a quarter of the image. As in the released code, all images of a
     call share one mask, so that it does not distinguish the views of a sample. Images are unchanged

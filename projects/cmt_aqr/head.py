@@ -330,8 +330,13 @@ class CmtHead(CmtEmbeddings):
         Args:
             health: maps of the healthy share of the input, for the router's reliability loss; see
                 :func:`~projects.cmt_aqr.aqr.health.token_health`.
+
+        Raises:
+            ValueError: with ``all_combinations``, a sample without a camera.
         """
         metas = [sample.metainfo for sample in batch_data_samples]
+        if self.all_combinations:
+            self._check_cameras(bev, images, metas)
         truth = self.ground_truth(batch_data_samples)
         denoising = None
         if self.make_denoising is not None:
@@ -344,6 +349,14 @@ class CmtHead(CmtEmbeddings):
         if self.router is not None:
             losses.update(self.router.loss(outputs.router, health))
         return losses
+
+    @staticmethod
+    def _check_cameras(bev: Tensor | None, images: Tensor | None, metas: Sequence[Mapping]) -> None:
+        if bev is None or images is None or not all(len(meta['lidar2img']) for meta in metas):
+            raise ValueError(
+                'all_combinations decodes LiDAR and cameras of every sample alone, but the batch '
+                'has a sample without them: leave such samples out, or set all_combinations=False'
+            )
 
     def losses(
         self,

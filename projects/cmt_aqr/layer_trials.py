@@ -72,10 +72,16 @@ class LayerTrialDetector(CmtDetector):
         features = dict(inputs.get('features', {}))
         bev = self.extract_pts_feat(inputs)
         if bev is not None:
-            features['pts_neck'] = [bev]
+            features['pts_neck'] = [bev, *self._statistics('lidar', inputs)]
         if 'img_backbone' not in features and inputs.get('imgs') is not None:
-            features['img_backbone'] = self.image_maps(inputs['imgs'])
+            maps = self.image_maps(inputs['imgs'])
+            features['img_backbone'] = [*maps, *self._statistics('camera', inputs)]
         return {**inputs, 'features': features}
+
+    def _statistics(self, branch: str, inputs: Mapping) -> list[Tensor]:
+        """What a health monitor finds behind the cached maps of a branch."""
+        monitor = self.health_monitor
+        return [] if monitor is None else [monitor.statistics_of(branch, inputs)]
 
     @torch.no_grad()
     def _best_layer(self, inputs: Mapping, samples: Sequence[Det3DDataSample]) -> Tensor:
@@ -84,7 +90,7 @@ class LayerTrialDetector(CmtDetector):
         modes = [part.training for part in parts]
         for part in parts:
             part.eval()
-        maps = inputs['features'].get('img_backbone')
+        maps = self._cached_maps(inputs['features'], 'img_backbone')
         # Without images too, since every rank has to call the same collectives.
         tried = torch.arange(selector.top_k)
         if maps is not None:
@@ -95,6 +101,9 @@ class LayerTrialDetector(CmtDetector):
             losses.append(self._detection_loss(inputs, samples))
         for part, mode in zip(parts, modes, strict=True):
             part.train(mode)
+        # Autocast keeps the weights that it has cast, here without a graph; torch below 2.11 would
+        # take them in the step as well, which then has no gradients.
+        torch.clear_autocast_cache()
         return tried[torch.stack(losses).argmin().to(tried.device)]
 
     def _detection_loss(self, inputs: Mapping, samples: Sequence[Det3DDataSample]) -> Tensor:

@@ -70,8 +70,8 @@ class Voxelizer(nn.Module):
             )
         self.range_shape = tuple(cells[::-1])
         self.sparse_shape = self.range_shape if sparse_shape is None else tuple(sparse_shape)
-        # Tensors, for CUDA multiplies by the reciprocal of a Python number, which rounds otherwise
-        # than a division. Buffers, for a copy to the device in every batch would cost time.
+        # Tensors, because CUDA multiplies by the reciprocal of a Python number, which rounds
+        # differently. Buffers, because a copy to the device in every batch would cost time.
         for name, values in (
             ('_low', low.flip(0)),
             ('_size', size.flip(0)),

@@ -189,6 +189,19 @@ def beyond_every_map(head, samples):
         sample.set_metainfo({'lidar2img': away})
 
 
+def test_a_reference_point_beyond_the_range_looks_from_the_border():
+    head = routed_head()
+    bev, images, samples = random_batch()
+    cameras = batch_cameras([sample.metainfo for sample in samples], like=images)
+    layout = head.tokenize(bev, images, cameras).layout
+    beyond = torch.tensor([[[1.016, 0.5, 0.5], [-0.02, 1.3, 0.5]]]).expand(2, -1, -1)
+    found = head.router.find_windows(beyond, cameras, layout)
+    due = head.router.find_windows(beyond.clamp(0, 1), cameras, layout)
+    for one, other in zip(found, due, strict=True):
+        assert torch.equal(one.inside, other.inside)
+    assert found[0].inside.any(dim=-1).all()
+
+
 OPTIONS = {
     'bias': {'routing': 'BiasRouting'},
     'windows': {'routing': 'BiasRouting', 'scope': 'both', 'weights': {'groups': 'camera'}},

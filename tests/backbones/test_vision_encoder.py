@@ -12,6 +12,7 @@ import transformers
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
+from pretend_device import DEVICE, PretendDevice
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
@@ -282,6 +283,10 @@ def test_another_normalisation(tmp_path):
     with pytest.raises(ValueError, match=r'set mean=\[0\.5, 0\.5, 0\.5\], std=\[0\.2'):
         load(tmp_path)
     load(tmp_path, mean=own['image_mean'], std=own['image_std'])
+    with PretendDevice():
+        encoder = VisionEncoder(pretrained=str(tmp_path)).to(DEVICE)
+        with pytest.raises(ValueError, match=r'set mean=\[0\.5'):
+            encoder.init_weights()
 
 
 def test_images_of_another_scale():

@@ -114,6 +114,14 @@ def test_the_copy_has_its_channels_last():
         assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_kernels_of_other_dimensions_keep_their_layout():
+    module = nn.Sequential(nn.Conv3d(2, 3, 3), nn.BatchNorm3d(3))
+    add_fast_path(freeze(module, FreezePolicy(frozen=True, norm_eval=True)), name='block')
+    x = torch.randn(1, 2, 4, 4, 4)
+    assert_close(module(x), plainly(module, x))
+    assert copy_of(module)[0].weight.is_contiguous()
+
+
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_lower_precision_is_within_the_copy(dtype):
     module, x = frozen_block(dtype=dtype), image()

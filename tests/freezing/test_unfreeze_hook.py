@@ -397,6 +397,8 @@ def test_what_the_config_freezes_cannot_be_trained_by_the_schedule(tmp_path):
         runner.train()
     assert 'not in the optimizer, for example img_backbone.conv1.weight' in str(error.value)
     assert 'freeze img_backbone by the schedule alone' in str(error.value)
+    with pytest.raises(ValueError, match='epoch 4: 6 parameters to train are'):  # without a run too
+        schedule_hook({0: 1, 4: {}}).begin_first_phase(model, runner.optim_wrapper)
 
 
 @pytest.mark.parametrize('module', ['img_backbone', 'img_backbone.layer1'])

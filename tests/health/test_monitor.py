@@ -194,3 +194,23 @@ def test_the_training_data_of_the_config_have_health(repo_root, synthetic_root):
     assert sample['inputs']['health']['lidar'].shape == (32, 32)
     assert sample['inputs']['health']['camera'].shape == (6, 8, 22)
     assert len(sample['data_samples'].camera_names) == 6
+
+
+def test_a_frozen_monitor_reports_and_has_no_losses(model_config):
+    config = copy.deepcopy(model_config)
+    config['health_monitor'] = dict(config['health_monitor'], frozen=True)
+    config['pts_bbox_head'] = dict(config['pts_bbox_head'], frozen=False)
+    detector = MODELS.build(config)
+    data = inputs_of(detector)
+    del data['inputs']['health']
+    losses = detector(**data, mode='loss')
+    assert losses
+    assert not any('health' in name for name in losses)
+    assert all('pred_health' in sample for sample in detector.eval()(**data, mode='predict'))
+
+
+def test_it_stands_beside_a_head_that_is_frozen_while_a_neck_trains(model_config):
+    config = copy.deepcopy(model_config)
+    config['img_neck'] = dict(config['img_neck'], frozen=False)
+    losses = MODELS.build(config)(**inputs_of(MODELS.build(config)), mode='loss')
+    assert {'loss_cls', 'loss_health_lidar'} <= {*losses}

@@ -187,6 +187,24 @@ def test_a_detector_that_trains_is_refused(model_config):
         MODELS.build(config)
 
 
+def test_it_stands_beside_a_frozen_monitor(model_config):
+    monitor = dict(type='HealthMonitor')
+    with pytest.raises(ValueError, match=r'health_monitor\..* parameters are trained: set frozen'):
+        MODELS.build({**model_config, 'health_monitor': monitor})
+    detector = MODELS.build({**model_config, 'health_monitor': dict(monitor, frozen=True)})
+    assert {n.split('.')[0] for n, p in detector.named_parameters() if p.requires_grad} == {
+        'planner'
+    }
+    (sample, _) = detector.eval()(**batch(detector), mode='predict')
+    assert {'pred_health', 'ego_plan'} <= {*sample.keys()}
+
+
+def test_futures_of_another_length_are_refused(model_config):
+    detector = build(model_config, **dict(PLANNERS[0], horizon=1)).train()
+    with pytest.raises(ValueError, match=r'planner.horizon is 1, but the info files have 6 way'):
+        detector(**batch(detector, training=True), mode='loss')
+
+
 @pytest.mark.parametrize(('option', 'word'), [('reads', 'boxes'), ('perception', 'none')])
 def test_unknown_words_are_refused(model_config, option, word):
     with pytest.raises(ValueError, match=f"planner.{option} is '{word}'"):

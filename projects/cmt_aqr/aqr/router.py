@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from ..cameras import Cameras
 from ..geometry import VoxelGrid, project, unit_to_metres
 from ..transformer import GateRouting, Routing, TokenGroups
+from ..transformer.routing import MODALITIES
 from .health import token_health
 from .layout import TokenLayout, Tokens
 from .reliability import reliability_loss
 from .weight_generator import AQRWeightGenerator
 from .windows import Windows, bev_windows, camera_windows
-
-SENSORS = ('lidar', 'camera')
 
 
 class RouterOutput(NamedTuple):
@@ -80,10 +79,10 @@ class AdaptiveQueryRouter(nn.Module):
         reliability_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        if set(windows) != set(SENSORS) or min(windows.values()) < 1:
+        if set(windows) != set(MODALITIES) or min(windows.values()) < 1:
             raise ValueError(
-                f'aqr.windows is {dict(windows)}; it must give {list(SENSORS)} a number of cells '
-                'from 1 on'
+                f'aqr.windows is {dict(windows)}; it must give {list(MODALITIES)} a number of '
+                'cells from 1 on'
             )
         if voxel_grid is None:
             raise ValueError(
@@ -142,8 +141,11 @@ class AdaptiveQueryRouter(nn.Module):
     def find_windows(
         self, reference: Tensor, cameras: Cameras | None, layout: TokenLayout
     ) -> list[Windows]:
-        """Windows of every query (B, Q, 3), on the BEV map and in every camera that sees it."""
-        points = unit_to_metres(reference, self.point_cloud_range)
+        """Windows of every query (B, Q, 3), on the BEV map and in every camera that sees it.
+
+        A learned reference point may leave the range; its query then looks from the border.
+        """
+        points = unit_to_metres(reference.clamp(0, 1), self.point_cloud_range)
         windows = []
         if layout.bev is not None:
             windows.append(

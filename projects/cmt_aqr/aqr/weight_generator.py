@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..transformer.attention import MultiheadAttention
 from ..transformer.decoder import FeedForward
 from ..transformer.pairs import SparsePairs, pair_dot, pair_sum
+from ..transformer.routing import MODALITIES
 from .layout import TokenLayout
 from .windows import Windows
 
@@ -150,7 +151,7 @@ class AQRWeightGenerator(nn.Module):
         self.ffn = FeedForward(embed_dims, hidden_dims=feedforward_channels)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(2))
         self.to_weight = nn.ModuleDict(
-            {modality: nn.Linear(2 * embed_dims, 1) for modality in ('lidar', 'camera')}
+            {modality: nn.Linear(2 * embed_dims, 1) for modality in MODALITIES}
         )
         for linear in self.to_weight.values():
             nn.init.zeros_(linear.weight)

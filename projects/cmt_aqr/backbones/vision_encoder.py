@@ -104,7 +104,7 @@ class VisionEncoder(BaseModule):
         if self._pretrained is None or self._is_init:
             return
         published = published_normalisation(self._pretrained)
-        own = (self.mean.flatten(), self.std.flatten())
+        own = (self.mean.flatten().cpu(), self.std.flatten().cpu())
         if published and not all(map(torch.allclose, own, map(torch.tensor, published))):
             raise ValueError(
                 f'{self._pretrained} was trained with another normalisation: set '

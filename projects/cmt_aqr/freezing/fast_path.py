@@ -163,7 +163,8 @@ class FastPath:
             self._abandon(change)
             return
         if self.is_dense:
-            made.to(memory_format=torch.channels_last)
+            for parameter in made.parameters():
+                parameter.data = _channels_last(parameter.data)
         if self.dtype is not None:
             made.to(self.dtype)
         if self._copy is not None:

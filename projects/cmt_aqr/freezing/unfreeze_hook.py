@@ -71,14 +71,7 @@ class UnfreezeScheduleHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check all phases and begin the one that is due, which may be any in a resumed run."""
         self._check_runner(runner)
-        module = self._find_module(runner)
-        handle = handle_of(module)
-        if handle is not None and handle.norm_eval:
-            self.policies = {
-                epoch: dataclasses.replace(policy, norm_eval=True)
-                for epoch, policy in self.policies.items()
-            }
-        self._check_phases(runner.optim_wrapper, module)
+        self._check_phases(runner.optim_wrapper, self._find_module(runner))
         self._begin(runner, max(epoch for epoch in self.policies if epoch <= runner.epoch))
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -92,8 +85,7 @@ class UnfreezeScheduleHook(Hook):
     def begin_first_phase(self, model: nn.Module, optim_wrapper: OptimWrapper) -> None:
         """Check all phases and begin that of epoch 0, without a Runner."""
         module = model.get_submodule(self.module)
-        for policy in self.policies.values():
-            preview(module, policy, name=self.module)
+        self._check_phases(optim_wrapper, module)
         freeze(module, self.policies[0], name=self.module)
         keep_trainable(optim_wrapper.optimizer)
 
@@ -153,9 +145,14 @@ class UnfreezeScheduleHook(Hook):
                 raise ValueError(f'{where}: {other.module} has a second schedule; remove one')
 
     def _check_phases(self, optim_wrapper: OptimWrapper, module: nn.Module) -> None:
-        """Resolve every phase, so that none fails in the middle of the run."""
+        """Resolve every phase, with the module's ``norm_eval``, so that none fails in the run."""
         optimized = {id(parameter) for parameter in members(optim_wrapper.optimizer)}
         handle = handle_of(module)
+        if handle is not None and handle.norm_eval:
+            self.policies = {
+                epoch: dataclasses.replace(policy, norm_eval=True)
+                for epoch, policy in self.policies.items()
+            }
         own = handle.frozen_parameters if handle is not None else []
         # Trainable apart from the module's own policy.
         candidates = [n for n, p in module.named_parameters() if p.requires_grad or n in own]

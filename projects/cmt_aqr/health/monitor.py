@@ -98,7 +98,7 @@ class HealthMonitor(BaseModule):
         )
         wide = 2 * channels
         self.range_norm = nn.BatchNorm2d(RangeImage.CHANNELS, affine=False)
-        # Circular, as azimuths are; that the rows are too does no harm beside their number.
+        # Circular because azimuths are; that rows wrap as well matters little with so many of them.
         self.range_branch = nn.Sequential(
             _conv(RangeImage.CHANNELS + 1, channels, stride=(1, 2), padding_mode='circular'),
             _conv(channels, wide, stride=2, padding_mode='circular'),

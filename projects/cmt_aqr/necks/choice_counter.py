@@ -26,7 +26,7 @@ class ChoiceCounter(nn.Module):
         self.counts += chosen.reshape(-1, len(self.counts)).sum(dim=0)
 
     def take(self) -> list[float]:
-        """The share of each option, which starts the counts anew; waits for the device."""
+        """Returns the share of each option and resets the counts; waits for the device."""
         shares = (self.counts / self.counts.sum().clamp(min=1)).tolist()
         self.counts.zero_()
         return shares

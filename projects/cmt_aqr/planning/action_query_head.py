@@ -94,7 +94,7 @@ class ActionQueryHead(PlanHead):
         objects = detector.states.hidden + self.position_norm(detector.states.query_pos)
         actions = self._actions(detector, transformer)
         if self.perception == 'zeroed':
-            objects, actions = torch.zeros_like(objects), torch.zeros_like(actions)
+            objects, actions = 0 * objects, 0 * actions  # with gradients, of zero
         elif self.perception == 'shuffled':
             if objects.shape[1] == 1:
                 raise ValueError(

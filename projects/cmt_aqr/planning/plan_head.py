@@ -103,9 +103,14 @@ class PlanHead(BaseModule):
             ego: ``waypoints`` (B, T, 3), ``mask`` (B, T) and ``status`` (B, 2).
 
         Raises:
-            ValueError: the batch has no futures.
+            ValueError: the batch has no futures, or some of another length.
         """
         _check_packed(ego)
+        if plan.shape[1] != ego['waypoints'].shape[1]:
+            raise ValueError(
+                f'planner.horizon is {plan.shape[1]}, but the info files have '
+                f'{ego["waypoints"].shape[1]} waypoints: set it to that number'
+            )
         mask = ego['mask'][..., None]
         if self.use_status:
             mask = mask * ~ego['status'].isnan().any(dim=-1)[:, None, None]

@@ -18,7 +18,7 @@ def sine_embedding(
         position: (..., 2 or 3); x and y are used.
         channels: number of channels for each of x and y.
         wavelengths: the longest and the shortest, as shares of the range, with a geometric
-            progression between. By default they grow linearly from 1 to 3 over the channels: the
+            progression between. By default they grow linearly from 1 to 2 over the channels: the
             released CMT was trained so, but neighbouring cells then differ little, and a model
             trained from scratch is slow to tell them apart.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..aqr.windows import Windows
 
 SCOPES = {'global': ('global',), 'local': ('local',), 'both': ('global', 'local')}
-SENSORS = ('lidar', 'camera')
+MODALITIES = ('lidar', 'camera')
 # A bias counts as clamped from this share of its limit on: tanh never quite reaches 1.
 CLAMPED_FROM = 0.99
 
@@ -209,7 +209,7 @@ class _ScaledRouting(RoutingForm):
         return {
             f'scale_{scope}_{sensor}': value
             for scope, row in zip(self.scopes, self.bias_scale.tolist(), strict=True)
-            for sensor, value in zip(SENSORS, row, strict=True)
+            for sensor, value in zip(MODALITIES, row, strict=True)
         }
 
     def scales_at_limit(self) -> dict[str, float]:
