@@ -1,0 +1,14 @@
+"""`cmt_tiny_streets_failures.py` for one failure alone: beams or points are lost."""
+
+_base_ = '../../../configs/cmt/cmt_tiny_streets_failures.py'
+
+thinned = [
+    dict(type=failure, severity=severity)
+    for failure in ('BeamReduction', 'PointsDrop')
+    for severity in (1, 2, 3)
+]
+random_failure = dict(_base_.random_failure, prob=1.0, failures=thinned)
+train_pipeline = [_base_.draw_index, random_failure, *_base_.train_pipeline[2:]]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+load_from = 'projects/cmt_aqr/weights/cmt_tiny_streets_failures.pth'
