@@ -197,6 +197,20 @@ def test_lidar_alone_needs_no_images(root, tmp_path):
     assert all(value.isfinite().all() for value in losses.values())
 
 
+def test_cameras_alone_need_no_clouds(root, tmp_path):
+    infos = pickle.loads((root / 'data/yard/yard_train.pkl').read_bytes())
+    for entry in infos['data_list']:
+        del entry['lidar_points']
+        entry.pop('lidar_sweeps', None)
+    (tmp_path / 'images').symlink_to(root / 'data/yard/images')
+    (tmp_path / 'images.pkl').write_bytes(pickle.dumps(infos))
+    check_info_file(tmp_path, 'images.pkl')
+    infos['data_list'][0]['lidar_points'] = dict(lidar_path='clouds/no.bin')
+    (tmp_path / 'images.pkl').write_bytes(pickle.dumps(infos))
+    with pytest.raises(ValueError, match='lidar_points has no lidar_path'):  # of the other samples
+        check_info_file(tmp_path, 'images.pkl')
+
+
 @pytest.mark.parametrize(
     ('change', 'line'),
     [

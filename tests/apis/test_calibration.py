@@ -57,6 +57,8 @@ def first_camera(content: dict) -> dict:
             r'clud.bin does not exist in .*cloud.bin\?',
         ),
         (lambda c: c['lidar'].update(num_pts_feats=7), r'no whole points of num_pts_feats=7'),
+        (lambda c: c['lidar'].update(num_pts_feats=0), r'num_pts_feats is 0; it must be the numb'),
+        (lambda c: c['lidar'].update(num_pts_feats='5'), r"num_pts_feats is '5'; it must be"),
         (lambda c: first_camera(c).pop('cam2img'), r'camera CAM_\w+ lacks cam2img'),
         (lambda c: first_camera(c).update(lidar2img=1), r"unknown key 'lidar2img'; did you mean"),
         (lambda c: first_camera(c).update(cam2img=[1]), r'cam2img must be a 3 x 3 matrix'),

@@ -98,3 +98,24 @@ def test_what_cannot_be_found_is_said_in_a_line(detector, info_file, folder, tmp
     file = folder / 'calibration.json'
     file.write_text(file.read_text().replace('"num_pts_feats": 5', '"num_pts_feats": 4'))
     wrong(folder, r'num_pts_feats is 4, but LoadPointsOfKeyframe of this model reads 5 values')
+
+
+def test_an_info_file_needs_neither_tokens_nor_times_nor_clouds(detector, info_file, tmp_path):
+    """Nor a suffix: a JSON file with samples is no calibration file."""
+    infos = load(info_file)
+    entries = infos['data_list'] = infos['data_list'][:2]
+    for entry in entries:
+        for key in ('token', 'timestamp', 'lidar_sweeps'):
+            entry.pop(key, None)
+        entry['scene'] = 'north'
+    dump(infos, tmp_path / 'infos.json')
+    frames = load_frames(tmp_path / 'infos.json', detector.cfg, scene='north')
+    assert len({frame.name for frame in frames}) == 2
+    assert not any('/' in frame.name for frame in frames)
+    cfg = detector.cfg.copy()
+    cfg.test_dataloader.dataset.modality = dict(use_lidar=False, use_camera=True)
+    for entry in entries:
+        del entry['lidar_points']
+    dump(infos, tmp_path / 'infos.json')
+    (frame,) = load_frames(tmp_path / 'infos.json', cfg)
+    assert frame.info['images']

@@ -33,10 +33,26 @@ def test_an_unknown_failure_is_named_with_the_nearest(repo_root):
         find_failure(cfg, 'fog_4')
 
 
-def test_a_sensor_that_is_not_loaded_cannot_be_dropped(repo_root):
-    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_lidar_voxel0075_cbgs.py')
-    with pytest.raises(UsageError, match=r'CameraDrop: .*cbgs\.py loads no camera data'):
-        add_failure(cfg, dict(type='CameraDrop'))
+@pytest.mark.parametrize(
+    ('config', 'failure', 'loader'),
+    [
+        ('cmt_lidar_voxel0075_cbgs', 'CameraDrop', 'LoadMultiViewImage'),
+        ('cmt_lidar_voxel0075_cbgs', 'KnockedCamera', 'LoadMultiViewImage'),
+        ('cmt_camera_vov_1600x640_cbgs', 'PointsDrop', 'LoadPoints'),
+    ],
+)
+def test_a_sensor_that_is_not_loaded_cannot_fail(repo_root, config, failure, loader):
+    cfg = Config.fromfile(repo_root / f'configs/cmt/{config}.py')
+    with pytest.raises(UsageError, match=rf'{failure}: .*cbgs\.py has no {loader}…, whose data'):
+        add_failure(cfg, dict(type=failure))
+    add_failure(cfg, dict(type='Fog'))
+
+
+def test_a_failure_needs_no_data_root(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/cmt/cmt_tiny_synthetic.py')
+    cfg.test_dataloader.dataset.pop('data_root')
+    cfg.test_dataloader.dataset.ann_file = '/d/infos.pkl'
+    assert find_failure(cfg, 'stale_frame_1')['ann_file'] == '/d/infos.pkl'
 
 
 def test_a_failure_stands_before_everything_else(repo_root):

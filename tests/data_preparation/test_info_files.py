@@ -1,5 +1,6 @@
 """mmdet3d's converter and dataset class read the database."""
 
+import json
 import runpy
 import shutil
 import sys
@@ -381,3 +382,21 @@ def test_a_database_without_images_is_asked_for_before_anything_slow(root_copy, 
         create_object_database(root_copy, version='v1.0-mini')
     made = create_object_database(root_copy, version='v1.0-mini', lidar_only=True)
     assert ObjectDatabase(made[-1]).cameras == ()
+
+
+@pytest.mark.parametrize(
+    ('channel', 'names'),
+    [('CAM_REAR', 'CAM_FRONT_RIGHT, CAM_REAR'), (None, 'CAM_FRONT_RIGHT, but the')],
+)
+def test_another_rig_is_refused(root_copy, channel, names):
+    """Of which the converter would lose a camera, or end in a traceback."""
+    tables = root_copy / 'v1.0-mini'
+    copied = shutil.copytree(tables.resolve(), root_copy.parent / 'tables')
+    tables.unlink()
+    file = copied.rename(tables) / 'sensor.json'
+    sensors = [row for row in json.loads(file.read_text()) if row['channel'] != 'CAM_BACK']
+    if channel is not None:
+        sensors.append(dict(token='x', channel=channel, modality='camera'))
+    file.write_text(json.dumps(sensors))
+    with pytest.raises(ValueError, match=f'{names}.* write an info file, see docs/own_data.md'):
+        create_info_files(root_copy, version='v1.0-mini')

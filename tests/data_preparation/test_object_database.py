@@ -1,5 +1,6 @@
 """The database is the same however it is made, and has what mmdet3d's has but ignored objects."""
 
+import copy
 import hashlib
 import multiprocessing
 import os
@@ -218,6 +219,41 @@ def test_a_sample_without_objects(synthetic_root, infos, tmp_path):
     none = empty._replace(entries=empty.entries[:1])
     collect_objects(synthetic_root, tmp_path / 'none', none)
     assert len(ObjectDatabase(tmp_path / 'none').index) == 0
+
+
+def test_a_keyframe_without_sweeps_is_padded_wherever_it_stands(
+    synthetic_root, infos, tmp_path, monkeypatch
+):
+    first, second = (dict(entry) for entry in infos.entries[:2])
+    del first['lidar_sweeps']
+    counts = {}
+    for place, entries in dict(first=[first, second], second=[second, first]).items():
+        monkeypatch.setattr(object_database, 'SAMPLES_PER_SHARD', 2)
+        collect_objects(synthetic_root, tmp_path / place, infos._replace(entries=entries))
+        index = ObjectDatabase(tmp_path / place).index
+        counts[place] = index['num_points'][index['sample'] == entries.index(first)].tolist()
+    assert counts['first'] == counts['second']
+    assert max(counts['first']) > 0
+
+
+def test_what_only_some_samples_have(synthetic_root, infos, tmp_path):
+    """A camera that the first sample lacks is stored, and objects without points are not."""
+    first, second = (copy.deepcopy(entry) for entry in infos.entries[:2])
+    del first['images']['CAM_BACK']
+    for instance in (*first['instances'], *second['instances']):
+        del instance['bbox_3d_isvalid']
+    second['instances'][0]['num_lidar_pts'] = 0
+    some = infos._replace(entries=[first, second])
+    prefixes = {camera: f'samples/{camera}' for camera in second['images']}
+    prefixes.update(pts='samples/LIDAR_TOP', sweeps='sweeps/LIDAR_TOP')
+    collect(synthetic_root, tmp_path / 'some', some, data_prefix=prefixes)
+    database = ObjectDatabase(tmp_path / 'some')
+    assert 'CAM_BACK' in database.cameras
+    used = [i for entry in some.entries for i in entry['instances'] if i['num_lidar_pts'] > 0]
+    assert len(database.index) == sum(i['bbox_label_3d'] >= 0 for i in used)
+    del first['instances']
+    with pytest.raises(ValueError, match=f'sample {first["token"]} has no instances'):
+        collect(synthetic_root, tmp_path / 'none', some, data_prefix=prefixes)
 
 
 def test_a_database_of_points_alone_reads_no_images(synthetic_root, infos, tmp_path, whole):

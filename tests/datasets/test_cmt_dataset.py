@@ -157,3 +157,12 @@ def test_a_version_that_contradicts_the_info_file_is_refused(synthetic_root):
 def test_an_empty_info_file_is_refused(write, tmp_path):
     with pytest.raises(ValueError, match='no samples'):
         write(indices=None, scenes=[])
+
+
+def test_an_unknown_velocity_is_zero_in_training_and_unknown_in_a_test(write):
+    velocities = [
+        write(test_mode=test).get_data_info(0)[key]['gt_bboxes_3d'].tensor[0, 7:]
+        for test, key in ((False, 'ann_info'), (True, 'eval_ann_info'))
+    ]
+    assert velocities[0].tolist() == [0, 0]
+    assert velocities[1].isnan().all()

@@ -84,3 +84,12 @@ def test_mistakes_are_found_in_the_first_batch():
     sample = dict(token='a', pred_instances_3d={})
     with pytest.raises(ValueError, match=r'sample a has no annotations .*DumpResults'):
         metric.process({}, [sample])
+
+
+def test_an_unknown_velocity_is_no_error():
+    fast, unknown = [*VAN[:7], 8, 0], [30.0, 30, *VAN[2:7], np.nan, np.nan]
+    found = (CRATE, fast, [*unknown[:7], 8, 0])
+    scores = score(
+        found, (0, 1, 1), (0.9, 0.8, 0.7), (CRATE, fast, unknown), (0, 1, 1), with_velocity=True
+    )
+    assert scores['mAVE'] == pytest.approx(0, abs=1e-6)

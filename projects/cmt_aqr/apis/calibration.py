@@ -45,6 +45,12 @@ def read_calibration(file: Path) -> dict:
     images = {name: _camera(file, name, camera) for name, camera in cameras.items()}
     _check_images(file, images)
     cloud = _existing(f'{file}: lidar: cloud', file.parent, lidar['cloud'])
+    features = lidar['num_pts_feats']
+    if not isinstance(features, int) or features < 4:
+        raise UsageError(
+            f'{file}: lidar: num_pts_feats is {features!r}; it must be the number of values of a '
+            'point, 4 or more: x, y, z, intensity'
+        )
     row = 4 * lidar['num_pts_feats']
     if cloud.stat().st_size % row:
         raise UsageError(

@@ -195,7 +195,9 @@ def _find_failure(frame: Frame, name: str) -> dict:
     failure = named_failure(name, ann_file=frame.ann_file or '')
     if failure.get('ann_file') == '':
         raise ValueError('it needs the previous keyframe, which only an info file has')
-    return dict(failure, seed=telling_seed(frame.info, [failure], list(frame.info['images'])))
+    return dict(
+        failure, seed=telling_seed(frame.info, [failure], list(frame.info.get('images', ())))
+    )
 
 
 def _within_range(truth: Sequence[SceneBox] | None, model: CmtDetector) -> list[SceneBox] | None:

@@ -26,7 +26,7 @@ class Frame(NamedTuple):
     """A frame that has not been loaded yet."""
 
     name: str
-    """token, or the name of the folder"""
+    """token, as a name of a file, or the name of the folder"""
     info: dict
     """sample as the test pipeline of a config takes it"""
     ann_file: str | None
@@ -49,7 +49,7 @@ def load_frames(
         UsageError: the path does not exist or is neither, or has no such frame or scene.
     """
     file = _find_file(Path(path))
-    if file.suffix in SUFFIXES:
+    if file.suffix in SUFFIXES and not _is_info_file(file):
         entries = [read_calibration(file)]
         if scene is not None or index:
             raise UsageError(f'{path} has one frame only: an index or a scene needs an info file')
@@ -94,6 +94,11 @@ def _find_file(path: Path) -> Path:
     return found[0]
 
 
+def _is_info_file(file: Path) -> bool:
+    """Whether a JSON file is an info file, and not a calibration file."""
+    return file.suffix == '.json' and b'"data_list"' in file.read_bytes()
+
+
 def _read_infos(file: Path) -> Infos:
     try:
         return read_infos(file)
@@ -108,7 +113,7 @@ def _frames_of_scene(entries: Sequence[dict], scene: str, file: Path) -> list[di
     if not chosen:
         hint = did_you_mean(scene, names) or f'; known: {", ".join(dict.fromkeys(names))}'
         raise UsageError(f'{file} has no scene {scene!r}{hint}')
-    return sorted(chosen, key=lambda entry: entry['timestamp'])
+    return sorted(chosen, key=lambda entry: entry.get('timestamp', 0))
 
 
 def _scene_names(entries: Sequence[dict], root: Path) -> list[str]:
@@ -122,7 +127,7 @@ def _scene_names(entries: Sequence[dict], root: Path) -> list[str]:
         names = {
             sample['token']: scenes[sample['scene_token']] for sample in _table(folder, 'sample')
         }
-        if all(entry['token'] in names for entry in entries):
+        if all(entry.get('token') in names for entry in entries):
             return [names[entry['token']] for entry in entries]
     try:
         return [log_name(entry) for entry in entries]
@@ -153,7 +158,8 @@ def _dataset(cfg: Config, root: Path, entry: dict) -> BaseDataset:
     """
     (config,) = datasets_of(cfg, 'test_dataloader')
     prefix = dict(config.get('data_prefix', {}))
-    if not Path(root, prefix.get('pts', ''), entry['lidar_points']['lidar_path']).is_file():
+    cloud = entry.get('lidar_points', {}).get('lidar_path')
+    if cloud is not None and not Path(root, prefix.get('pts', ''), cloud).is_file():
         prefix = dict.fromkeys(prefix, '')
     changes = dict(
         data_root=str(root), data_prefix=prefix, ann_file='', pipeline=[], lazy_init=True,
@@ -169,4 +175,4 @@ def _frame(dataset: BaseDataset, entry: dict, ann_file: str | None) -> Frame:
     if not entry.get('instances'):
         info.pop('eval_ann_info')  # unknown rather than empty
     info.update(box_type_3d=dataset.box_type_3d, box_mode_3d=dataset.box_mode_3d)
-    return Frame(entry['token'], info, ann_file)
+    return Frame(info['token'].replace('/', '_'), info, ann_file)

@@ -12,11 +12,17 @@ from .arguments import datasets_of
 
 # Failures by the sensor that they take away.
 DROPS = {'lidar': 'lidar_drop', 'camera': 'view_drop'}
-# Failures that lose a whole sensor: how the names of its loaders start, and its name.
-_LOST_SENSORS = {
-    'LidarDrop': ('LoadPoints', 'lidar'),
-    'CameraDrop': ('LoadMultiViewImage', 'camera'),
-}
+# Failures of one sensor, by how the names of its loaders start.
+_FAILURES_OF = {
+    'LoadPoints': (
+        'LidarDrop', 'BeamReduction', 'PointsDrop', 'LimitedFieldOfView', 'ObjectFailure',
+        'GhostPoints',
+    ),
+    'LoadMultiViewImage': (
+        'CameraDrop', 'RandomCameraLoss', 'Occlusion', 'Darkness', 'MotionBlur', 'Misalignment',
+        'FrozenCamera', 'KnockedCamera',
+    ),
+}  # fmt: skip
 # Loaders of mmdet3d, and the loaders of this project that also apply sensor failures.
 _PLAIN_LOADERS = {
     'LoadPointsFromFile': 'LoadPointsOfKeyframe',
@@ -38,7 +44,8 @@ def find_failure(cfg: Config, name: str) -> dict:
     """
     dataset = cfg.test_dataloader.dataset
     try:
-        return named_failure(name, ann_file=str(Path(dataset.data_root, dataset.ann_file)))
+        ann_file = Path(dataset.get('data_root') or '', dataset.ann_file)
+        return named_failure(name, ann_file=str(ann_file))
     except ValueError as error:
         raise UsageError(f'--failure {name}: {error}') from None
 
@@ -51,16 +58,17 @@ def add_failure(cfg: Config, failure: dict) -> None:
         failure: config of a transform of :mod:`projects.cmt_aqr.datasets.failures`.
 
     Raises:
-        UsageError: the test pipeline does not load the sensor that is lost, or has loaders that
+        UsageError: the test pipeline does not load the sensor that fails, or has loaders that
             apply no failure.
     """
     pipeline = cfg.test_dataloader.dataset.pipeline
     steps = [step.type for part in _lists_of_steps(pipeline) for step in part]
-    start, sensor = _LOST_SENSORS.get(failure['type'], ('', ''))
-    if not any(step.startswith(start) for step in steps):
-        raise UsageError(
-            f'{failure["type"]}: the test pipeline of {cfg.filename} loads no {sensor} data'
-        )
+    for start, failures in _FAILURES_OF.items():
+        if failure['type'] in failures and not any(step.startswith(start) for step in steps):
+            raise UsageError(
+                f'{failure["type"]}: the test pipeline of {cfg.filename} has no {start}…, whose '
+                'data it damages'
+            )
     unaffected = [step for step in steps if step in _PLAIN_LOADERS]
     if unaffected:
         remedies = ', '.join(f'{_PLAIN_LOADERS[name]} for {name}' for name in unaffected)

@@ -26,7 +26,7 @@ from ..progress import Progress
 from ..usage_error import UsageError
 from ..visualization.drawing import save
 from ..visualization.frame import render_views
-from ..visualization.movie import save_movie
+from ..visualization.movie import pixels, save_movie
 from ..visualization.scene_boxes import AGAINST_SOUND, AGAINST_TRUTH, Kind, SceneBox, compare
 from . import arguments, entry
 
@@ -100,22 +100,24 @@ def run(args: argparse.Namespace) -> list[Path]:
     args.out.mkdir(parents=True, exist_ok=True)
     options = dict(score_threshold=args.score_threshold, class_ranges=args.class_ranges)
     conditions = [None, *([args.failure] if args.failure else [])]
-    records, figures = [], []
+    records, pictures = [], []
     progress = Progress('frames', len(frames))
     for frame in frames:
         found = [detect(model, frame, failure=name, **options) for name in conditions]
         records += [as_record(one, found[0]) for one in found]
         width = MOVIE_WIDTH * len(found) if args.scene else None
-        figures.append(draw(found, args, width))
+        figure = draw(found, args, width)
+        # A figure takes several times the memory of its pixels.
+        pictures.append(pixels(figure) if args.scene else figure)
         progress.move()
     progress.close()
     name = '_'.join(filter(None, (args.scene or frames[0].name, args.failure)))
     content = dict(model=args.model, coordinates=COORDINATES, units=UNITS, frames=records)
     dump_json(args.out / f'{name}.json', content)
     if args.scene:
-        picture = save_movie(figures, args.out / f'{name}.{args.movie}', fps=2)
+        picture = save_movie(pictures, args.out / f'{name}.{args.movie}', fps=2)
     else:
-        picture = save(figures[0], args.out / f'{name}.png')
+        picture = save(pictures[0], args.out / f'{name}.png')
     return [args.out / f'{name}.json', picture]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from mmcv.ops import points_in_boxes_cpu
 from mmengine.logging import print_log
 
@@ -62,13 +63,14 @@ def check_info_file(root: str | os.PathLike, name: str) -> None:
 
 def _all_problems(root: Path, infos: Infos) -> Iterator[str]:
     seen: set[str] = set()
+    lidar = _has_lidar(infos)
     if not infos.entries:
         yield 'it has no samples'
     for number, entry in enumerate(infos.entries):
         name = f'sample {entry.get("token", number)}'
         annotated = 'instances' in infos.entries[0]
         for problem in entry_problems(
-            entry, lidar=True, cameras=bool(entry.get('images')), annotated=annotated
+            entry, lidar=lidar, cameras=bool(entry.get('images')), annotated=annotated
         ):
             yield f'{name}: {problem}'
         if entry.get('token', number) in seen:
@@ -79,6 +81,11 @@ def _all_problems(root: Path, infos: Infos) -> Iterator[str]:
                 yield f'{name}: {root / path} does not exist'
         for place, instance in enumerate(entry.get('instances') or ()):
             yield from (f'{name}, instance {place}: {p}' for p in _box_problems(instance, infos))
+
+
+def _has_lidar(infos: Infos) -> bool:
+    """Whether any sample has a cloud; all need one then."""
+    return any(entry.get('lidar_points') for entry in infos.entries)
 
 
 def _paths(entry: Mapping) -> Iterator[str]:
@@ -101,14 +108,15 @@ def _box_problems(instance: Mapping, infos: Infos) -> Iterator[str]:
 
 
 def _opened_problems(root: Path, name: str, infos: Infos) -> Iterator[str]:
+    lidar = _has_lidar(infos)
     cameras = all(entry.get('images') for entry in infos.entries)
     dataset = CmtDataset(
         data_root=str(root),
         ann_file=name,
         test_mode=True,
-        modality=dict(use_lidar=True, use_camera=cameras),
+        modality=dict(use_lidar=lidar, use_camera=cameras),
         pipeline=[
-            LoadPointsOfKeyframe(),
+            *([LoadPointsOfKeyframe()] if lidar else []),
             *([LoadMultiViewImages(), ComputeLidar2Img()] if cameras else []),
         ],
     )
@@ -121,7 +129,7 @@ def _opened_problems(root: Path, name: str, infos: Infos) -> Iterator[str]:
     boxes, with_points, in_images = np.sum(found, axis=0) if found else (0, 0, 0)
     _log_summary(infos, Agreement(boxes, with_points, in_images), len(found))
     order = 'bbox_3d is not x, y, z of the centre, length, width, height, yaw in metres and radians'
-    if with_points < LEAST_WITH_POINTS * boxes:
+    if lidar and with_points < LEAST_WITH_POINTS * boxes:
         yield (
             f'only {with_points} of {boxes} opened boxes contain a point: the boxes are not in the '
             f'LiDAR frame, or {order}'
@@ -138,7 +146,8 @@ def _compare(results: Mapping) -> Agreement:
     boxes = results.get('eval_ann_info', {}).get('gt_bboxes_3d')
     if boxes is None or not len(boxes):
         return Agreement(0, 0, 0)
-    points = results['points'].tensor[None, :, :3].contiguous()
+    cloud = results['points'].tensor[:, :3] if 'points' in results else torch.zeros(0, 3)
+    points = cloud[None].contiguous()
     upper = boxes.tensor[None, :, :7].clone()  # without the ground, which any box contains
     upper[..., 2] += GROUND_SHARE * upper[..., 5]
     upper[..., 5] *= 1 - GROUND_SHARE

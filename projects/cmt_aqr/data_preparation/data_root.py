@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nuscenes import NuScenes
 
-# As the converter of mmdet3d and the official score require it; names of cameras are free.
+# As the converter of mmdet3d and the official score require it.
 LIDAR_CHANNEL = 'LIDAR_TOP'
 
 

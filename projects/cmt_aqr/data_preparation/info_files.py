@@ -41,6 +41,10 @@ _OFFICIAL = {
     'v1.0-trainval': dict(train='train', val='val'),
     'v1.0-test': dict(test='test'),
 }
+# Channels that mmdet3d's converter reads.
+_CAMERAS = (
+    'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT',
+)  # fmt: skip
 OBJECTS_FOLDER = '{prefix}_objects'
 # The devkit's file of one's own splits, in the folder of the tables.
 SPLITS_FILE = 'splits.json'
@@ -84,10 +88,12 @@ def create_info_files(
             cloud of a scene that has others.
         FileExistsError: an entry of ``out`` has the name of a link.
         PermissionError: the data root is read-only, and there is no ``out``.
-        ValueError: nuScenes does not have the version, or scenes and splits do not agree.
+        ValueError: nuScenes does not have the version, scenes and splits do not agree, or the rig
+            has other cameras.
     """
     root = _writable_root(root, version, out)
     names = _info_names(version, prefix)
+    _check_cameras(root / version / 'sensor.json')
     scenes = _scenes_by_split(root / version, version, splits)
     with _linked_root(root) as linked:
         _convert(linked, version, prefix, max_sweeps, names, scenes, camera_boxes)
@@ -296,6 +302,17 @@ def _scenes_by_split(
             f'{default}, such as {{"train": [...], "val": [...], "unused": [...]}}'
         )
     return {split: list(named[split]) for split in _OFFICIAL[version]}
+
+
+def _check_cameras(file: Path) -> None:
+    """Check that mmdet3d's converter, which knows nuScenes' channels, would read all cameras."""
+    sensors = json.loads(file.read_text())
+    found = sorted(row['channel'] for row in sensors if row['modality'] == 'camera')
+    if found != sorted(_CAMERAS):
+        raise ValueError(
+            f'{file} has the cameras {", ".join(found)}, but the converter of MMDetection3D reads '
+            f'{", ".join(_CAMERAS)}: for another rig write an info file, see docs/own_data.md'
+        )
 
 
 def _convert(

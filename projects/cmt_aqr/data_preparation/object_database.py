@@ -80,10 +80,16 @@ def collect_objects(
 
     Raises:
         FileExistsError: the folder is not the database of these samples.
+        ValueError: a sample has no annotations.
         SampleError: a file of a sample is missing or damaged.
     """
     known = [(label, name) for name, label in infos.metainfo['categories'].items() if label >= 0]
-    names = list(infos.entries[0].get('images', ())) if cameras else []
+    lacking = [sample_name(entry) for entry in infos.entries if 'instances' not in entry]
+    if lacking:
+        raise ValueError(f'sample {lacking[0]} has no instances, of which the database is made')
+    names = []
+    if cameras:
+        names = list(dict.fromkeys(name for e in infos.entries for name in e.get('images') or ()))
     settings = dict(
         format=FORMAT,
         classes=[name for _, name in sorted(known)],
@@ -106,6 +112,10 @@ def collect_objects(
                 root=root,
                 data_prefix=data_prefix or {},
                 cameras=names,
+                sweeps=any('lidar_sweeps' in entry for entry in infos.entries),
+                validated=any(
+                    'bbox_3d_isvalid' in i for e in infos.entries for i in e['instances']
+                ),
                 folder=unfinished,
             )
             for number, start in enumerate(range(0, len(infos.entries), SAMPLES_PER_SHARD))
@@ -126,6 +136,10 @@ class _Task:
     root: Path
     data_prefix: Mapping[str, str]
     cameras: Sequence[str]
+    sweeps: bool
+    """whether any sample has past sweeps"""
+    validated: bool
+    """whether any object says whether it is valid"""
     folder: Path
 
     @property
@@ -229,13 +243,13 @@ def _dataset(task: _Task) -> CmtDataset:
         ann_file='',
         data_prefix=task.data_prefix,
         modality=dict(use_lidar=True, use_camera=bool(task.cameras)),
-        use_valid_flag=True,
+        use_valid_flag=task.validated,
         lazy_init=True,
         pipeline=[
             LoadPointsOfKeyframe(coord_type='LIDAR', **every_channel),
             LoadPointsOfSweeps(
                 sweeps_num=SWEEPS,
-                pad_empty_sweeps='lidar_sweeps' in task.infos.entries[0],
+                pad_empty_sweeps=task.sweeps,
                 remove_close=True,
                 test_mode=True,  # the latest sweeps, not a random choice
                 **every_channel,

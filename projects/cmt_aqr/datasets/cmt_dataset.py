@@ -165,13 +165,13 @@ class CmtDataset(Det3DDataset):
     def parse_ann_info(self, info: dict) -> dict:
         """Boxes (N, 9) and labels (N,) of the annotations with points, or of all without a count.
 
-        Unknown velocities are zero.
+        Unknown velocities are zero in training and NaN, which no score counts, in a test.
         """
         used = [instance for instance in info['instances'] if self._is_used(instance)]
         unknown = (np.nan, np.nan)
         boxes = [[*item['bbox_3d'], *item.get('velocity', unknown)] for item in used]
         boxes = np.array(boxes, dtype=np.float32).reshape(-1, 9)
-        boxes[np.isnan(boxes[:, 7:]).any(axis=1), 7:] = 0
+        boxes[np.isnan(boxes[:, 7:]).any(axis=1), 7:] = np.nan if self.test_mode else 0
         labels = [self._label(item['bbox_label_3d']) for item in used]
         for label in labels:
             if label >= 0:

@@ -36,7 +36,7 @@ class Run:
         """The latest scores: ``phase``, ``iteration``, ``overall``, and ``classes`` by name."""
         entries = [entry for run in self.runs for entry in _read(run / RUN_INFO)['scores']]
         sorted_ = [_sort_entry(entry) for entry in entries]
-        return next((entry for entry in reversed(sorted_) if 'NDS' in entry['overall']), None)
+        return next((entry for entry in reversed(sorted_) if 'mAP' in entry['overall']), None)
 
     def audit(self) -> dict | None:
         """Content of ``freeze_audit.json``."""

@@ -13,13 +13,19 @@ from ..files import replacing
 SUFFIXES = ('.gif', '.mp4')
 
 
-def save_movie(figures: Sequence[Figure], file: Path, *, fps: float) -> Path:
-    """Write figures of the same size as a movie, by the suffix of the file; return the file.
+def save_movie(images: Sequence[np.ndarray], file: Path, *, fps: float) -> Path:
+    """Write images as a movie, by the suffix of the file; return the file.
+
+    Args:
+        images: (H, W, 3) uint8 each, from :func:`pixels`; smaller ones get a white border.
+        file: ``.gif`` or ``.mp4``.
+        fps: images a second.
 
     Raises:
         OSError: OpenCV cannot write MP4 on this machine.
     """
-    images = [pixels(figure) for figure in figures]
+    height, width = np.max([image.shape[:2] for image in images], axis=0)
+    images = [_padded(image, height, width) for image in images]
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary:
         if file.suffix == '.gif':
@@ -33,6 +39,11 @@ def pixels(figure: Figure) -> np.ndarray:
     """(H, W, 3) uint8, RGB, of a figure."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows, columns = height - image.shape[0], width - image.shape[1]
+    return np.pad(image, ((0, rows), (0, columns), (0, 0)), constant_values=255)
 
 
 def _write_mp4(file: Path, images: Sequence[np.ndarray], fps: float) -> None:

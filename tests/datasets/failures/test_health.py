@@ -187,3 +187,9 @@ def test_maps_are_packed_as_inputs_of_the_size_of_tokens(loaded):
 def test_sizes_that_make_no_sense(name):
     with pytest.raises(ValueError, match=f'PackHealth: .*{name}=0'):
         packer(**{name: 0})
+
+
+def test_images_of_other_sizes_have_maps_of_their_own_extent(loaded):
+    loaded['loaded_shapes'] = [loaded['img_shape'], (20, 30)]
+    loaded['failures'] = [Gone()]
+    assert health_of(loaded)['camera'].max() == 0

@@ -176,6 +176,31 @@ def test_infos_without_sweeps(infos, tmp_path):
     assert 'lidar_sweeps' not in results
 
 
+def test_a_cloud_without_sweeps_is_repeated_without_them(infos, tmp_path):
+    """As the second keyframe of a scene repeats the first, of which the converter lists none."""
+    del infos[1]['lidar_sweeps']
+    path = tmp_path / 'first.pkl'
+    dump(dict(metainfo={}, data_list=infos), path)
+    results = always(str(path), sensor='lidar')(found(infos[0]))
+    assert results['lidar_path'] == '/d/keys/a__LIDAR_TOP__10000000.pcd.bin'
+    assert 'lidar_sweeps' not in results
+
+
+def test_cameras_alone_repeat_their_images(infos, tmp_path):
+    for frame in infos:
+        for key in ('lidar_points', 'lidar_sweeps'):
+            del frame[key]
+        frame['scene'] = frame['token'].split('@')[0]
+    path = tmp_path / 'cameras.pkl'
+    dump(dict(metainfo={}, data_list=infos), path)
+    sample = copy.deepcopy(infos[0])
+    for camera, image in sample['images'].items():
+        image['img_path'] = f'/d/{camera}/{image["img_path"]}'
+    results = always(str(path))(sample)
+    assert results['failures'][0].cameras == CAMERAS
+    assert results['images']['CAM_BACK']['img_path'].endswith('10000000.jpg')
+
+
 class TestEachCamera:
     def draws(self, infos, ann_file, severity: int) -> list[tuple[str, ...]]:
         failure = StaleFrame(ann_file=ann_file, sensor='each_camera', severity=severity)

@@ -138,8 +138,10 @@ def _camera_maps(results: dict, patch_size: int, samples: int) -> np.ndarray:
     height, width = results['img_shape'][:2] if names else (0, 0)
     rows, columns = math.ceil(height / patch_size), math.ceil(width / patch_size)
     maps = np.ones((len(names), rows, columns), dtype=np.float32)
-    matrices = results.get('img_aug_matrix', [np.eye(3)] * len(names))
     shapes = results.get('loaded_shapes', ())
+    # Images that are not resized yet may differ in size; each gets a map of its own extent.
+    own = [np.diag([width / shape[1], height / shape[0], 1]) for shape in shapes]
+    matrices = results.get('img_aug_matrix', own)
     pixels = _probes(rows, columns, samples) * patch_size
     for view, name, matrix, shape in zip(maps, names, matrices, shapes, strict=True):
         view[:] = _pool(_image_health(results, name, pixels, matrix, shape), samples)

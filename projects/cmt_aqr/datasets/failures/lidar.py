@@ -91,7 +91,13 @@ class BeamReduction(SensorFailure):
                 f'BeamReduction: the clouds of sample {sample_name(results)} have no column ring '
                 f'(point_columns is {list(results["point_columns"])}): leave the failure out'
             )
-        return self._choose(self.num_rings or results.get('num_rings', 32))
+        number = self.num_rings or results.get('num_rings')
+        if number is None and 'point_columns' in results:
+            raise ValueError(
+                f'BeamReduction: the number of beams of sample {sample_name(results)} is unknown: '
+                "give it as num_rings in the info file's metainfo"
+            )
+        return self._choose(number or 32)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -225,10 +225,12 @@ class DrawnStaleLidar(DrawnFailure):
         path = _beside(own, self.previous.cloud)
         results['lidar_points'] = {**results['lidar_points'], 'lidar_path': path}
         results['lidar_path'] = path
+        # The first keyframe of a scene has none, and its cloud is repeated as it was.
+        own_sweeps = results.pop('lidar_sweeps', ())
         if self.previous.sweeps is not None:
-            results['lidar_sweeps'] = self._sweeps(results)
+            results['lidar_sweeps'] = self._sweeps(results, own_sweeps)
 
-    def _sweeps(self, results: dict) -> list[dict]:
+    def _sweeps(self, results: dict, own_sweeps: Sequence[dict]) -> list[dict]:
         """The sweeps of the previous keyframe, as old for this sample as they were for it."""
         delay = results['timestamp'] - self.previous.timestamp
         return [
@@ -237,13 +239,15 @@ class DrawnStaleLidar(DrawnFailure):
                 'timestamp': sweep['timestamp'] + delay,
                 'lidar_points': {
                     **sweep['lidar_points'],
-                    'lidar_path': self._sweep_path(results, sweep['lidar_points']['lidar_path']),
+                    'lidar_path': self._sweep_path(
+                        results, own_sweeps, sweep['lidar_points']['lidar_path']
+                    ),
                 },
             }
             for sweep in self.previous.sweeps
         ]
 
-    def _sweep_path(self, results: dict, name: str) -> str:
+    def _sweep_path(self, results: dict, own_sweeps: Sequence[dict], name: str) -> str:
         """Path of a sweep: below the data root, among the keyframes, or beside the own sweeps.
 
         Raises:
@@ -255,7 +259,7 @@ class DrawnStaleLidar(DrawnFailure):
             return str(keyframe.parents[folders - 1] / name)
         if 'samples' in Path(name).parts:  # a sweep that is a keyframe, as mmdet3d recognises it
             return str(keyframe.with_name(Path(name).name))
-        own = [Path(s['lidar_points']['lidar_path']) for s in results.get('lidar_sweeps', ())]
+        own = [Path(s['lidar_points']['lidar_path']) for s in own_sweeps]
         others = [path for path in own if path.parent != keyframe.parent]
         if not others:
             raise ValueError(
@@ -343,7 +347,7 @@ def log_name(info: dict) -> str:
     for key in ('scene', 'scene_token'):
         if key in info:
             return info[key]
-    name = Path(info['lidar_points']['lidar_path']).name
+    name = Path(info.get('lidar_points', {}).get('lidar_path', '')).name
     if name.count('__') != 2:
         raise ValueError(
             f'the log of sample {info["token"]} is unknown: its info has no scene or scene_token, '
@@ -362,7 +366,7 @@ def _pack(info: dict, sweeps: bool) -> bytes:
         token=info['token'],
         timestamp=info['timestamp'],
         images=images,
-        cloud=info['lidar_points']['lidar_path'],
+        cloud=info.get('lidar_points', {}).get('lidar_path', ''),
         sweeps=info.get('lidar_sweeps') if sweeps else None,
     )
     return pickle.dumps(frame)
