@@ -75,6 +75,16 @@ def test_a_sensor_alone_has_no_part_of_the_other(repo_root):
     assert boxes.shape[:2] == scores.shape[:2] == (2, model.pts_bbox_head.num_query)
 
 
+def test_a_rig_of_ones_own(exported):
+    """Another number of cameras, and a config without the variables of nuScenes' configs."""
+    model, cfg, *_ = exported
+    cfg = cfg.copy()
+    cfg.pop('class_names')
+    parts = parts_of(model, cfg, batch_size=1, num_cameras=5)
+    assert parts['images'].inputs['imgs'].shape[1] == 5
+    assert parts['head'].inputs['lidar2img'].shape == (1, 5, 4, 4)
+
+
 def test_experts_are_refused_and_a_monitor_is_left_out_aloud(repo_root, monkeypatch):
     said = []
     monkeypatch.setattr('projects.cmt_aqr.export.print_log', lambda text, **_: said.append(text))

@@ -18,6 +18,7 @@ import torch
 import projects.cmt_aqr  # noqa: F401  (registers what configs name)
 from projects.cmt_aqr.cli import arguments, entry
 from projects.cmt_aqr.cli.checkpoints import check_checkpoint
+from projects.cmt_aqr.doctor.decoder_inputs import NUM_CAMERAS
 from projects.cmt_aqr.export import TOLERANCE, build_for_export, deviation, export_part, parts_of
 from projects.cmt_aqr.usage_error import UsageError
 
@@ -27,6 +28,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.make_parser(__doc__)
     parser.add_argument('checkpoint', help='file or URL of the weights')
     parser.add_argument('--out', type=Path, required=True, help='folder for the files')
+    parser.add_argument(
+        '--cameras',
+        type=entry.number(int, 1),
+        default=NUM_CAMERAS,
+        metavar='V',
+        help='number of cameras of the rig (default: %(default)s)',
+    )
     parser.add_argument(
         '--check',
         nargs='+',
@@ -48,11 +56,12 @@ def main(args: argparse.Namespace) -> int | None:
     model = build_for_export(cfg, args.checkpoint)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    for name, part in parts_of(model, cfg, batch_size=2).items():
+    for name, part in parts_of(model, cfg, batch_size=2, num_cameras=args.cameras).items():
         export_part(part, args.out / f'{name}.onnx')
     worst = 0.0
     for batch_size in args.check:
-        for name, part in parts_of(model, cfg, batch_size=batch_size).items():
+        parts = parts_of(model, cfg, batch_size=batch_size, num_cameras=args.cameras)
+        for name, part in parts.items():
             found = deviation(part, args.out / f'{name}.onnx')
             worst = max(worst, found)
             print(f'{args.out / name}.onnx: batch of {batch_size}, deviation {found:.1e}')

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .cameras import Cameras, batch_cameras
 from .detector import CmtDetector, bev_shape
+from .doctor.decoder_inputs import NUM_CAMERAS
 from .doctor.random_sample import random_batch
 from .files import replacing
 from .head import CmtHead
@@ -137,16 +138,19 @@ def build_for_export(cfg: Config, checkpoint: str) -> CmtDetector:
 
 
 @torch.no_grad()
-def parts_of(model: CmtDetector, cfg: Config, *, batch_size: int) -> dict[str, Part]:
+def parts_of(
+    model: CmtDetector, cfg: Config, *, batch_size: int, num_cameras: int = NUM_CAMERAS
+) -> dict[str, Part]:
     """The parts of a model by name, with random inputs of the sizes of its config.
 
     Args:
         model: of :func:`build_for_export`.
         cfg: its config.
         batch_size: B.
+        num_cameras: V.
     """
     inputs, parts = {}, {}
-    samples = [random_batch(cfg, num_points=10) for _ in range(batch_size)]
+    samples = [random_batch(cfg, num_points=10, num_cameras=num_cameras) for _ in range(batch_size)]
     batch = {
         'inputs': {k: [s['inputs'][k][0] for s in samples] for k in samples[0]['inputs']},
         'data_samples': [s['data_samples'][0] for s in samples],

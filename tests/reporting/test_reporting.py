@@ -130,6 +130,17 @@ def test_a_page_shows_all_that_the_runs_wrote(page):
     assert page.count('data:image/jpeg;base64,') == 1
 
 
+def test_scores_without_nds_are_shown_too(tmp_path):
+    """Those of `DetectionMetric`, for data of one's own."""
+    scores = dict(phase='test', iteration=0, mAP=0.5, mATE=0.25, AP_van=0.75, AP_crate=0.25)
+    write_run(tmp_path / '20260101_000000', {**INFO, 'scores': [scores]})
+    text = text_of(make_page(find_run(tmp_path), 'yard'))
+    assert 'No scores.' not in text
+    assert '0.500 mAP' in text
+    assert 'NDS' not in text.split('Freezing')[0]
+    assert 'Average precision by the rule of nuScenes, test' in text
+
+
 def test_a_page_needs_nothing_from_elsewhere(page):
     loads = re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?([^"\')\s>]+)', page)
     outside = [link for link in loads if not link.startswith(('data:', '#'))]

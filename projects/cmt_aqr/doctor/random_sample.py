@@ -19,16 +19,23 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 
-def random_batch(cfg: Config, *, num_points: int = 30_000, num_boxes: int = 30) -> dict:
+def random_batch(
+    cfg: Config,
+    *,
+    num_points: int = 30_000,
+    num_boxes: int = 30,
+    num_cameras: int = NUM_CAMERAS,
+) -> dict:
     """A batch of one random sample in the sizes of a config, always the same.
 
     The density of points falls with distance as for a spinning sensor, but they fill more voxels
-    than those on real surfaces. Six cameras look outwards from the origin.
+    than those on real surfaces. The cameras look outwards from the origin.
 
     Args:
         cfg: gives the range of the points, the image size and the classes.
         num_points: number of points, some of which lie outside the range.
         num_boxes: number of boxes of a car's size, all inside the range.
+        num_cameras: number of cameras.
     """
     from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
     from mmengine.structures import InstanceData
@@ -46,16 +53,16 @@ def random_batch(cfg: Config, *, num_points: int = 30_000, num_boxes: int = 30) 
             random.normal(size=(num_boxes, 2)),
         ]
     )
-    images = random.integers(0, 255, (NUM_CAMERAS, 3, height, width), dtype=np.uint8)
+    images = random.integers(0, 255, (num_cameras, 3, height, width), dtype=np.uint8)
     sample = Det3DDataSample(
         metainfo={
-            'lidar2img': _ring_of_cameras(height, width),
+            'lidar2img': _ring_of_cameras(num_cameras, height, width),
             'box_type_3d': LiDARInstance3DBoxes,
         }
     )
     sample.gt_instances_3d = InstanceData(
         bboxes_3d=LiDARInstance3DBoxes(torch.from_numpy(boxes).float(), box_dim=9),
-        labels_3d=torch.arange(num_boxes) % len(cfg.class_names),
+        labels_3d=torch.arange(num_boxes) % sum(map(len, cfg.model.pts_bbox_head.tasks)),
     )
     inputs = {'points': [cloud], 'img': [torch.from_numpy(images)]}
     return {'inputs': inputs, 'data_samples': [sample]}
@@ -77,13 +84,13 @@ def random_cloud(num_points: int, limits: Sequence[float]) -> Tensor:
     return torch.from_numpy(cloud).float()
 
 
-def _ring_of_cameras(height: int, width: int) -> np.ndarray:
-    """(6, 4, 4) LiDAR -> pixel of cameras 60 degrees apart with a field of view of 70 degrees."""
+def _ring_of_cameras(number: int, height: int, width: int) -> np.ndarray:
+    """(V, 4, 4) LiDAR -> pixel of V cameras around, with a field of view of 70 degrees."""
     focal = width / 2 / np.tan(np.radians(35))
     cam2img = np.eye(4)
     cam2img[:2, :3] = [[focal, 0, width / 2], [0, focal, height / 2]]
     matrices = []
-    for yaw in np.arange(NUM_CAMERAS) * 2 * np.pi / NUM_CAMERAS:
+    for yaw in np.arange(number) * 2 * np.pi / number:
         lidar2cam = np.eye(4)
         # Rows: right, down and forward of a camera that looks along (cos yaw, sin yaw).
         lidar2cam[:3, :3] = [

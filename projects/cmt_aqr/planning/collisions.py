@@ -16,7 +16,8 @@ EGO_CENTRE = 0.985793
 def collides(waypoint: np.ndarray, boxes: np.ndarray) -> bool:
     """Whether the ego vehicle at a waypoint covers a cell that a box covers as well.
 
-    Every cell that a rectangle touches counts as covered, so small objects are not lost.
+    Cells are drawn by OpenCV, which covers nearly every cell that a rectangle touches, so that
+    small objects are not lost.
 
     Args:
         waypoint: (3,), x, y and yaw of the ego vehicle.
