@@ -338,6 +338,7 @@ def test_objects_are_pasted_except_in_the_last_epochs_and_in_fine_tuning(name, p
 
 def test_the_rate_is_that_of_eight_gpus(built):
     cfg, _ = built
+    assert ('auto_scale_lr' in cfg) == ('tiny' not in cfg.filename)
     if 'auto_scale_lr' in cfg:
         assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
 

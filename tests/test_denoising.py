@@ -88,3 +88,10 @@ def test_ignored_boxes_get_no_queries():
 def test_a_split_beyond_the_noise_is_refused():
     with pytest.raises(ValueError, match=r'split is 1\.5; it must be from 0 to 1'):
         generator(split=1.5)
+
+
+def test_the_shift_of_the_noise_is_added_to_half_a_box():
+    queries = generator(groups=10, noise_shift=0.5)(boxes_of(4, 4), num_query=1000)
+    moved = queries.reference[queries.sample, queries.slot] * 20 - 10
+    noise = (moved - queries.targets.boxes[:, :3]).abs().max()  # half a box is one metre
+    assert 1.2 < noise <= 1.5 + 1e-5

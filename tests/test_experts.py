@@ -206,3 +206,11 @@ def test_a_detector_that_trains_is_refused(model_config, part):
     changes = {part: {**model_config[part], 'frozen': False}}
     with pytest.raises(ValueError, match='experts know the features of a frozen detector: set fro'):
         build(model_config, **changes)
+
+
+def test_experts_may_come_with_load_from(model_config):
+    """Then they have no file to be compared with."""
+    detector = build(model_config, experts=dict(lidar=None))
+    state = detector.state_dict()
+    detector.init_weights()
+    load_state_dict(detector, state)

@@ -249,15 +249,20 @@ def test_visible_pairs_alone_are_embedded_as_all_would_be(reference_head, number
     assert not projection.visible.all()
 
 
-def test_a_head_with_local_attention_trains_and_predicts():
-    for modalities in (['lidar', 'camera'], ['lidar'], ['camera']):
-        head = make_head(modalities=modalities, init_local_attention={'lidar': 3.0, 'camera': 4.0})
-        bev, images, samples = random_batch()
-        inputs = (
-            bev if 'lidar' in modalities else None,
-            images if 'camera' in modalities else None,
-        )
-        assert all(torch.isfinite(value) for value in head.loss(*inputs, samples).values())
+@pytest.mark.parametrize('modalities', [['lidar', 'camera'], ['lidar'], ['camera']])
+def test_a_head_with_local_attention_starts_so_and_trains(modalities):
+    head = make_head(modalities=modalities, init_local_attention={'lidar': 3.0, 'camera': 4.0})
+    for layer in head.transformer.layers:
+        query, key, _ = layer.attentions[1].attn.in_proj_weight.chunk(3)
+        assert torch.equal(query, key)
+    embeddings = dict(lidar='bev_embedding', camera='rv_embedding')
+    for kind, modality in enumerate(modalities):  # each has channels of its own
+        bias = getattr(head, embeddings[modality])[-1].bias.unflatten(0, (len(modalities), -1))
+        assert bias[kind].any()
+        assert not bias[torch.arange(len(modalities)) != kind].any()
+    bev, images, samples = random_batch()
+    inputs = (bev if 'lidar' in modalities else None, images if 'camera' in modalities else None)
+    assert all(torch.isfinite(value) for value in head.loss(*inputs, samples).values())
 
 
 def test_a_checkpoint_from_before_the_router_was_a_module_is_renamed():

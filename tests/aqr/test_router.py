@@ -257,3 +257,17 @@ def test_a_router_is_safe_in_half_precision(case, form):
 def test_a_wrong_router_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         make_head(**{'aqr': aqr_config(), 'voxel_grid': GRID, **change})
+
+
+def test_the_extent_of_the_map_is_along_y_and_x():
+    head = routed_head()
+    head.router.point_cloud_range = (-54.0, -27.0, -5.0, 54.0, 27.0, 3.0)
+    head.router.voxel_grid = VoxelGrid(voxel_size=(0.5, 0.25, 8.0), shape=(1, 216, 108))
+    bev, images, samples = random_batch()
+    cameras = batch_cameras([sample.metainfo for sample in samples], like=images)
+    layout = head.tokenize(bev, images, cameras).layout
+    rows, columns = layout.bev
+    cell_x, cell_y = head.router.voxel_grid.cell_size(layout.bev)
+    extent = head.router._bev_extent(layout)
+    assert extent == pytest.approx((rows * cell_y / 54, columns * cell_x / 108))
+    assert extent[0] != extent[1]

@@ -22,6 +22,7 @@ from projects.cmt_aqr.evaluation.conditions_loop import (
     with_failure,
 )
 from projects.cmt_aqr.evaluation.predictions import Predictions
+from projects.cmt_aqr.health import HealthMetric
 
 FRAMES = [1, 2, 4]
 
@@ -118,10 +119,14 @@ def test_scores_of_boxes_and_plans_and_shares_of_attention_are_kept_apart(tested
     loop, *_ = run_loop(tested, tmp_path, [])
     written = []
     loop.conditions = {'fog_1': None}
-    loop.evaluator = SimpleNamespace(metrics=[SimpleNamespace(prefix='boxes', scored=None)])
-    loop.records = SimpleNamespace(write=lambda record, *_: written.append(record))
+    health = HealthMetric()
+    health.reports = 'reports'
+    metrics = [SimpleNamespace(prefix='boxes', scored=None), health]
+    loop.evaluator = SimpleNamespace(metrics=metrics)
+    loop.records = SimpleNamespace(write=lambda *parts: written.append(parts))
     loop._write('fog_1', {'boxes/val/NDS': 0.5, 'plan/L2_to_3s': 1.5, 'lidar_share': 0.25})
-    (record,) = written
+    ((record, _, reports),) = written
+    assert reports == 'reports'
     assert (record.scores, record.plan) == (dict(NDS=0.5), dict(L2_to_3s=1.5))
     assert record.attention == dict(lidar_share=0.25)
 

@@ -4,13 +4,17 @@ import argparse
 import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
 from projects.cmt_aqr.cli.arguments import make_parser, read_config
 from projects.cmt_aqr.datasets.failures.suite import Row
+from projects.cmt_aqr.evaluation.match_scores import score
+from projects.cmt_aqr.evaluation.official import official_config
 from projects.cmt_aqr.evaluation.robustness_run import ModelRun, sample_tokens
+from projects.cmt_aqr.health.alarm import Reports
 from projects.cmt_aqr.usage_error import UsageError
 
 pytestmark = pytest.mark.slow
@@ -126,3 +130,28 @@ def test_a_dataset_without_an_info_file_is_refused(run):
     cfg.test_dataloader = ConfigDict(dataset=dict(type='CBGSDataset', dataset=dict(ann_file='x')))
     with pytest.raises(UsageError, match='CBGSDataset without an ann_file of its own'):
         sample_tokens(cfg)
+
+
+def test_frames_without_an_alarm_are_scored(run, tmp_path):
+    """Those whose worst sensor is as healthy as 99 % of the sound frames."""
+    matches = run.records.matches('clean')
+    conditions = {'clean': [0.9, 0.8], 'lidar_drop_1': [0.85, 0.1], 'view_drop_1': [0.1, 0.2]}
+    shutil.copytree(run.folder, tmp_path / 'watched')
+    watched = dataclasses.replace(run, folder=tmp_path / 'watched')
+    for name, lidar in conditions.items():
+        ones = np.ones((2, 1))
+        reports = Reports(
+            tokens=matches.tokens,
+            names=np.array(['CAM']),
+            lidar=np.array(lidar),
+            cameras=ones,
+            lidar_sound=np.full(2, float(name == 'clean')),
+            cameras_sound=ones,
+        )
+        reports.save(watched.folder / f'{name}.health.npz')
+    alarms = watched.result(draws=2).alarms
+    config = official_config(run.cfg.test_dataloader.dataset.metainfo.classes)
+    one = score(watched.records.matches('lidar_drop_1'), config, np.array([1, 0]))
+    assert alarms['lidar_drop_1'].nds == pytest.approx(one.nds)
+    assert alarms['view_drop_1'].nds is None
+    assert run.result(draws=2).alarms == {}

@@ -132,6 +132,11 @@ def test_the_sizes_of_the_files_are_in_the_key(tmp_path):
     lidar, camera = zip(*found, strict=True)
     assert lidar[0] != lidar[1] == lidar[2]
     assert camera[0] == camera[1] != camera[2]
+    record['lidar_sweeps'] = [dict(lidar_points=dict(lidar_path=str(tmp_path / 'b.bin')))]
+    before = keys(**record)
+    (tmp_path / 'b.bin').write_bytes(b'123')
+    assert keys(**record)[0] != before[0]
+    assert keys(**record)[1] == before[1]
 
 
 def test_a_change_of_loading_changes_the_key():

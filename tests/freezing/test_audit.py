@@ -206,3 +206,14 @@ def test_violations_of_several_ranks_are_merged():
     assert [(v.names, v.ranks) for v in merged] == [(('a',), (1, 2)), (('a', 'b'), (2,))]
     assert 'frozen tensors whose values changed (1) (found by rank 1, 2): a\n' in str(merged[0])
     assert audit.merge_ranks([[one]]) == [one]
+
+
+@pytest.mark.parametrize(
+    'name', ['Dropout2d', 'AlphaDropout', 'DropPath', 'DropBlock2D', 'StochasticDepth']
+)
+def test_what_drops_at_random_must_stay_in_evaluation_mode(name):
+    kind = getattr(nn, name, None) or type(name, (nn.Identity,), {})
+    model = nn.Sequential(nn.Linear(1, 1), kind())
+    freeze(model, FreezePolicy(frozen=True))
+    assert audit._depends_on_mode(model[1])
+    assert not audit._depends_on_mode(model[0])

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import DATASETS, MODELS
@@ -11,6 +12,7 @@ from pretend_device import DEVICE, PretendDevice
 from test_detector import batch, cloud
 
 from projects.cmt_aqr.cameras import batch_cameras
+from projects.cmt_aqr.health.monitor import _look_up_cameras
 
 
 @pytest.fixture(scope='module')
@@ -214,3 +216,27 @@ def test_it_stands_beside_a_head_that_is_frozen_while_a_neck_trains(model_config
     config['img_neck'] = dict(config['img_neck'], frozen=False)
     losses = MODELS.build(config)(**inputs_of(MODELS.build(config)), mode='loss')
     assert {'loss_cls', 'loss_health_lidar'} <= {*losses}
+
+
+def test_a_cell_looks_up_what_the_cameras_see_there():
+    """Of two cameras: the mean of those that see the place, zero where none does."""
+    matrix = np.array([[50.0, -100, 0, 0], [20, 0, -100, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    meta = dict(lidar2img=np.stack([matrix, matrix]), pad_shape=(40, 100))
+    cameras = batch_cameras([meta], like=torch.zeros(1, 2))
+    views = torch.arange(2 * 4 * 10, dtype=torch.float).view(1, 2, 1, 4, 10)
+    # Pixels (45, 25) and (75, 15): row 2 and column 4, row 1 and column 7; and behind both.
+    points = torch.tensor([[10, 0.5, -0.5], [10, -2.5, 0.5], [-10.0, 0, 0]])
+    found = _look_up_cameras(views, points, cameras)[0, 0]
+    assert found.tolist() == pytest.approx([24 + 20, 17 + 20, 0])
+    cameras = cameras._replace(camera_mask=torch.tensor([[True, False]]))
+    assert _look_up_cameras(views, points, cameras)[0, 0].tolist() == pytest.approx([24, 17, 0])
+
+
+def test_bev_cells_lie_within_the_range(detector):
+    monitor = detector.health_monitor
+    x_min, y_min = monitor.point_cloud_range[:2]
+    width, height = monitor.voxel_grid.cell_size((2, 4))
+    centres = monitor._cell_centres((2, 4), torch.zeros(1))
+    assert centres[0].tolist() == pytest.approx([x_min + width / 2, y_min + height / 2])
+    assert (centres[1] - centres[0]).tolist() == pytest.approx([width, 0])
+    assert (centres[4] - centres[0]).tolist() == pytest.approx([0, height])

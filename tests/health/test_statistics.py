@@ -95,6 +95,17 @@ def test_returns_in_each_cell_of_an_image():
     assert not found.any()
 
 
+def test_no_return_is_nowhere_in_an_image():
+    """Although a camera behind the LiDAR sees the origin."""
+    behind = LOOKS_ALONG_X.copy()
+    behind[:3, 3] = LOOKS_ALONG_X[:3, :3] @ [1.0, 0, 0]
+    cameras = batch_cameras(
+        [dict(lidar2img=behind[None], pad_shape=(40, 100))], like=torch.zeros(1, 1)
+    )
+    found = project_returns(torch.zeros(1, 3, 3), torch.ones(1, 3), cameras, (4, 10))
+    assert not found.any()
+
+
 def test_nothing_waits_for_the_device():
     metas = [dict(lidar2img=LOOKS_ALONG_X[None], pad_shape=(40, 100))] * 2
     with PretendDevice() as device:

@@ -62,6 +62,19 @@ def test_boxes_outside_of_the_range_or_below_the_threshold_are_dropped():
     assert boxes[:, 0].tolist() == [1]
 
 
+@pytest.mark.parametrize('axis', range(3))
+@pytest.mark.parametrize('sign', [1, -1])
+def test_each_limit_of_the_range_drops_boxes(axis, sign):
+    coder = BoxCoder(post_center_range=LIMITS)
+    boxes = torch.zeros(2, 9)
+    boxes[:, 3:6] = 1
+    beyond = LIMITS[axis + 3 * (sign > 0)] + sign * 0.5
+    boxes[1, axis] = beyond
+    found, _, _ = coder.decode([encode_boxes(boxes)], [torch.tensor([[1.0], [2.0]])])
+    assert len(found) == 1
+    assert found[0, axis] == 0
+
+
 @pytest.mark.parametrize(
     ('options', 'message'), [({'layout': 'other'}, "'other'"), ({'max_num': 0}, 'max_num is 0')]
 )

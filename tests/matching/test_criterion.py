@@ -71,6 +71,15 @@ def test_box_loss_is_divided_by_the_positives():
     assert bbox.item() == pytest.approx(0.25 / 2)
 
 
+def test_each_number_of_a_box_has_its_weight():
+    codes, logits = perfect(3)
+    codes[0, 0, 8] += 1  # one metre a second
+    criterion = make_criterion()
+    criterion.code_weights = (*[1.0] * 8, 0.2, 0.2)
+    losses = criterion([TaskOutput(codes[None], logits[None])], truth_of((BOX, (0, 2))))
+    assert losses['loss_bbox'].item() == pytest.approx(0.25 * 0.2 / 2)
+
+
 def test_tasks_take_the_boxes_of_their_own_classes():
     """Class 0 is the first task's, classes 1 and 2 are the second's."""
     codes, _ = perfect(3)

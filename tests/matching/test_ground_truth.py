@@ -29,3 +29,15 @@ def test_boxes_without_a_velocity_are_refused():
 def test_a_label_beyond_the_classes_is_refused():
     with pytest.raises(ValueError, match='a box is labelled 2, but the head has 2 classes'):
         GroundTruth.of([make_sample(9, [2])], num_classes=2, like=torch.zeros(1))
+
+
+def test_boxes_beyond_the_range_along_x_or_y_are_left_out():
+    centres = torch.tensor([[0, 0], [8, 0], [-8, 0], [0, 4], [0, -4], [7.9, -3.9], [0.0, 3.9]])
+    boxes = torch.cat([centres, torch.full((7, 1), 99.0), torch.ones(7, 6)], dim=1)
+    sample = InstanceData(
+        bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9), labels_3d=torch.arange(7)
+    )
+    truth = GroundTruth.of(
+        [sample], num_classes=7, like=torch.zeros(1), point_cloud_range=[-8, -4, -3, 8, 4, 3]
+    )
+    assert truth.labels.tolist() == [0, 5, 6]  # none on the border, and any height

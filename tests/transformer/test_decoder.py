@@ -1,8 +1,10 @@
 """The decoder's structure, names and masks."""
 
 import torch
+from torch import nn
 
 from projects.cmt_aqr.transformer import CmtTransformer
+from projects.cmt_aqr.transformer.decoder import ResidualAttention
 
 
 def make():
@@ -31,3 +33,18 @@ def test_no_attention_dropout_between_queries_and_tokens():
     layers = CmtTransformer(16, num_layers=2, num_heads=4, dropout=0.1).layers
     assert [layer.attentions[0].attn.dropout for layer in layers] == [0.1, 0.1]
     assert [layer.attentions[1].attn.dropout for layer in layers] == [0.0, 0.0]
+
+
+def test_what_attention_adds_is_dropped_in_training_alone():
+    class Ones(nn.Module):
+        def forward(self, query, key, value):
+            return torch.ones_like(query)
+
+    block = ResidualAttention(Ones(), dropout=0.5)
+    query = torch.randn(1, 40, 8)
+    added = {
+        mode: (block.train(mode)(query, query_pos=0 * query, key=query, value=query) - query)
+        for mode in (True, False)
+    }
+    assert added[True].round().unique().tolist() == [0, 2]
+    assert added[False].round().unique().tolist() == [1]

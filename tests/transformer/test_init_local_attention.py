@@ -115,3 +115,14 @@ def test_no_gradient_of_the_first_step_dwarfs_all_others():
         shares.append(float(torch.stack([p.grad.norm() for p in first]).norm() / total))
     assert shares[0] > 0.99
     assert shares[1] < 0.5
+
+
+def test_self_attention_shrinks_as_the_embeddings_grow():
+    transformer, embeddings = make(1)
+    before = [
+        layer.attentions[0].attn.in_proj_weight.clone().chunk(3) for layer in transformer.layers
+    ]
+    start(transformer, embeddings)
+    for layer, (query, key, value) in zip(transformer.layers, before, strict=True):
+        after = layer.attentions[0].attn.in_proj_weight.chunk(3)
+        torch.testing.assert_close(after, (query / 4, key / 4, value))

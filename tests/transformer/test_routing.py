@@ -181,3 +181,11 @@ def test_in_windows_the_sum_of_both_scopes_counts(weights, scope, expected):
 def test_a_wrong_option_is_named(form, options, message):
     with pytest.raises(ValueError, match=message):
         form(num_heads=1, **options)
+
+
+def test_a_temperature_is_no_scale_at_its_limit():
+    form = MixRouting(num_heads=2)
+    with torch.no_grad():
+        for parameter in form.parameters():
+            parameter.fill_(5.0)
+    assert all(name.startswith('scale_') for name in form.scales_at_limit())

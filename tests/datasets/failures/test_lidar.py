@@ -54,6 +54,13 @@ def test_beams(cloud, places, options, rings):
     assert np.unique(drawn.lidar_health(places)) == pytest.approx(len(rings) / 32)
 
 
+def test_the_forward_direction_is_that_of_the_rig():
+    drawn = draw(LimitedFieldOfView(severity=2, forward=0.0))
+    points = np.array([[10, 0, 0, 1, 1], [0, 10, 0, 1, 1], [-10, 0, 0, 1, 1]], dtype=np.float32)
+    assert drawn.damage_points(points, *KEYFRAME)[:, :2].tolist() == [[10, 0]]
+    assert drawn.lidar_health(points[:, :2].astype(float)).tolist() == [1, 0, 0]
+
+
 def test_rings_that_the_lidar_does_not_have():
     with pytest.raises(ValueError, match=r'rings is \[31, 32\]; they go from 0 to 31'):
         BeamReduction(rings=[31, 32])

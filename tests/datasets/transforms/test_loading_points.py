@@ -253,3 +253,12 @@ def test_points_that_are_not_finite_are_counted_and_left_out(info, monkeypatch):
     assert len(lines) == 2
     assert f'sample a: {path} has NaN or infinite values in 2 of 96 points' in lines[0]
     assert lines[1].endswith('so far in this process: 10')
+
+
+def test_intensity_is_squashed_on_request(info):
+    plain, squashed = (
+        LoadPointsOfKeyframe(**KEYFRAME, norm_intensity=norm)(dict(info))['points'].tensor
+        for norm in (False, True)
+    )
+    np.testing.assert_allclose(squashed[:, 3], np.tanh(plain[:, 3]), rtol=1e-6)
+    assert squashed[:, [0, 1, 2, 4]].equal(plain[:, [0, 1, 2, 4]])
