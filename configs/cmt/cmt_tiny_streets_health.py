@@ -9,7 +9,7 @@ pack = dict(_base_.pack_health, keys=['points', 'img'])
 train_infos = _base_.data_root + 'nuscenes_infos_train.pkl'
 stale_cameras = [dict(failure, ann_file=train_infos) for failure in _base_.stale_cameras]
 train_pipeline = [
-    dict(type='DrawIndex', variants=2),
+    dict(type='DrawIndex', variants=6),
     _base_.lidar_fails,
     dict(_base_.cameras_fail, failures=[*_base_.cameras_fail.failures, *stale_cameras]),
     *load_inputs,
@@ -21,7 +21,7 @@ test_pipeline = [*load_inputs, fit_images, pack]
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_evaluator = [_base_.test_evaluator, dict(type='HealthMetric')]
 
-max_epochs = 6
+max_epochs = 18
 optim_wrapper = dict(optimizer=dict(lr=3e-3), paramwise_cfg=None)
 param_scheduler = [
     dict(_base_.param_scheduler[0], start_factor=0.1, end=50),
