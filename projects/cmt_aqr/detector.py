@@ -280,20 +280,17 @@ class CmtDetector(RequiresHooks, Base3DDetector):
             ego = batch_inputs_dict.get('ego')
             return self.planner.loss(self._plan(output, ego), ego)
         losses = {}
-        if self._trains(monitor=False):
+        if self._trained_parts() - {'health_monitor'}:
             losses = self._head_losses(features, batch_inputs_dict, batch_data_samples)
-        if self._trains(monitor=True):
+        if 'health_monitor' in self._trained_parts():
             logits, cameras = self._health(features, batch_inputs_dict, batch_data_samples)
             health = batch_inputs_dict.get('health')
             losses.update(self.health_monitor.loss(logits, health, cameras.camera_mask))
         return losses
 
-    def _trains(self, *, monitor: bool) -> bool:
-        """Whether the health monitor trains, or anything else does."""
-        return any(
-            p.requires_grad and name.startswith('health_monitor.') == monitor
-            for name, p in self.named_parameters()
-        )
+    def _trained_parts(self) -> set[str]:
+        """Names of the parts with parameters that train."""
+        return {name.split('.')[0] for name, p in self.named_parameters() if p.requires_grad}
 
     def _head_losses(
         self,
@@ -358,7 +355,7 @@ class CmtDetector(RequiresHooks, Base3DDetector):
         batch_inputs_dict: Mapping,
         batch_data_samples: Sequence[Det3DDataSample],
     ) -> Sequence[Det3DDataSample]:
-        """The samples of :meth:`predict`, from features that :meth:`extract_feat` returned."""
+        """Returns what :meth:`predict` does, from features of :meth:`extract_feat`."""
         head, metas = self.pts_bbox_head, _metas(batch_data_samples)
         output = head(*features, metas, all_layers=False)
         samples = self.add_pred_to_datasample(batch_data_samples, head.boxes(output, metas))

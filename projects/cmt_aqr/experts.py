@@ -58,7 +58,7 @@ class ExpertDetector(CmtDetector):
     ) -> None:
         _check(experts, below, config)
         super().__init__(**config)
-        if self._trains(monitor=False):
+        if self._trained_parts() - {'health_monitor'}:
             raise ValueError(
                 'experts know the features of a frozen detector: set frozen=True in the config of '
                 'every part, as configs/_base_/frozen_detector.py does'

@@ -79,7 +79,7 @@ class LayerTrialDetector(CmtDetector):
         return {**inputs, 'features': features}
 
     def _statistics(self, branch: str, inputs: Mapping) -> list[Tensor]:
-        """What a health monitor finds behind the cached maps of a branch."""
+        """Statistics that a health monitor expects after the cached maps of a branch."""
         monitor = self.health_monitor
         return [] if monitor is None else [monitor.statistics_of(branch, inputs)]
 

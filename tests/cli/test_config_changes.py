@@ -4,12 +4,14 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
+from projects.cmt_aqr.cli import config_changes
 from projects.cmt_aqr.cli.config_changes import (
     DROPS,
     add_failure,
     find_failure,
     use_mixed_precision,
 )
+from projects.cmt_aqr.datasets import failures
 from projects.cmt_aqr.usage_error import UsageError
 
 
@@ -109,3 +111,14 @@ def test_mixed_precision_that_cannot_be_is_refused(monkeypatch):
     cfg = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
     with pytest.raises(UsageError, match='OptimWrapper, not ApexOptimWrapper'):
         use_mixed_precision(cfg)
+
+
+def test_each_failure_of_one_sensor_is_refused_without_it():
+    """All but those of both sensors, and of a sensor that an option chooses."""
+    known = {
+        name
+        for name, kind in vars(failures).items()
+        if isinstance(kind, type) and issubclass(kind, failures.SensorFailure)
+    }
+    listed = [name for names in config_changes._FAILURES_OF.values() for name in names]
+    assert sorted(listed) == sorted(known - {'SensorFailure', 'Fog', 'StaleFrame'})

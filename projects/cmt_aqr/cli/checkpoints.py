@@ -96,7 +96,7 @@ def read_checkpoint(path: str) -> Mapping[str, Any]:
 
 
 def resume_from(cfg: Config, given: str) -> None:
-    """Lets a run continue from a checkpoint, with the seed of the run that wrote it.
+    """Set a config to resume from a checkpoint, with the seed of the run that wrote it.
 
     Args:
         cfg: config of the run, with its work directory; changed in place. A seed that it has stays.

@@ -16,7 +16,7 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @contextmanager
 def lock_work_dir(folder: str, *, task: str) -> Iterator[None]:
-    """Make a work directory and lock it for one task at a time, in the main process.
+    """Create a work directory and lock it, in the main process, against a second run of a task.
 
     Args:
         folder: the work directory.

@@ -104,26 +104,36 @@ def collect_objects(
         return False
     unfinished = _open_unfinished(folder, settings, overwrite=overwrite)
     if not (unfinished / INDEX_FILE).is_file():
-        tasks = [
-            _Task(
-                number=number,
-                first_sample=start,
-                infos=infos._replace(entries=infos.entries[start : start + SAMPLES_PER_SHARD]),
-                root=root,
-                data_prefix=data_prefix or {},
-                cameras=names,
-                sweeps=any('lidar_sweeps' in entry for entry in infos.entries),
-                validated=any(
-                    'bbox_3d_isvalid' in i for e in infos.entries for i in e['instances']
-                ),
-                folder=unfinished,
-            )
-            for number, start in enumerate(range(0, len(infos.entries), SAMPLES_PER_SHARD))
-        ]
+        tasks = _tasks(root, infos, data_prefix or {}, names, unfinished)
         _make_shards(tasks, workers)
         _save(unfinished / INDEX_FILE, np.concatenate([np.load(task.rows) for task in tasks]))
     _publish(unfinished, folder)
     return True
+
+
+def _tasks(
+    root: Path, infos: Infos, data_prefix: Mapping[str, str], cameras: Sequence[str], folder: Path
+) -> list[_Task]:
+    """Returns the shards to make; what samples have is found over all of them."""
+    entries = infos.entries
+    shared = dict(
+        root=root,
+        data_prefix=data_prefix,
+        cameras=cameras,
+        sweeps=any('lidar_sweeps' in entry for entry in entries),
+        validated=any('bbox_3d_isvalid' in i for entry in entries for i in entry['instances']),
+        folder=folder,
+    )
+    starts = range(0, len(entries), SAMPLES_PER_SHARD)
+    return [
+        _Task(
+            number=number,
+            first_sample=start,
+            infos=infos._replace(entries=entries[start : start + SAMPLES_PER_SHARD]),
+            **shared,
+        )
+        for number, start in enumerate(starts)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

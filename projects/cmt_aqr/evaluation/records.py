@@ -70,7 +70,7 @@ class Records:
         return None if record is None or differences(record.made_of, made_of) else record
 
     def changed(self, condition: str, made_of: Mapping[str, Any]) -> list[str]:
-        """What differs from the record of a condition; nothing where there is no record.
+        """Names of the facts that differ from the record of a condition; empty without a record.
 
         Arguments are those of :meth:`read`.
         """

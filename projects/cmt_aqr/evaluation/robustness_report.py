@@ -280,7 +280,7 @@ def _plan(scores: Mapping[str, float], prefix: str = '') -> str:
 
 
 def _compared_plan_table(comparison: Comparison) -> str:
-    """Table of the plans' scores minus those of constant velocity under each condition."""
+    """Table that compares the plans with constant velocity under each condition."""
     lines = [
         [failure, severity, *(_compared_plan(m.records[name].plan) for m in comparison.models)]
         for failure, severity, name in _conditions(comparison)

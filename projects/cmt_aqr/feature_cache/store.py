@@ -114,7 +114,7 @@ class FeatureStore:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 if another process has just removed it."""
+    """Size of a file in bytes; 0 if another process has just removed it."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -145,7 +145,10 @@ class UnfreezeScheduleHook(Hook):
                 raise ValueError(f'{where}: {other.module} has a second schedule; remove one')
 
     def _check_phases(self, optim_wrapper: OptimWrapper, module: nn.Module) -> None:
-        """Resolve every phase, with the module's ``norm_eval``, so that none fails in the run."""
+        """Check every phase against the module and the optimizer, so that none fails in the run.
+
+        A module whose config sets ``norm_eval`` keeps it in all phases.
+        """
         optimized = {id(parameter) for parameter in members(optim_wrapper.optimizer)}
         handle = handle_of(module)
         if handle is not None and handle.norm_eval:

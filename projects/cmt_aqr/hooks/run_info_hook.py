@@ -78,7 +78,7 @@ class RunInfoHook(Hook):
 
 
 def schedule_of(cfg: Config, processes: int) -> dict[str, int | str]:
-    """Settings of a run on which its learning rates and its precision depend, by name.
+    """Settings that determine the learning rates and the precision of a run, by name.
 
     Args:
         cfg: config of the run.
